@@ -1,0 +1,1 @@
+"""Benchmark suites: ``make bench SUITE=name ARGS="…"``; the method is in README.md."""

@@ -1,0 +1,128 @@
+"""What is LiteRT's own: the converter's file, operators left in float, integer inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.backends.conftest import Lower, Lowered
+from torchopt2edge.backends.litert import LiteRT
+from torchopt2edge.backends.quiet import quiet
+from torchopt2edge.quantize.tflite import integer_ops, read_graph
+from torchopt2edge.types import Signature, Sources
+from torchopt2edge.verify import parity
+
+NHWC = (0, 2, 3, 1)
+
+
+def test_the_file_keeps_images_in_its_own_layout(lowered: Lower) -> None:
+    for scheme in ("fp32", "int8"):
+        signature = lowered("two", "litert", scheme).signature
+        perms = {spec.name: spec.perm for spec in (*signature.inputs, *signature.outputs)}
+        assert perms["image"] == NHWC
+        assert perms["meta"] is None
+        assert perms["scores"] is None
+        assert perms["mask"] == NHWC
+
+
+def test_integers_are_where_they_should_be(lowered: Lower) -> None:
+    found = integer_ops(lowered("tiny", "litert", "int8").file)
+    assert {"CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "CONCATENATION", "MEAN"} <= set(found)
+    assert found.count("CONV_2D") == 3
+    ops = {op.kind for op in read_graph(lowered("tiny", "litert", "int8").file).ops}
+    assert ops <= {*found, "QUANTIZE", "DEQUANTIZE"}, "nothing is left in float"
+
+
+def test_inputs_and_outputs_stay_float(lowered: Lower) -> None:
+    signature = LiteRT().read_signature(lowered("two", "litert", "int8").file)
+    specs = (*signature.inputs, *signature.outputs)
+    assert {spec.file_dtype for spec in specs} == {"float32"}
+
+
+def test_a_hard_swish_stays_in_float(lowered: Lower) -> None:
+    found = lowered("two", "litert", "int8")
+    assert found.facts["ops"]["HARD_SWISH"] == 1
+    assert "HARD_SWISH" not in integer_ops(found.file)
+    assert "CONV_2D" in integer_ops(found.file), "what is around it is not"
+
+
+def test_the_facts_tell_where_the_ranges_are_from(lowered: Lower) -> None:
+    assert lowered("tiny", "litert", "int8").facts["ranges_matched"] == 100.0
+    facts = lowered("two", "litert", "int8").facts
+    # The norm behind the ReLU is a Mul and an Add here; between them there is no ONNX tensor.
+    assert len(facts["ranges_calibrated"]) <= 1
+    assert facts["ranges_matched"] > 90
+    assert facts["parity_db"] > 90
+    assert set(facts["converter"]) == {"python", "onnx2tf", "tensorflow"}
+
+
+def test_the_base_is_made_once(lowered: Lower, sources: Callable[[str, str], Sources]) -> None:
+    first, again = sources("tiny", "litert").base, sources("tiny", "litert").base
+    assert first == again
+    assert first.kind == "tflite"
+
+
+@pytest.fixture(scope="module")
+def integer_io(
+    lowered: Lower, sources: Callable[[str, str], Sources], tmp_path_factory: pytest.TempPathFactory
+) -> Lowered:
+    """Return the tiny CNN with int8 inputs and outputs, as the quantizer makes it by default."""
+    from ai_edge_quantizer import quantizer, recipe
+
+    given = sources("tiny", "litert")
+    base = given.base.path / "model.tflite"
+    bounds, _ = LiteRT()._ranges(base, given)
+    values = {
+        name: {"min": np.float32(low).reshape(1), "max": np.float32(high).reshape(1)}
+        for name, (low, high) in bounds.items()
+    }
+    with quiet():
+        made = quantizer.Quantizer(str(base), recipe.static_wi8_ai8()).quantize(values)
+    file = tmp_path_factory.mktemp("io") / "io.tflite"
+    file.write_bytes(bytes(made.quantized_model))
+    found = lowered("tiny", "litert", "int8")
+    own = LiteRT().read_signature(file)
+    perms = {spec.name: spec for spec in (*found.signature.inputs, *found.signature.outputs)}
+
+    def joined(spec: object) -> object:
+        theirs = perms[spec.name]
+        return replace(spec, shape=theirs.shape, perm=theirs.perm)
+
+    signature = Signature(tuple(map(joined, own.inputs)), tuple(map(joined, own.outputs)))
+    return Lowered(LiteRT(), found.made, file, {}, signature)
+
+
+def test_a_file_with_integer_inputs_says_so(integer_io: Lowered) -> None:
+    own = LiteRT().read_signature(integer_io.file)
+    (given,), (made,) = own.inputs, own.outputs
+    for spec in (given, made):
+        assert (spec.dtype, spec.file_dtype) == ("float32", "int8")
+        assert spec.scale is not None
+        assert spec.zero_point is not None
+    assert given.shape == (1, 32, 32, 3), "without its source it has the file's own layout"
+    low, high = integer_io.made.ranges.bounds["image"]
+    assert given.scale == pytest.approx((high - low) / 255, rel=1e-3)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_a_file_with_integer_inputs_takes_floats(integer_io: Lowered, batch: int) -> None:
+    session = integer_io.open()
+    prepared = session.prepare(integer_io.inputs(1))
+    (array,) = prepared.values()
+    assert array.dtype == np.int8
+    assert array.shape == (1, 32, 32, 3)
+    assert session.run(prepared)[integer_io.signature.outputs[0].file_name].dtype == np.int8
+    outputs = session(integer_io.inputs(batch))
+    assert outputs["output"].dtype == np.float32
+    assert parity(integer_io.reference(batch), outputs).sqnr_db > 20
+
+
+def test_a_file_opened_in_its_own_layout(integer_io: Lowered, tmp_path: Path) -> None:
+    own = LiteRT().read_signature(integer_io.file)
+    image = integer_io.inputs(1)["image"]
+    outputs = LiteRT().open(integer_io.file, own, 1)({"image": image.transpose(NHWC)})
+    np.testing.assert_array_equal(outputs["output"], integer_io.open()({"image": image})["output"])

@@ -1,0 +1,155 @@
+"""The loop on the device, its pieces by hand and its commands over real pipes."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from torchopt2edge.bench.runner import Runner, finite, same, time_round
+from torchopt2edge.bench.zipapp import runner_file
+from torchopt2edge.devices import Local
+from torchopt2edge.errors import BenchError
+from torchopt2edge.frames import FrameReader, encode
+from torchopt2edge.types import Candidate
+
+Array = np.ndarray
+
+
+def plan(least: int, seconds: float, most: int) -> dict[str, float]:
+    return {"min_samples": least, "seconds": seconds, "max_samples": most}
+
+
+def test_a_round_ends_when_both_minima_are_reached() -> None:
+    calls: list[int] = []
+
+    def run(prepared: Mapping[str, Array]) -> dict[str, Array]:
+        calls.append(len(calls))
+        return {"y": np.array(len(calls))}
+
+    samples, outputs = time_round(run, {}, plan(7, 0.0, 1000))
+    assert len(samples) == len(calls) == 7
+    assert int(outputs["y"]) == 7
+    samples, _ = time_round(run, {}, plan(1, 0.02, 10_000_000))
+    assert sum(samples) <= 1e9
+    assert len(samples) > 7
+    samples, _ = time_round(run, {}, plan(1, 60.0, 12))
+    assert len(samples) == 12
+    assert all(isinstance(one, int) and one > 0 for one in samples)
+
+
+def test_finite_looks_at_every_output() -> None:
+    good = {"a": np.ones(3), "b": np.array([1, 2]), "c": np.array([True])}
+    assert finite(good)
+    assert not finite({**good, "d": np.array([1.0, np.nan])})
+    assert not finite({**good, "d": np.array([np.inf], np.float16)})
+
+
+def test_same_forgives_rounding_and_nothing_else() -> None:
+    first = {"y": np.array([[100.0, 0.0, -3.0]], np.float32), "i": np.array([1, 2])}
+    assert same(first, {"y": first["y"] + np.float32(1e-4), "i": first["i"].copy()})
+    assert not same(first, {"y": first["y"] + np.float32(0.1), "i": first["i"]})
+    assert not same(first, {"y": first["y"], "i": np.array([1, 3])})
+    assert not same(first, {"y": first["y"]})
+    assert not same(first, {"y": first["y"][0], "i": first["i"]})
+
+
+def opening(candidate: Candidate) -> dict[str, object]:
+    return {
+        "cmd": "open",
+        "backend": candidate.backend,
+        "file": str(candidate.file),
+        "signature": candidate.signature.to_json(),
+        "threads": 1,
+    }
+
+
+def test_a_round_leaves_the_garbage_collector_as_it_was(
+    net: Callable[..., Candidate], sample: dict[str, Array]
+) -> None:
+    one = Runner()
+    one.answer(opening(net("a")), {})
+    one.answer({"cmd": "load"}, sample)
+    event, _ = one.answer({"cmd": "round", **plan(3, 0.0, 9)}, {})
+    assert len(event["latency_ns"]) == 3
+    assert event["stable"]
+    assert event["finite"]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        ({"cmd": "dance"}, "no command 'dance'"),
+        ({}, "no command None"),
+        ({"cmd": "call"}, "no file was opened"),
+        ({"cmd": "round", **plan(1, 0.0, 1)}, "no file was opened"),
+        ({"cmd": "open", "backend": "tvm"}, "no backend 'tvm'"),
+    ],
+)
+def test_disorder_is_refused(command: dict[str, object], what: str) -> None:
+    with pytest.raises(BenchError, match=what):
+        Runner().answer(command, {})
+
+
+def test_native_chatter_on_stdout_does_not_reach_the_frames(
+    net: Callable[..., Candidate], tmp_path: Path
+) -> None:
+    """A runtime that prints on descriptor 1 as it opens, as delegates do."""
+    (tmp_path / "chatty.py").write_text(
+        "import os\n"
+        "from dataclasses import dataclass\n"
+        "from torchopt2edge.backends.ort import Ort\n"
+        "@dataclass(frozen=True)\n"
+        "class Chatty(Ort):\n"
+        "    def open(self, file, signature, threads):\n"
+        "        os.write(1, b'INFO: Created delegate for CPU.\\n')\n"
+        "        print('and python too', flush=True)\n"
+        "        return super().open(file, signature, threads)\n"
+    )
+    commands = [{**opening(net("a")), "target": "chatty.Chatty"}, {"cmd": "stop"}]
+    out = subprocess.run(
+        [sys.executable, str(runner_file())],
+        input=b"".join(encode(command) for command in commands),
+        capture_output=True,
+        env={**Local().environment(), "PYTHONPATH": str(tmp_path)},
+        timeout=60,
+        check=True,
+    )
+    events = [json.loads(line)["event"] for line in out.stdout.splitlines()]
+    assert events == ["opened", "stopped"]
+    assert b"Created delegate" in out.stderr
+    assert b"and python too" in out.stderr
+
+
+def test_a_failure_is_an_answer_and_the_loop_goes_on(net: Callable[..., Candidate]) -> None:
+    good = net("a")
+    missing = {**opening(good), "file": "/nowhere.onnx"}
+    process = subprocess.Popen(
+        [sys.executable, str(runner_file())], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    reader = FrameReader(process.stdout.fileno())
+    with process:
+        for command, event in [
+            ({"cmd": "call"}, "error"),
+            (missing, "error"),
+            (opening(good), "opened"),
+            ({"cmd": "round", **plan(1, 0.0, 1)}, "error"),
+        ]:
+            os.write(process.stdin.fileno(), encode(command))
+            header, _ = reader.read(60.0)
+            assert header["event"] == event
+        assert header["type"] == "BenchError"
+        assert "before its load" in header["what"]
+        process.stdin.close()  # the end of stdin ends it
+        assert process.wait(30) == 0

@@ -1,0 +1,64 @@
+"""What several rooms share: the sealed converter and one tiny network, made once per session.
+
+Torch is imported only when a test asks for the network.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from torchopt2edge import converter
+from torchopt2edge.store import Store
+
+if TYPE_CHECKING:
+    from tests.hub import Made
+    from torchopt2edge.types import Artifact
+
+# As it was before any room's fixture pointed it elsewhere: the sealed environment lives there.
+_CACHE = os.environ.get("TORCHOPT2EDGE_CACHE")
+
+
+@contextmanager
+def users_cache() -> Iterator[None]:
+    """Let the converter be found where the user has it; stores are given by hand."""
+    with pytest.MonkeyPatch.context() as patch:
+        if _CACHE is None:
+            patch.delenv("TORCHOPT2EDGE_CACHE", raising=False)
+        else:
+            patch.setenv("TORCHOPT2EDGE_CACHE", _CACHE)
+        yield
+
+
+@pytest.fixture(scope="session")
+def sealed() -> converter.Environment:
+    """Return the sealed converter environment, built now unless it is there: never skipped."""
+    with users_cache():
+        return converter.install()
+
+
+@pytest.fixture(scope="session")
+def hub_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Return a store of this test run's own."""
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="session")
+def tiny(hub_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Return the tiny CNN on the hub."""
+    from tests import hub
+
+    return hub.make(hub.TinyCnn, {"image": (3, 32, 32)}, hub_store, tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny_tflite(tiny: Made, sealed: converter.Environment, hub_store: Store) -> Artifact:
+    """Return the tiny CNN as the real converter writes it, in float."""
+    from torchopt2edge.backends.litert import LiteRT
+
+    with users_cache():
+        return LiteRT().base(tiny.graph, hub_store)

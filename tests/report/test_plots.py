@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import struct
+import xml.etree.ElementTree as ET
+
+from torchopt2edge.report.line import lines
+from torchopt2edge.report.look import Look, literal
+from torchopt2edge.report.plots import draw
+from torchopt2edge.types import Measurement, Verdict
+
+
+def size_of(png: bytes) -> tuple[int, int]:
+    """Read the width and height in a PNG's header."""
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", png[16:24])
+
+
+def inked(png: bytes) -> float:
+    """Return the share of pixels that are not white."""
+    import io
+
+    from matplotlib import image
+
+    pixels = image.imread(io.BytesIO(png))[..., :3]
+    return float((pixels.min(axis=-1) < 0.99).mean())
+
+
+def checked(rows: list[Measurement], verdict: Verdict, title: str = "title") -> tuple[int, int]:
+    files = draw(rows, verdict, title=title)
+    assert set(files) == {"report.png", "report.svg"}
+    assert ET.fromstring(files["report.svg"]).tag.endswith("svg")
+    assert inked(files["report.png"]) > 0.005
+    return size_of(files["report.png"])
+
+
+def test_the_figure_of_a_whole_run_grows_with_its_rows(run, make_row) -> None:
+    rows, verdict = run
+    wide, high = checked(rows, verdict)
+    assert wide == 1800
+    more = [make_row(f"m{i}-ort-fp32", ms=1 + i / 3, top1=96 + i / 8) for i in range(6)]
+    assert checked(rows + more, verdict)[1] > high
+
+
+def test_nothing_to_draw_is_still_a_figure(make_failed) -> None:
+    checked([], Verdict(None))
+    checked([make_failed("ort-int8", "crash\nat 0x0")], Verdict(None))
+    checked([Measurement("ort-fp32", "ort", "fp32", metrics={"size_mb": 3.0})], Verdict(None))
+
+
+def test_one_row_and_rows_without_metric_or_size(make_row) -> None:
+    checked([make_row("ort-fp32")], Verdict("ort-fp32"))
+    both = [make_row("ort-int8", top1=None), make_row("litert-int8", top1=None)]
+    checked(both, Verdict(None, ("ort-int8", "litert-int8")))
+    checked([make_row("ort-fp32", top1=None, size=None)], Verdict(None))
+
+
+def test_values_at_the_edges(make_row) -> None:
+    checked([make_row("ort-fp32", ms=1e-9, top1=0.0, size=0.0)], Verdict(None))
+    checked([make_row("a-ort-fp32", ms=0.01), make_row("b-ort-fp32", ms=9000)], Verdict(None))
+
+
+def test_hostile_names_draw(make_row, make_failed) -> None:
+    names = [
+        "$\\frac{1}{0}$",
+        "$",
+        "a\\$b$c",
+        "🚀漢字",
+        "<b>&amp;",
+        "x" * 300,
+        "\x1b[31m\n",
+        "^_{}",
+    ]
+    rows = [make_row(name, backend=name, scheme=name, flags=[name]) for name in names]
+    rows.append(make_failed("x-ort-int8", names[0] + names[4]))
+    verdict = Verdict(
+        names[0], ratios={name: (1.0, 1.0, 1.0) for name in names}, pareto=tuple(names)
+    )
+    assert checked(rows, verdict, title=names[0] + names[2])[0] == 1800
+
+
+def test_the_users_settings_do_not_show_and_are_left_alone(run) -> None:
+    import matplotlib
+
+    rows, verdict = run[0][:2], run[1]
+    plain = draw(rows, verdict, title="t")["report.svg"]
+    with matplotlib.rc_context({"font.family": "serif", "axes.facecolor": "black"}):
+        before = dict(matplotlib.rcParams)
+        assert draw(rows, verdict, title="t")["report.svg"] == plain
+        assert dict(matplotlib.rcParams) == before
+
+
+def test_pyplot_is_not_needed(run) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from torchopt2edge.report.plots import draw\n"
+        "from torchopt2edge.types import Verdict\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "draw([], Verdict(None), title='t')\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_colour_says_the_runtime_and_marker_the_scheme(run, make_row) -> None:
+    rows, verdict = run
+    table = lines([*rows, make_row("n-x-q4", backend="ncnn", scheme="q4")], verdict)
+    look = Look.of(table)
+    assert len(set(look.colours.values())) == len({line.row.backend for line in table}) == 4
+    assert len(set(look.markers.values())) == len({line.row.scheme for line in table}) == 4
+
+
+def test_literal_text_is_what_the_font_can_show() -> None:
+    assert literal("a$b$") == r"a\$b\$"
+    assert literal("🚀x") == "□x"
+    assert len(literal("y" * 300)) == 44

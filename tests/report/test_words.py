@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torchopt2edge.report import headline
+from torchopt2edge.types import Verdict
+
+
+def test_winner_with_its_lead_its_metric_and_its_size(run) -> None:
+    rows, verdict = run
+    ratios = {**verdict.ratios, "dense-litert-int8": (1.834, 1.79, 1.88)}
+    assert headline(rows, replace(verdict, ratios=ratios)) == (
+        "Ship pruned-litert-int8: 1.83× (1.79–1.88) faster than the next, dense-litert-int8, "
+        "96.7 % top-1 (−0.8 points against PyTorch), 0.0940 MB."
+    )
+
+
+def test_the_next_is_never_a_file_that_may_not_be_shipped(run) -> None:
+    rows, verdict = run
+    assert verdict.ratios["pruned-ort-int8"][0] < 1, "the loser is the fastest of all"
+    assert "pruned-ort-int8," not in headline(rows, verdict)
+
+
+def test_a_lead_that_its_interval_does_not_show_is_not_claimed(run) -> None:
+    rows, verdict = run
+    ratios = {**verdict.ratios, "dense-litert-int8": (1.02, 0.99, 1.05)}
+    said = headline(rows, replace(verdict, ratios=ratios))
+    assert "about as fast as the next, dense-litert-int8 at 1.02× (0.99–1.05)" in said
+    assert "faster than" not in said
+
+
+def test_alone_it_is_compared_with_pytorch(make_row) -> None:
+    rows = [make_row("torch-fp32", ms=4, size=None), make_row("ort-int8", top1=97.1)]
+    verdict = Verdict("ort-int8", ratios={"ort-int8": (1, 1, 1), "torch-fp32": (4.0, 3.9, 4.1)})
+    assert headline(rows, verdict).startswith(
+        "Ship ort-int8: 4.00× (3.90–4.10) faster than PyTorch"
+    )
+    assert "+0.1 points against PyTorch" in headline(rows, verdict)
+
+
+def test_a_winner_with_nothing_else_known(make_row) -> None:
+    row = make_row("ort-int8", top1=None, size=None)
+    assert headline([row], Verdict("ort-int8")) == "Ship ort-int8."
+
+
+def test_tie_points_at_the_smallest_file(make_row) -> None:
+    rows = [make_row("ort-int8", size=0.4), make_row("litert-int8", size=0.3)]
+    ratios = {"ort-int8": (1.0, 1.0, 1.0), "litert-int8": (1.01, 0.99, 1.03)}
+    said = headline(rows, Verdict(None, ("ort-int8", "litert-int8"), ratios))
+    assert said == (
+        "Tie: ort-int8 and litert-int8 cannot be told apart by latency (within 1.01×); "
+        "the smallest file is litert-int8, 0.300 MB."
+    )
+
+
+def test_no_winner_says_why(make_row, make_failed) -> None:
+    assert headline([], Verdict(None)) == "No winner: nothing was measured."
+    crashes = [make_failed("ort-int8", "crash"), make_failed("litert-int8", "crash")]
+    assert headline(crashes, Verdict(None)) == "No winner: every candidate failed."
+    row = make_row("ort-int8")
+    refused = Verdict(None, rejected={"ort-int8": "2 MB is more than 1 MB"})
+    assert headline([row], refused) == "No winner: no candidate holds the constraints."
+    invalid = Verdict(None, reasons=["no winner is named: ort-int8 is throttled."])
+    assert headline([row], invalid) == "No winner: ort-int8 is throttled."
+    assert headline([row], Verdict(None)) == "No winner: the measurements name none."
+
+
+def test_a_metric_of_unknown_unit_is_neither_per_cent_nor_points(make_row) -> None:
+    rows = [make_row("torch-fp32", top1=None), make_row("ort-int8", top1=None)]
+    for row, value in zip(rows, (0.7134, 0.7021), strict=True):
+        row.metrics["mIoU"] = value
+        row.facts["metric"] = "mIoU"
+    said = headline(rows, Verdict("ort-int8"))
+    assert "0.7021 mIoU (−0.0113 against PyTorch)" in said
+    assert "%" not in said

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from tests.stages import nets
+from tests.stages.conftest import Run
+from torchopt2edge.data.digits import Digits
+from torchopt2edge.errors import ConfigError
+from torchopt2edge.models.artifact import load_model
+from torchopt2edge.stages.distill import Distill
+from torchopt2edge.stages.loss import Distillation
+from torchopt2edge.stages.train import Train
+from torchopt2edge.types import Artifact
+
+Save = Callable[[nn.Module, Callable[..., nn.Module]], Artifact]
+
+
+class Fixed(nn.Module):
+    """Gives the same logits whatever it sees; notes what it saw."""
+
+    def __init__(self, logits: list[float]) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor([logits]))
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(x)
+        return self.logits.expand(len(x), -1)
+
+
+def test_loss_by_hand():
+    teacher, student = Fixed([2.0, 0.0]), Fixed([0.0, 1.0])
+    loss = Distillation(teacher, temperature=2.0, alpha=0.25)
+    images, labels = torch.zeros(3, 1), torch.tensor([1, 1, 1])
+    p = 1 / (1 + math.exp(-1.0))  # teacher: softmax of (1, 0)
+    q = 1 / (1 + math.exp(0.5))  # student: softmax of (0, 1/2)
+    soft = p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
+    hard = math.log(1 + math.exp(-1.0))
+    got = loss(student, images, labels)
+    assert float(got.detach()) == pytest.approx(0.25 * 4 * soft + 0.75 * hard, rel=1e-5)
+
+
+def test_teacher_sees_the_students_batch_and_does_not_learn():
+    teacher, student = Fixed([2.0, 0.0]), Fixed([0.0, 1.0])
+    loss = Distillation(nn.Sequential(nn.BatchNorm1d(1), teacher), 2.0, 0.5)
+    loss.train()
+    images = torch.randn(4, 1)
+    loss(student, images, torch.zeros(4, dtype=torch.int64)).backward()
+    assert student.logits.grad is not None
+    assert teacher.logits.grad is None
+    norm = loss.teacher[0]
+    assert not norm.training
+    assert norm.num_batches_tracked == 0
+    torch.testing.assert_close(teacher.seen[0], student.seen[0], atol=1e-4, rtol=1e-4)
+
+
+def test_a_student_learns_from_the_teacher_alone(
+    run: Run, digits: Digits, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    teacher = run(Train(model=nets.tiny_resnet, data=digits, epochs=5))
+    before = torch.load(teacher.path / "weights.pt", weights_only=True)
+    stage = Distill(student=nets.tiny_resnet, data=digits, epochs=5, alpha=1.0, seed=1)
+    assert stage.needs == {"teacher": "teacher"}
+    student = run(stage, teacher=teacher)
+    assert student.facts["top1_test"] > 75  # no label was used
+    after = torch.load(teacher.path / "weights.pt", weights_only=True)
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_init_starts_from_a_stage(run: Run, digits: Digits, artifact: Save):
+    given = artifact(nets.lively(nets.tiny_resnet()), nets.tiny_resnet)
+    stage = Distill(data=digits, init="first", epochs=0)
+    assert stage.needs == {"teacher": "teacher", "init": "first"}
+    made = run(stage, teacher=given, init=given)
+    images = torch.randn(2, 3, 16, 16)
+    assert torch.equal(load_model(made.path)(images), load_model(given.path)(images))
+
+
+def test_without_a_student_it_says_so(run: Run, digits: Digits, artifact: Save):
+    given = artifact(nets.tiny_resnet(), nets.tiny_resnet)
+    with pytest.raises(ConfigError, match="no student"):
+        run(Distill(data=digits), teacher=given)
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0}, {"alpha": 1.5}])
+def test_numbers_out_of_range(run: Run, digits: Digits, artifact: Save, settings: dict[str, float]):
+    given = artifact(nets.tiny_resnet(), nets.tiny_resnet)
+    with pytest.raises(ConfigError, match="alpha"):
+        run(Distill(data=digits, student=nets.tiny_resnet, **settings), teacher=given)

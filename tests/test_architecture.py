@@ -1,0 +1,174 @@
+"""The shape of the package, read off its source: who may import whom, and how long things are.
+
+Arrows go down the layers. Within a layer rooms do not know each other, except where `SIBLINGS`
+says so. A room is a folder, or a file beside the folders. Imports inside functions and for types
+count as any other.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+NAME = "torchopt2edge"
+PACKAGE = Path(__file__).parents[1] / NAME
+FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(), name) for name, path in FILES.items()}
+CHILD = "converter/child.py"  # a script of the sealed environment, never imported
+
+LAYERS = (
+    {"__main__"},
+    {"cli"},
+    {"api", "run", "existing", "upkeep"},
+    {
+        "pipeline",
+        "bench",
+        "verify",
+        "evaluate",
+        "verdict",
+        "admission",
+        "report",
+        "doctor",
+        "terminal",
+    },
+    {"stages", "quantize", "backends", "converter", "devices", "data", "models"},
+    {"store", "progress", "stats", "frames", "canonicalize"},
+    {"types", "errors"},
+)
+SIBLINGS = {
+    ("api", "existing"),  # the functions of the api are run's and existing's, with names resolved
+    ("api", "run"),
+    ("existing", "run"),  # files that exist are decided and reported as a run is
+    ("verdict", "admission"),  # one half of it: who may race at all
+    ("pipeline", "verify"),  # a reference that is no number is refused before it is kept
+    ("backends", "quantize"),  # the ranges come from above the backends
+    ("backends", "converter"),
+    ("stages", "data"),
+    ("stages", "models"),
+    ("types", "store"),  # in annotations of the Backend protocol alone
+}
+TOP = {  # what may be imported at the top of a module besides numpy, so that importing is cheap
+    "stages": {"torch"},
+    "models": {"torch"},
+    "stages/fit.py": {"torch", "lightning"},  # a subclass needs its base; fit is imported late
+}
+
+
+def room(name: str) -> str:
+    """Return the room of a file: its folder, or its stem."""
+    return name.partition("/")[0].removesuffix(".py")
+
+
+def imported(node: ast.AST) -> list[str]:
+    """Return what one statement imports, names of the package's root in full."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module == NAME:
+        return [f"{NAME}.{alias.name}" for alias in node.names]
+    return [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+
+
+def arrows() -> Iterator[tuple[str, str, str]]:
+    """Yield (file, its room, the room it imports)."""
+    for name, tree in TREES.items():
+        for target in (module for node in ast.walk(tree) for module in imported(node)):
+            head, _, rest = target.partition(".")
+            if head == NAME and rest and name not in ("__init__.py", CHILD):
+                yield name, room(name), rest.partition(".")[0]
+
+
+def at_the_top(tree: ast.AST) -> Iterator[str]:
+    """Yield what is imported when the module is: not in functions, not for types."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        yield from imported(node)
+        yield from at_the_top(node)
+
+
+def test_every_room_has_a_layer() -> None:
+    rooms = {room(name) for name in FILES} - {"__init__"}
+    assert rooms == set().union(*LAYERS)
+
+
+def test_arrows_go_down() -> None:
+    depth = {name: at for at, layer in enumerate(LAYERS) for name in layer}
+    wrong = [
+        f"{name} imports {theirs}"
+        for name, ours, theirs in arrows()
+        if ours != theirs and depth[theirs] <= depth[ours] and (ours, theirs) not in SIBLINGS
+    ]
+    assert wrong == []
+
+
+def test_every_listed_sibling_is_needed() -> None:
+    assert {(ours, theirs) for _, ours, theirs in arrows()} >= SIBLINGS
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != CHILD])
+def test_importing_a_module_is_cheap(name: str) -> None:
+    found = {module.partition(".")[0] for module in at_the_top(TREES[name])}
+    allowed = {NAME, "numpy"} | TOP.get(room(name), set()) | TOP.get(name, set())
+    assert found - sys.stdlib_module_names <= allowed
+
+
+def test_what_is_late_stays_late() -> None:
+    assert not [name for name, tree in TREES.items() if f"{NAME}.stages.fit" in at_the_top(tree)]
+
+
+@pytest.mark.parametrize(
+    ("modules", "home"), [({"hydra", "omegaconf"}, "cli.py"), ({"tensorflow", "onnx2tf"}, CHILD)]
+)
+def test_only_one_file_knows(modules: set[str], home: str) -> None:
+    knowing = {
+        name
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if {module.partition(".")[0] for module in imported(node)} & modules
+    }
+    assert knowing == {home}
+
+
+def test_no_relative_imports() -> None:
+    nodes = [(name, node) for name, tree in TREES.items() for node in ast.walk(tree)]
+    assert not [n for n, node in nodes if isinstance(node, ast.ImportFrom) and node.level]
+
+
+def test_nothing_is_printed() -> None:
+    calls = [
+        f"{name}:{node.lineno}"
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "print" and name != CHILD
+    ]
+    assert calls == []
+
+
+def test_errors_are_caught_by_name() -> None:
+    """Except where a process or a thread ends: there every failure becomes an answer."""
+    broad = {
+        name
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ExceptHandler)
+        and (node.type is None or ast.unparse(node.type) in ("Exception", "BaseException"))
+        and not any(isinstance(last, ast.Raise) and last.exc is None for last in node.body[-1:])
+    }
+    assert broad == {"bench/runner.py", "pipeline.py", CHILD}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_and_functions_are_short(name: str) -> None:
+    assert len(FILES[name].read_text().splitlines()) <= 400
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < 60, node.name
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            assert len([one for one in given if one.arg != "self"]) <= 7, node.name

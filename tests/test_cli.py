@@ -1,0 +1,177 @@
+"""The commands, as typed: exit codes, messages, files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from torchopt2edge.cli import main
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command writes under the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    """A float ONNX: one convolution, a ReLU, a global pool."""
+    rng = np.random.default_rng(0)
+    weight = numpy_helper.from_array(rng.standard_normal((4, 3, 3, 3)).astype(np.float32), "w")
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("GlobalAveragePool", ["r"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["y"]),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])]
+    graph = helper.make_graph(nodes, "net", inputs, outputs, [weight])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path = tmp_path / "net.onnx"
+    onnx.save(proto, path)
+    return path
+
+
+def test_bench_writes_the_run_and_report_renders_it_again(
+    net: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", f"artifacts=[{net}]", "protocol=smoke", "out=out"]) == 0
+    rows = [json.loads(line) for line in Path("out/rows.jsonl").read_text().splitlines()]
+    assert [row["candidate"] for row in rows] == ["net-ort-fp32"]
+    assert rows[0]["err"] is None
+    assert rows[0]["facts"]["checked"] == "against itself"
+    assert json.loads(Path("out/verdict.json").read_text())["schema"] == 1
+    assert {"report.md", "report.png", "config.yaml", "run.log"} <= set(os.listdir("out"))
+    before = Path("out/report.md").read_text()
+    Path("out/report.md").unlink()
+    assert main(["report", "run=out"]) == 0
+    assert Path("out/report.md").read_text() == before
+    assert "net-ort-fp32" in capsys.readouterr().out
+
+
+def test_several_files_run_in_turns_and_a_broken_one_is_a_row(net: Path) -> None:
+    broken, twin = net.with_name("broken.tflite"), net.with_name("twin.onnx")
+    broken.write_bytes(b"\x1c\0\0\0TFL3" + b"\xff" * 400)
+    twin.write_bytes(net.read_bytes())
+    files = f"artifacts=[{net},{broken},{twin}]"
+    assert main(["bench", files, "protocol=smoke", "out=out"]) == 0
+    rows = {
+        row["candidate"]: row
+        for row in map(json.loads, Path("out/rows.jsonl").read_text().splitlines())
+    }
+    assert rows["broken-litert-unknown"]["err"]
+    assert rows["net-ort-fp32"]["facts"]["run"] == rows["twin-ort-fp32"]["facts"]["run"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["bench", "protocl=smoke"], "Did you mean 'protocol'?"),
+        (["bench", "protocol=smok"], "Available options in 'protocol'"),
+        (["bench", "device.thread=2"], "Did you mean 'device.threads'?"),
+        (["bench", "artifacts=[a"], "no viable alternative"),
+        (["report"], "run"),
+    ],
+)
+def test_a_wrong_override_is_exit_2_with_the_nearest_name(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["bench"], "there are no files"),
+        (["bench", "artifacts=[net.pb]"], "no backend opens .pb"),
+        (["report", "run=nowhere"], "nowhere"),
+        (["compare"], "there is no model"),
+        (["compare", "model.path=none.onnx"], "there is no such file [none.onnx]"),
+        (["compare", "model._target_=nopkg.net"], "No module named 'nopkg'"),
+        (["optimize", "stage=[pruned]", "ship=[pruned]"], "needs a stage 'student'"),
+        (["optimize", "ship=[nothing]"], "ship one of teacher"),
+        (["bench", "artifacts=[net.onnx]", "device.threads=0"], "threads"),
+    ],
+)
+def test_an_error_of_ours_is_one_paragraph_and_exit_1(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    err = capsys.readouterr().err
+    assert said in err
+    assert "To mend it" in err
+    assert "Traceback" not in err
+
+
+def test_debug_shows_where(net: Path) -> None:
+    from torchopt2edge.errors import ConfigError
+
+    with pytest.raises(ConfigError):
+        main(["bench", "--debug"])
+
+
+@pytest.mark.parametrize("command", ["optimize", "compare", "bench", "report", "doctor"])
+def test_help_speaks_of_the_command_not_of_hydra(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main([command, "--help"])
+    assert leaving.value.code == 0
+    said = capsys.readouterr().out
+    assert f"torchopt2edge {command}" in said
+    assert "hydra.run" not in said
+
+
+def test_cfg_prints_the_resolved_config(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["optimize", "--cfg", "seed=3"]) == 0
+    said = capsys.readouterr().out
+    assert "seed: 3" in said
+    assert "${" not in said
+
+
+def test_a_sweep_runs_every_job_and_shows_one_table(net: Path) -> None:
+    """In a process of its own: Hydra's launcher sets up logging anew for the whole process."""
+    sweep = ["bench", f"artifacts=[{net}]", "protocol=smoke", "device.threads=1,0", "-m"]
+    command = [sys.executable, "-m", "torchopt2edge", *sweep]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (kept,) = Path("outputs").glob("sweep-*/sweep.json")
+    first, second = json.loads(kept.read_text())
+    row = json.loads((Path(first["folder"]) / "rows.jsonl").read_text())
+    assert row["err"] is None  # on a busy machine the run may be invalid, and then has no pick
+    assert first.get("pick", "net-ort-fp32") == "net-ort-fp32"
+    assert "no rows.jsonl" in second["err"]  # no session has 0 threads
+    assert "device.threads=1" in done.stdout
+
+
+def test_interrupt_is_exit_130_and_leaves_nobody(net: Path) -> None:
+    """A real Ctrl-C in the middle of measuring."""
+    import signal
+    import time
+
+    import psutil
+
+    command = [sys.executable, "-m", "torchopt2edge", "bench", f"artifacts=[{net}]", "out=out"]
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not Path("out/logs").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1.0)
+    kids = psutil.Process(child.pid).children(recursive=True)
+    assert kids
+    child.send_signal(signal.SIGINT)
+    assert child.wait(30) == 130
+    assert not psutil.wait_procs(kids, timeout=10)[1]

@@ -1,0 +1,89 @@
+"""Every yaml composes, resolves and builds what it names."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+CONF = Path(__file__).parents[1] / "conf"
+COMMANDS = ("optimize", "compare", "bench")
+# What the README asks the user to fill in.
+NEEDS = {
+    "data/image_folder": ["data.root=photos"],
+    "data/cifar10_npz": ["data.test=test.npz"],
+    "data/torchvision": ["data.root=sets"],
+    "stage/loaded": ["stage.loaded.checkpoint=net.pth", "ship=[loaded]"],
+}
+
+
+def composed(command: str, *overrides: str) -> DictConfig:
+    with initialize_config_module("torchopt2edge.conf", version_base="1.3"):
+        return compose(command, overrides=list(overrides))
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def every() -> list[tuple[str, str]]:
+    groups = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name[0] != "_")
+    return [(group, option) for group in groups for option in options(group)]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_composes_and_resolves(command: str) -> None:
+    config = composed(command)
+    assert OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+def test_report_takes_a_run() -> None:
+    assert composed("report", "run=outputs/x").run == "outputs/x"
+
+
+@pytest.mark.parametrize(("group", "option"), every())
+def test_an_option_builds_what_it_names(group: str, option: str) -> None:
+    command = "compare" if group == "model" else "optimize"
+    choice = f"[{option}]" if group in ("stage", "backend") else option
+    config = composed(command, f"{group}={choice}", *NEEDS.get(f"{group}/{option}", []))
+    OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    if group == "experiment":
+        assert config.name == option
+        return
+    if (group, option) == ("model", "file"):
+        assert set(config.model) == {"_target_", "path"}  # the user's to fill in
+        return
+    built = instantiate(config[group], _convert_="all")
+    if group == "model":
+        assert isinstance(built, functools.partial)
+        return
+    for one in built.values() if group in ("stage", "backend") else [built]:
+        assert type(one).__module__.startswith(_home(group)), one
+
+
+def _home(group: str) -> str:
+    """Where the class of an option of a group lives."""
+    rooms = {"stage": "stages", "backend": "backends", "device": "devices"}
+    return f"torchopt2edge.{rooms.get(group, {'protocol': 'bench'}.get(group, group))}"
+
+
+def test_every_model_has_the_forward_of_an_image_net() -> None:
+    """Cheap ones only: the others are the zoo's."""
+    import torch
+
+    for option in ("resnet8", "resnet14", "resnet20"):
+        made: Any = instantiate(composed("compare", f"model={option}").model, _convert_="all")
+        assert made().eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_a_group_of_the_users_own_repo_is_found(tmp_path: Path) -> None:
+    (tmp_path / "protocol").mkdir()
+    text = (CONF / "protocol" / "smoke.yaml").read_text().replace("name: smoke", "name: mine")
+    (tmp_path / "protocol" / "mine.yaml").write_text(text)
+    config = composed("bench", "protocol=mine", f"hydra.searchpath=[file://{tmp_path}]")
+    assert config.protocol.name == "mine"

@@ -1,0 +1,71 @@
+"""What importing costs, as lists of modules in fresh processes; seconds would depend on the day."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import torchopt2edge
+
+HEAVY = (
+    "torch torchvision lightning timm torchao torch_pruning tensorflow onnx onnxscript onnxruntime "
+    "ai_edge_litert ai_edge_quantizer hydra omegaconf numpy scipy sklearn matplotlib rich jinja2"
+).split()
+PACKAGE = Path(torchopt2edge.__file__).parent
+BACKENDS = sorted(
+    f"torchopt2edge.backends.{path.stem}" for path in (PACKAGE / "backends").glob("[!_]*.py")
+)
+
+# No torch on the device: an import of it fails as it would there.
+WITHOUT_TORCH = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "lightning"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def loaded(code: str) -> set[str]:
+    """Run lines in a fresh process and return the heavy modules that they loaded."""
+    tail = "\nimport json, sys\nprint(json.dumps([name for name in sys.modules]))"
+    command = [sys.executable, "-c", code + tail]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return {name.partition(".")[0] for name in json.loads(done.stdout)} & set(HEAVY)
+
+
+def test_the_package_loads_nothing_heavy() -> None:
+    assert loaded("import torchopt2edge") == set()
+
+
+def test_the_command_line_loads_nothing_heavy() -> None:
+    assert loaded("import torchopt2edge.cli") == set()
+
+
+@pytest.mark.parametrize("name", ["types", "errors", "store", "frames", "progress", "devices"])
+def test_the_lower_rooms_load_nothing_heavy(name: str) -> None:
+    assert loaded(f"import torchopt2edge.{name}") == set()
+
+
+def test_the_functions_load_numpy_alone() -> None:
+    assert loaded("from torchopt2edge import compare, optimize, measure") == {"numpy"}
+
+
+def test_the_runner_loads_numpy_alone() -> None:
+    assert loaded("import torchopt2edge.bench.runner") == {"numpy"}
+
+
+@pytest.mark.parametrize("name", ["torchopt2edge.bench.runner", *BACKENDS])
+def test_what_goes_to_a_device_imports_without_torch(name: str) -> None:
+    assert loaded(f"{WITHOUT_TORCH}\nimport {name}") <= {"numpy"}
+
+
+def test_the_block_is_one() -> None:
+    code = f"{WITHOUT_TORCH}\ntry:\n    import torch\nexcept ImportError:\n    import rich"
+    assert "rich" in loaded(code)

@@ -1,0 +1,156 @@
+"""What the statistics promise, on simulated rounds with known truth."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torchopt2edge import stats
+
+Rounds = list[list[int]]
+
+
+def in_turns(
+    seed: int, gap: float = 1.0, rounds: int = 20, drift: float = 0.03, samples: int = 15
+) -> tuple[Rounds, Rounds]:
+    """Two files timed in turns on a drifting machine whose rounds have weather of their own."""
+    rng = np.random.default_rng(seed)
+    weather = 1.0 + drift * np.linspace(0, 1, rounds) + 0.02 * rng.standard_t(4, rounds)
+    files: list[Rounds] = []
+    for scale in (1.0, gap):
+        own = scale * weather * (1.0 + 0.005 * rng.normal(size=rounds))
+        noise = 1.0 + 0.01 * rng.exponential(size=(rounds, samples))
+        files.append((1e6 * own[:, None] * noise).astype(int).tolist())
+    return files[0], files[1]
+
+
+def test_two_equal_files_rarely_differ() -> None:
+    outside = 0
+    for seed in range(120):
+        _, low, high = stats.paired_ratio(*in_turns(seed))
+        outside += not low <= 1.0 <= high
+    assert outside <= 12  # 5 % nominal; 12 of 120 is 2.5 standard deviations away
+
+
+def test_a_planted_gap_is_found_and_sized() -> None:
+    ratios = [stats.paired_ratio(*reversed(in_turns(seed, gap=1.05))) for seed in range(50)]
+    assert all(low > 1.01 for _, low, _ in ratios)
+    assert sum(low <= 1.05 <= high for _, low, high in ratios) >= 44
+
+
+def test_blocks_of_runs_instead_of_turns_deceive() -> None:
+    """Why rule 1 exists: the same machine, one file after the other."""
+    wrong = 0
+    for seed in range(100):
+        long, _ = in_turns(seed, rounds=40, drift=0.06)
+        _, low, high = stats.paired_ratio(long[:20], long[20:])
+        wrong += not low <= 1.0 <= high
+    assert wrong > 50
+
+
+@pytest.mark.parametrize("count", [5, 8, 12, 20, 32])
+def test_the_interval_covers_with_few_rounds(count: int) -> None:
+    rng = np.random.default_rng(count)
+    covered = 0
+    for _ in range(100):
+        _, low, high = stats.median_interval(rng.standard_t(3, count))
+        covered += low <= 0.0 <= high
+    assert covered >= 88
+
+
+@given(st.lists(st.floats(0.1, 1e6), min_size=1, max_size=20))
+def test_an_interval_holds_its_median(values: list[float]) -> None:
+    middle, low, high = stats.median_interval(values)
+    assert low <= middle <= high
+    assert middle == pytest.approx(np.median(values))
+
+
+def test_a_constant_has_no_spread_and_few_rounds_no_interval() -> None:
+    assert stats.median_interval([2.0] * 9) == (2.0, 2.0, 2.0)
+    assert stats.paired_ratio([[200, 201]] * 6, [[100, 100]] * 6) == pytest.approx(
+        (2.005, 2.005, 2.005)
+    )
+    ratio, low, high = stats.paired_ratio([[2]] * 4, [[1]] * 4)
+    assert (ratio, low, high) == (pytest.approx(2.0), 0.0, math.inf)
+    with pytest.raises(ValueError, match="no values"):
+        stats.median_interval([])
+
+
+def test_the_same_rows_give_the_same_interval() -> None:
+    first, second = in_turns(3)
+    assert stats.paired_ratio(first, second) == stats.paired_ratio(first, second)
+    forward, backward = stats.paired_ratio(first, second), stats.paired_ratio(second, first)
+    assert forward[0] == pytest.approx(1 / backward[0])
+
+
+def test_only_common_rounds_are_paired() -> None:
+    slow, fast = [[20]] * 5 + [[1000]] * 3, [[10]] * 5
+    assert stats.paired_ratio(slow, fast)[0] == pytest.approx(2.0)
+
+
+@given(st.lists(st.integers(1, 10**9), min_size=64, max_size=90), st.sampled_from([50, 75, 90]))
+def test_percentiles_are_nearest_rank(samples: list[int], percent: int) -> None:
+    found = stats.percentile(samples, percent)
+    assert found == sorted(samples)[math.ceil(len(samples) * percent / 100) - 1]
+
+
+@pytest.mark.parametrize(("percent", "least"), [(90, 64), (99, 459), (95, 459)])
+def test_a_percentile_beyond_the_sample_is_refused(percent: int, least: int) -> None:
+    samples = list(range(1, least + 1))
+    assert stats.percentile(samples, percent) is not None
+    assert stats.percentile(samples[:-1], percent) is None
+
+
+def test_no_sample_supports_these_percentiles() -> None:
+    assert stats.percentile([], 50) is None
+    assert stats.percentile(list(range(10_000)), 99.9) is None
+
+
+def test_drift_is_told_from_noise() -> None:
+    rng = np.random.default_rng(0)
+    noise = 1.0 + 0.01 * rng.normal(size=30)
+    change, low, high = stats.drift(100.0 * noise * np.linspace(1.0, 1.2, 30))
+    assert change == pytest.approx(0.18, abs=0.03)
+    assert low > 0.0
+    _, low, high = stats.drift(100.0 * noise)
+    assert low < 0.0 < high
+    assert stats.drift([1.0, 2.0]) == (0.0, -math.inf, math.inf)
+
+
+def quota(seed: int, share: float) -> list[int]:
+    """One round under a CPU quota: nearly all inferences as ever, a few with a long stop."""
+    rng = random.Random(seed)
+    stop = 90 * 40_000 if share < 1.0 else 40_000
+    return [stop if at % 30 == 0 else 40_000 + rng.randrange(400) for at in range(300)]
+
+
+def test_a_quota_is_seen_where_the_median_is_blind() -> None:
+    rounds = [quota(at, 1.0) for at in range(10)] + [quota(at, 0.2) for at in range(10)]
+    medians = stats.round_medians(rounds)
+    assert medians[:10].mean() == pytest.approx(medians[10:].mean(), rel=0.01)
+    assert stats.lost_throughput(rounds) > 0.5
+    assert stats.lost_throughput(rounds[:10]) < 0.05
+
+
+def test_a_quota_from_the_outset_shows_as_stalls() -> None:
+    rounds = [quota(at, 0.2) for at in range(10)]
+    assert stats.lost_throughput(rounds) < 0.05
+    assert stats.stalled(rounds) > 0.5
+    assert stats.stalled([quota(at, 1.0) for at in range(10)]) < 0.05
+
+
+def test_one_slow_round_is_not_throttling() -> None:
+    rounds = [quota(at, 1.0) for at in range(20)]
+    rounds[7] = [sample * 3 for sample in rounds[7]]
+    assert stats.lost_throughput(rounds) < 0.5
+
+
+def test_flatness_looks_at_the_last_medians() -> None:
+    assert not stats.is_flat([100.0, 100.0])
+    assert not stats.is_flat([100.0, 95.0, 90.0, 85.0, 80.0])
+    assert stats.is_flat([200.0, 150.0, 100.0, 100.5, 99.7, 100.1, 100.0])

@@ -1,0 +1,253 @@
+"""The verdict on rows made by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torchopt2edge.errors import ConfigError
+from torchopt2edge.types import Constraints, Measurement, Verdict
+from torchopt2edge.verdict import INVALIDATING, decide
+
+FREE = Constraints(max_drop=None)
+
+
+def row(name: str, ms: float, rounds: int = 12, spread: float = 0.004, **rest: Any) -> Measurement:
+    """One row named ``backend-scheme``; all rows share each round's weather (±5 %)."""
+    backend, _, scheme = name.rpartition("-")
+    weather = 1.0 + 0.05 * np.sin(np.arange(rounds))
+    own = np.random.default_rng(len(name) + int(ms * 1000)).normal(0.0, spread, rounds)
+    own -= np.median(own)
+    medians = ms * 1e6 * weather * (1.0 + own)
+    samples = [[int(middle) - 9, int(middle), int(middle) + 9] for middle in medians]
+    metrics = {"latency_ms": float(np.median(medians)) / 1e6, **rest.pop("metrics", {})}
+    facts = {"metric": "top1", "flags": [], "warnings": {}, "run": "r", **rest.pop("facts", {})}
+    return Measurement(
+        name, backend, scheme, "local", "quick", metrics, samples, facts, rest.pop("err", None)
+    )
+
+
+def test_the_fastest_wins_with_its_ratios() -> None:
+    rows = [row("ort-int8", 5.0), row("litert-int8", 2.5), row("ort-fp32", 10.0)]
+    found = decide(rows, FREE, None)
+    assert found.winner == "litert-int8"
+    assert found.tie == ()
+    assert found.ratios["litert-int8"] == (1.0, 1.0, 1.0)
+    ratio, low, high = found.ratios["ort-int8"]
+    assert low < ratio < high
+    assert ratio == pytest.approx(2.0, rel=0.01)
+    said = r"litert-int8 is (2\.0|1\.9)\d× faster than ort-int8 \(95 % 1\.9\d–2\.0\d\)"
+    assert re.fullmatch(said, found.reasons[0])
+    assert found.rejected == {}
+    assert found.pareto == ("litert-int8",)
+
+
+def test_equals_tie_and_the_smaller_is_sensible() -> None:
+    rows = [
+        row("ort-fp32", 5.003, metrics={"size_mb": 8.0}),
+        row("litert-int8", 5.0, metrics={"size_mb": 2.0}),
+        row("ort-int8", 9.0, metrics={"size_mb": 1.0}),
+    ]
+    found = decide(rows, FREE, None)
+    assert found.winner is None
+    assert set(found.tie) == {"litert-int8", "ort-fp32"}
+    assert found.ratios[found.tie[0]] == (1.0, 1.0, 1.0)
+    assert "cannot be told apart" in found.reasons[0]
+    assert found.reasons[1].startswith("litert-int8 is the smallest of the tie (2 MB)")
+
+
+def test_a_gap_below_the_margin_is_a_tie_however_sure() -> None:
+    def exact(name: str, ns: int) -> Measurement:
+        one = row(name, 1.0)
+        return Measurement(
+            **{**one.to_json(), "latency_ns": [[ns]] * 12, "metrics": {"latency_ms": ns / 1e6}}
+        )
+
+    assert decide([exact("a-fp32", 10_000), exact("b-fp32", 10_090)], FREE, None).winner is None
+    assert decide([exact("a-fp32", 10_000), exact("b-fp32", 10_110)], FREE, None).winner == "a-fp32"
+
+
+def test_one_noisy_rival_is_enough_for_a_tie() -> None:
+    rows = [row("a-fp32", 5.0), row("b-fp32", 5.2, spread=0.2), row("c-fp32", 9.0)]
+    found = decide(rows, FREE, None)
+    assert found.winner is None
+    assert set(found.tie) == {"a-fp32", "b-fp32"}
+
+
+def test_failures_and_the_baseline_are_out() -> None:
+    rows = [
+        row("torch-fp32", 1.0),
+        row("ort-fp32", 5.0),
+        row("litert-int8", 9.0, err="the process was killed by SIGSEGV"),
+        Measurement("ort-int8", "ort", "int8"),
+    ]
+    found = decide(rows, FREE, None)
+    assert found.winner == "ort-fp32"
+    assert found.rejected == {
+        "torch-fp32": "baseline, not a file for the device",
+        "litert-int8": "the process was killed by SIGSEGV",
+        "ort-int8": "no latency was measured",
+    }
+    assert len(found.reasons) == 1
+    assert found.reasons[0].startswith("ort-fp32 is the only admissible file (5")
+    assert found.ratios["torch-fp32"][0] == pytest.approx(0.2, rel=0.02)
+
+
+LIMITS: list[tuple[Constraints, str]] = [
+    (Constraints(None, max_latency_ms=1.5), "latency 2"),
+    (Constraints(None, max_size_mb=1.0), "size 3 MB is above the limit of 1 MB"),
+    (Constraints(None, max_memory_mb=40.0), "peak memory was not measured"),
+]
+
+
+@pytest.mark.parametrize(("limits", "why"), LIMITS)
+def test_a_broken_limit_is_out_with_its_numbers(limits: Constraints, why: str) -> None:
+    good = row("ort-fp32", 1.0, metrics={"size_mb": 0.5, "memory_mb": 30.0})
+    found = decide([row("ort-int8", 2.0, metrics={"size_mb": 3.0}), good], limits, None)
+    assert found.winner == "ort-fp32"
+    assert found.rejected["ort-int8"].startswith(why)
+
+
+def test_a_fast_file_that_lost_accuracy_does_not_win() -> None:
+    rows = [
+        row("torch-fp32", 20.0, metrics={"top1": 71.0}),
+        row("ort-fp32", 10.0, metrics={"top1": 71.0}),
+        row("ort-int8", 3.0, metrics={"top1": 68.5}),
+    ]
+    found = decide(rows, Constraints(max_drop=1.0), "torch-fp32")
+    assert found.winner == "ort-fp32"
+    assert found.rejected["ort-int8"] == (
+        "top1 drops by 2.50 points (71.00 → 68.50), the limit is 1"
+    )
+    assert decide(rows, Constraints(max_drop=3.0), "torch-fp32").winner == "ort-int8"
+
+
+def test_nothing_admissible_names_the_closest() -> None:
+    rows = [
+        row("torch-fp32", 20.0, metrics={"top1": 71.0}),
+        row("ort-int8", 3.0, metrics={"top1": 60.0}),
+        row("litert-int8", 4.0, metrics={"top1": 69.5}),
+    ]
+    found = decide(rows, Constraints(max_drop=1.0), "torch-fp32")
+    assert found.winner is None
+    assert found.tie == found.pareto == ()
+    assert found.reasons[0].startswith("nothing is admissible; the closest is litert-int8: top1")
+    only = decide(rows[:1], FREE, None)
+    assert only.reasons == ["nothing is admissible: no file could be measured"]
+    assert decide([], FREE, None).winner is None
+
+
+@pytest.mark.parametrize("flag", sorted(INVALIDATING))
+def test_an_invalid_run_names_no_winner(flag: str) -> None:
+    ill = row("ort-fp32", 9.0, facts={"flags": [flag], "warnings": {flag: "let it cool"}})
+    found = decide([row("ort-int8", 2.0), ill], FREE, None)
+    assert found.winner is None
+    assert found.tie == ()
+    assert found.reasons[0] == f"no winner is named: ort-fp32 is {flag}: let it cool"
+    assert found.ratios["ort-fp32"][0] > 4.0
+    cold = Measurement(**{**ill.to_json(), "err": "it died"})
+    assert decide([row("ort-int8", 2.0), cold], FREE, None).winner == "ort-int8"
+
+
+def test_a_warning_is_passed_on_and_decides_nothing() -> None:
+    facts = {"flags": ["contended"], "warnings": {"contended": "stop other work"}, "arch": "x86_64"}
+    found = decide([row("a-fp32", 1.0, facts=facts), row("b-fp32", 2.0, facts=facts)], FREE, None)
+    assert found.winner == "a-fp32"
+    assert found.warnings[0] == "contended (a-fp32, b-fp32): stop other work"
+    assert "x86" in found.warnings[1]
+    arm = {**facts, "arch": "aarch64", "flags": []}
+    assert decide([row("a-fp32", 1.0, facts=arm)], FREE, None).warnings == []
+
+
+def test_rows_that_were_not_run_in_turns_are_not_compared() -> None:
+    found = decide([row("a-fp32", 1.0), row("b-fp32", 9.0, facts={"run": "other"})], FREE, None)
+    assert found.winner is None
+    assert "in turns" in found.reasons[0]
+    assert found.ratios.keys() == {"a-fp32"}
+
+
+def test_four_rounds_name_nobody() -> None:
+    found = decide([row("a-fp32", 1.0, rounds=4), row("b-fp32", 9.0, rounds=4)], FREE, None)
+    assert found.winner is None
+    assert "4 rounds" in found.reasons[0]
+    assert found.ratios.keys() == {"a-fp32"}
+
+
+def test_integers_that_do_not_pay_are_named() -> None:
+    rows = [
+        row("ort-int8", 6.0),
+        row("ort-fp32", 3.0),
+        row("litert-fp32", 2.0),
+        row("litert-int8", 2.0),
+    ]
+    found = decide(rows, FREE, None)
+    said = [reason for reason in found.reasons if "integers do not pay" in reason]
+    assert len(said) == 1
+    assert re.match(r"ort-int8 is (2\.0|1\.9)\d× slower than ort-fp32 \(95 % ", said[0])
+    other = row("ort-int8", 6.0, facts={"group": "pruned"})
+    assert not [r for r in decide([other, *rows[1:]], FREE, None).reasons if "integers" in r]
+
+
+def test_the_pareto_set_keeps_every_trade() -> None:
+    def entry(name: str, ms: float, top1: float, size: float) -> Measurement:
+        return row(name, ms, metrics={"top1": top1, "size_mb": size})
+
+    rows = [
+        entry("fast-fp32", 1.0, 60.0, 9.0),
+        entry("good-fp32", 9.0, 80.0, 9.0),
+        entry("small-fp32", 5.0, 60.0, 1.0),
+        entry("bad-fp32", 9.5, 59.0, 9.5),
+    ]
+    assert decide(rows, FREE, None).pareto == ("fast-fp32", "small-fp32", "good-fp32")
+
+
+def test_rows_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(ConfigError, match="share an id"):
+        decide([row("a-fp32", 1.0), row("a-fp32", 2.0)], FREE, None)
+    phone = Measurement(**{**row("b-fp32", 1.0).to_json(), "device": "pixel"})
+    with pytest.raises(ConfigError, match="several devices"):
+        decide([row("a-fp32", 1.0), phone], FREE, None)
+
+
+ROWS: list[Callable[[float], Measurement]] = [
+    lambda ms: row("ort-fp32", ms, metrics={"top1": 70.0, "size_mb": 4.0}),
+    lambda ms: row("ort-int8", ms, metrics={"top1": 69.0, "size_mb": 1.0}),
+    lambda ms: row("litert-fp32", ms, metrics={"top1": 70.0, "size_mb": 4.0}),
+    lambda ms: row("litert-int8", ms, err="it crashed"),
+    lambda ms: row("torch-fp32", ms, metrics={"top1": 70.0}),
+]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    times=st.lists(st.floats(0.5, 50.0), min_size=5, max_size=5),
+    order=st.permutations(range(5)),
+    drop=st.sampled_from([None, 0.5, 2.0]),
+)
+def test_what_holds_of_every_verdict(
+    times: list[float], order: list[int], drop: float | None
+) -> None:
+    rows = [make(ms) for make, ms in zip(ROWS, times, strict=True)]
+    found = decide(rows, Constraints(max_drop=drop), "torch-fp32")
+    again = decide([rows[at] for at in order], Constraints(max_drop=drop), "torch-fp32")
+    assert (again.winner, set(again.tie)) == (found.winner, set(found.tie))
+    named = {found.winner} - {None} | set(found.tie)
+    assert named
+    assert not named & found.rejected.keys()
+    assert (found.winner is None) == (len(found.tie) >= 2)
+    assert "torch-fp32" in found.rejected
+    fastest = min((r for r in rows if r.candidate not in found.rejected), key=_ms)
+    assert fastest.candidate in named
+    assert fastest.candidate in found.pareto
+    assert Verdict.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def _ms(one: Measurement) -> float:
+    return one.metrics["latency_ms"]

@@ -1,0 +1,289 @@
+"""The whole road as plain functions: no configuration framework, plain objects in and out."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from torchopt2edge import existing, pipeline, report, run
+from torchopt2edge.errors import ConfigError, ModelError
+from torchopt2edge.progress import LogProgress, Progress
+from torchopt2edge.store import Store, key_of, versions
+from torchopt2edge.types import (
+    Artifact,
+    Backend,
+    Constraints,
+    Device,
+    Facts,
+    Measurement,
+    Session,
+    Stage,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from torchopt2edge.bench.protocol import Protocol
+    from torchopt2edge.data import DataSet
+
+Evaluate = Callable[[Session], dict[str, float]] | Iterable[Any]
+
+
+class SettingsArgs(TypedDict, total=False):
+    """The keywords that every function of this module takes; see `Settings`."""
+
+    backends: Sequence[str | Backend]
+    schemes: Sequence[str]
+    device: Device
+    protocol: str | Protocol
+    out: str | Path
+    constraints: Constraints
+    baseline: bool
+    calibration_samples: int
+    store: Store
+    progress: Progress
+    title: str
+    environment: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a comparison is made.
+
+    ``backends`` are names or objects, ``schemes`` names; ``protocol`` is ``smoke``, ``quick``,
+    ``standard`` or an object; ``out`` the run's folder; ``baseline`` adds PyTorch's own row where
+    there is a module; at most ``calibration_samples`` are taken from the calibration set;
+    ``store`` and ``progress`` default to the user's cache and to log lines.
+    """
+
+    backends: Sequence[str | Backend] = ("ort", "litert")
+    schemes: Sequence[str] = ("fp32", "int8")
+    device: Device | None = None
+    protocol: str | Protocol = "quick"
+    out: str | Path = "outputs/run"
+    constraints: Constraints = field(default_factory=Constraints)
+    baseline: bool = True
+    calibration_samples: int = 256
+    store: Store = field(default_factory=Store.default)
+    progress: Progress = field(default_factory=LogProgress)
+    title: str = ""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Settings:
+        """Build from keywords.
+
+        Raises:
+            ConfigError: a keyword is unknown; names the nearest.
+        """
+        known = [item.name for item in fields(cls)]
+        for name in given:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                raise ConfigError(
+                    f"there is no setting {name!r}",
+                    mend=f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}",
+                )
+        return cls(**given)
+
+    def plan(self) -> run.Plan:
+        """Resolve names into objects.
+
+        Raises:
+            ConfigError: an unknown backend or protocol; names those there are.
+        """
+        from torchopt2edge import devices
+        from torchopt2edge.bench import protocol
+
+        device = self.device or devices.Local()
+        facts = device.facts()
+        named = self.protocol if not isinstance(self.protocol, str) else None
+        return run.Plan(
+            backends=tuple(
+                backend.for_target(facts) for backend in run.resolve_backends(self.backends)
+            ),
+            schemes=tuple(self.schemes),
+            device=device,
+            protocol=named or protocol.by_name(str(self.protocol)),
+            out=Path(self.out),
+            constraints=self.constraints,
+            baseline=self.baseline,
+            store=self.store,
+            progress=self.progress,
+            title=self.title,
+            environment=self.environment,
+        )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run found; its folder ``out`` holds the same on disk."""
+
+    rows: list[Measurement]
+    verdict: Verdict
+    out: Path
+
+
+def compare(
+    model: nn.Module | str | Path,
+    example_inputs: tuple[Tensor, ...] | None = None,
+    calibration: Iterable[Any] | None = None,
+    evaluate: Evaluate | None = None,
+    **settings: Unpack[SettingsArgs],
+) -> Result:
+    """Lower one trained model to every backend and scheme, check, score and time the files.
+
+    Args:
+        model: an ``nn.Module`` (taken as it is, in eval mode), or the path of a float .onnx.
+        example_inputs: the forward's positional arguments, float32 NCHW for images; needed for a
+            module, unused for a file.
+        calibration: an iterable of preprocessed inputs: tensors, tuples, dicts or (input, label)
+            pairs, batched or not. Needed for int8; the first samples are the check's inputs too.
+        evaluate: a labelled loader (top-1), or a callable ``(session) -> {"metric": number}``.
+        **settings: see `Settings`.
+
+    Raises:
+        EdgeError: nothing could be compared at all; the failure of one candidate is a row.
+    """
+    options = Settings.of(settings)
+    plan = options.plan()
+    graph = _graph(model, example_inputs, plan)
+    entry = run.Entry("", graph)
+    samples = _samples(calibration, graph, example_inputs, options)
+    rows, verdict = run.compare([entry], samples, evaluate, plan)
+    return Result(rows, verdict, plan.out)
+
+
+def optimize(
+    stages: Mapping[str, Stage],
+    data: DataSet,
+    ship: Sequence[str],
+    **settings: Unpack[SettingsArgs],
+) -> Result:
+    """Run the stages (train, distill, prune …), then compare the models named in ``ship``.
+
+    Args:
+        stages: the run's stages by name, in order; each names what it needs.
+        data: what calibrates (its split ``calibration``) and scores (its split ``test``).
+        ship: the stages whose models become candidates; the first one's PyTorch row is the
+            reference for accuracy.
+        **settings: see `Settings`.
+
+    Raises:
+        EdgeError: a stage failed, or nothing could be compared at all.
+    """
+    from torchopt2edge.data import loader
+    from torchopt2edge.stages.export import Export
+
+    options = Settings.of(settings)
+    plan = options.plan()
+    exports = {f"export {name}": Export(source=name, data=data) for name in ship}
+    missing = [name for name in ship if name not in stages]
+    if missing or not ship:
+        raise ConfigError(
+            f"there is no stage {missing or 'to ship'}", mend=f"ship one of {', '.join(stages)}"
+        )
+    made = pipeline.run_stages({**stages, **exports}, plan.store, plan.progress)
+    entries = []
+    for name in ship:
+        exported = made[f"export {name}"].artifact
+        graph = pipeline.share_graph(exported.path / "model.onnx", exported.digest, plan.store)
+        entries.append(run.Entry(name, graph, facts=_size(made[name].artifact.facts)))
+    calibration = loader(data.split("calibration"), batch_size=32)
+    samples = pipeline.keep_samples(
+        calibration, entries[0].graph, options.calibration_samples, "calibration", plan.store
+    )
+    evaluate = run.Labelled(loader(data.split("test"), batch_size=64), data.fingerprint())
+    history = [_history(name, one) for name, one in made.items()]
+    rows, verdict = run.compare(entries, samples, evaluate, plan, history)
+    return Result(rows, verdict, plan.out)
+
+
+def measure(artifacts: Sequence[str | Path], **settings: Unpack[SettingsArgs]) -> Result:
+    """Measure files that exist (.onnx, .tflite), on random inputs, in turns.
+
+    With nothing to compare with, a file's outputs must be finite and repeat from run to run.
+
+    Raises:
+        EdgeError: no file can be measured at all; the failure of one is a row.
+    """
+    plan = Settings.of(settings).plan()
+    rows, verdict = existing.measure_files([Path(item) for item in artifacts], plan)
+    return Result(rows, verdict, plan.out)
+
+
+def render(out: str | Path) -> Result:
+    """Read a finished run's folder and write its report again.
+
+    Raises:
+        ConfigError: it is not the folder of a run.
+    """
+    folder = Path(out)
+    rows, verdict, context = report.read(folder)
+    report.write(folder, rows, verdict, **context)
+    return Result(rows, verdict, folder)
+
+
+def _graph(
+    model: nn.Module | str | Path, example_inputs: tuple[Tensor, ...] | None, plan: run.Plan
+) -> Artifact:
+    if isinstance(model, str | Path):
+        path = Path(model)
+        if not path.is_file():
+            raise ModelError("there is no such file", artifact=path, mend="check model.path")
+        return pipeline.share_graph(path, pipeline.file_digest(path), plan.store)
+    if not example_inputs:
+        raise ModelError(
+            "a module is exported with example inputs, and there are none",
+            mend="compare(model, example_inputs=(torch.randn(1, 3, 224, 224),), …)",
+        )
+    from torchopt2edge.models.identity import module_digest
+    from torchopt2edge.stages.export import export_module
+
+    def make(out: Path) -> Facts:
+        return export_module(model, example_inputs, out)
+
+    with plan.progress.task("export"):
+        digest = module_digest(model, example_inputs)
+        key = key_of(export_module, {"module": digest}, versions(pipeline.STAGE_TOOLS))
+        exported, _ = plan.store.make(key, "onnx", make)
+    return pipeline.share_graph(exported.path / "model.onnx", exported.digest, plan.store)
+
+
+def _samples(
+    calibration: Iterable[Any] | None,
+    graph: Artifact,
+    example_inputs: tuple[Tensor, ...] | None,
+    options: Settings,
+) -> Artifact:
+    """Keep the calibration samples; without any, the check runs on what there is."""
+    if calibration is not None:
+        limit = options.calibration_samples
+        return pipeline.keep_samples(calibration, graph, limit, "calibration", options.store)
+    signature = pipeline.signature_in(graph.path)
+    given: list[Any] = (
+        [tuple(example_inputs)] if example_inputs else existing.random_items(signature)
+    )
+    logging.getLogger("torchopt2edge").warning(
+        "no calibration data: the files are checked on %s alone, and int8 cannot be made",
+        "the example inputs" if example_inputs else "random inputs",
+    )
+    return pipeline.keep_samples(given, graph, 8, "example", options.store)
+
+
+def _size(facts: Facts) -> Facts:
+    return {name: facts[name] for name in ("params", "macs", "macs_share") if name in facts}
+
+
+def _history(name: str, made: pipeline.Made) -> dict[str, Any]:
+    return {
+        "name": name,
+        "seconds": made.seconds,
+        "cached": made.cached,
+        "facts": made.artifact.facts,
+    }

@@ -1,0 +1,254 @@
+"""Times candidates against each other on one device and returns a row for each.
+
+The six rules, cited in the code:
+
+1. Rounds, in turns: every candidate once per round, in an order shuffled by a seeded generator;
+   a cool-down gate between rounds.
+2. The unit of statistics is the round.
+3. No check, no number: outputs are compared within the run, and with the caller's reference.
+4. No receipt, no number.
+5. Every sample is kept.
+6. A tie is an answer, and an invalid run names no winner (`validity` lists the flags, `verdict`
+   applies them).
+
+A candidate that fails in any way becomes a row with ``err``; the others go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchopt2edge.bench.protocol import Protocol
+from torchopt2edge.bench.row import failed, measured
+from torchopt2edge.bench.session import ChildSession, Round, open_child
+from torchopt2edge.errors import BenchError, ConfigError, EdgeError
+from torchopt2edge.stats import is_flat
+from torchopt2edge.types import Candidate, Device, Facts, Measurement, Session
+
+Array = np.ndarray[Any, Any]
+Progress = Callable[[int, int, str], None]
+Sample = Callable[[Candidate], Mapping[str, Array]]
+Check = Callable[[Candidate, Session], str | None]
+
+_COOL_C = 2.0
+_WARMUP_CHUNKS = 20
+
+
+@dataclass
+class Lane:
+    """One candidate while it is being measured; ``err`` takes it out of the race."""
+
+    candidate: Candidate
+    closing: contextlib.ExitStack
+    session: ChildSession | None = None
+    rounds: list[Round] = field(default_factory=list)
+    facts: Facts = field(default_factory=dict)
+    first_ms: float = 0.0
+    err: str | None = None
+
+    def attempt(self, act: Callable[[Lane, ChildSession], None]) -> None:
+        """Do something with the open session; our errors end this lane and no other."""
+        if self.err is not None or self.session is None:
+            return
+        try:
+            act(self, self.session)
+        except EdgeError as error:
+            self.fail(str(error))
+
+    def fail(self, err: str) -> None:
+        """End this lane and its process."""
+        self.err = err
+        self.closing.close()
+
+
+@dataclass(frozen=True)
+class Race:
+    """What all candidates of one run share."""
+
+    device: Device
+    protocol: Protocol
+    sample: Sample
+    work: Path
+    progress: Progress
+
+    def enter(self, lane: Lane) -> None:
+        """Open a candidate in a fresh process and run its first inference."""
+        candidate = lane.candidate
+        try:
+            lane.facts["file_sha256"] = _digest(candidate.file)  # also warms the page cache
+            lane.session = lane.closing.enter_context(self._child(candidate, candidate.id))
+            lane.first_ms = lane.session.load_timed(self.sample(candidate))
+        except EdgeError as error:
+            lane.fail(str(error))
+
+    def prime(self, candidates: Sequence[Candidate]) -> None:
+        """Open one file per runtime and throw it away, so that nobody pays for a cold cache."""
+        first = {candidate.backend: candidate for candidate in reversed(candidates)}
+        for candidate in first.values() if self.protocol.prime else ():
+            # What fails here fails again under its own name in `enter`.
+            with contextlib.suppress(EdgeError), self._child(candidate, f"prime-{candidate.id}"):
+                pass
+
+    def warm_up(self, lane: Lane, session: ChildSession) -> None:
+        """Run until the medians of short rounds are flat, at most ``warmup_max_s``."""
+        limit = self.protocol.warmup_max_s
+        medians: list[float] = []
+        begin = time.monotonic()
+        while time.monotonic() - begin < limit and not is_flat(medians):
+            one = session.round(
+                1, limit / _WARMUP_CHUNKS, self.protocol.round_max_samples, lane.first_ms / 100
+            )
+            medians.append(float(np.median(one.latency_ns)))
+        lane.facts["warmup_s"] = round(time.monotonic() - begin, 3)
+        lane.facts["warmup_flat"] = is_flat(medians)
+
+    def turn(self, lane: Lane, session: ChildSession) -> None:
+        """Time one round of one candidate (rule 5: its samples are kept as they are)."""
+        plan = self.protocol
+        patience = plan.round_samples * lane.first_ms / 100  # ten times what it should take
+        lane.rounds.append(
+            session.round(plan.round_samples, plan.round_seconds, plan.round_max_samples, patience)
+        )
+
+    def _child(
+        self, candidate: Candidate, name: str
+    ) -> contextlib.AbstractContextManager[ChildSession]:
+        log = self.work / "logs" / f"{name.replace('/', '_')}.log"
+        return open_child(candidate, self.device, log, self.protocol.timeout_s)
+
+
+def measure(
+    candidates: Sequence[Candidate],
+    sample: Sample,
+    device: Device,
+    protocol: Protocol,
+    work: Path,
+    progress: Progress | None = None,
+    check: Check | None = None,
+) -> list[Measurement]:
+    """Return one row per candidate, in the order given.
+
+    ``sample`` gives a candidate its timed sample (batch 1) in its source model's names, dtypes
+    and layout; logs of the processes go under ``work``. ``progress`` is told (done, total, what
+    now). ``check`` gets every candidate with its still open session after its last round and
+    returns what is wrong with its outputs, or None; peak memory is read before it.
+
+    Raises:
+        ConfigError: two candidates share an id, or the protocol cannot give an interval.
+        DeviceError: the device cannot be used at all.
+    """
+    protocol.check()
+    ids = [candidate.id for candidate in candidates]
+    if len(set(ids)) != len(ids):
+        raise ConfigError(f"candidates share an id: {sorted(ids)}", mend="give each its own label")
+    race = Race(device, protocol, sample, work, progress or _silent)
+    with contextlib.ExitStack() as closing:  # an interrupt in here leaves no process behind
+        lanes = [_lane(candidate, closing) for candidate in candidates]
+        surroundings = {"run": uuid.uuid4().hex, "load_before": device.facts().get("load")}
+        _run(race, lanes)
+        surroundings["load_after"] = device.facts().get("load")
+        return [_finish(race, lane, surroundings, check) for lane in lanes]
+
+
+def _lane(candidate: Candidate, closing: contextlib.ExitStack) -> Lane:
+    own = closing.enter_context(contextlib.ExitStack())
+    return Lane(candidate, own)
+
+
+def _run(race: Race, lanes: Sequence[Lane]) -> None:
+    """Open, warm up and time all lanes (rule 1)."""
+    total = len(lanes) * (race.protocol.rounds + 1)
+    race.prime([lane.candidate for lane in lanes])
+    for done, lane in enumerate(lanes):
+        race.progress(done, total, f"opening {lane.candidate.id}")
+        race.enter(lane)
+    start = _temperature(lanes)
+    for lane in lanes:
+        lane.attempt(race.warm_up)
+    shuffler = random.Random(race.protocol.seed)
+    done = len(lanes)
+    for number in range(race.protocol.rounds):
+        waited = _cool_down(lanes, start, race.protocol.cooldown_s) if number else 0.0
+        for lane in shuffler.sample(lanes, len(lanes)):
+            race.progress(done, total, f"round {number + 1}: {lane.candidate.id}")
+            lane.attempt(race.turn)
+            lane.facts["cooldown_s"] = round(lane.facts.get("cooldown_s", 0.0) + waited, 3)
+            done += 1
+    race.progress(total, total, "timed")
+
+
+def _finish(
+    race: Race, lane: Lane, surroundings: Mapping[str, Any], check: Check | None
+) -> Measurement:
+    """Check a lane's outputs (rule 3), end its process and make its row."""
+    if check is not None:
+        lane.attempt(lambda lane, session: _check(check, lane, session))
+    receipt: Facts = {**lane.facts, **surroundings}
+    if lane.session is not None:
+        receipt = {**lane.session.receipt, **receipt}
+    lane.closing.close()
+    if lane.err is not None or lane.session is None:
+        return failed(lane.candidate, race.device.name, race.protocol.name, receipt, lane.err)
+    times = {
+        "import_ms": lane.session.import_ms,
+        "load_ms": lane.session.load_ms,
+        "first_ms": lane.first_ms,
+    }
+    return measured(lane.candidate, race.device.name, race.protocol, lane.rounds, times, receipt)
+
+
+def _check(check: Check, lane: Lane, session: ChildSession) -> None:
+    wrong = check(lane.candidate, session)
+    if wrong is not None:
+        raise BenchError(wrong, artifact=lane.candidate.id)
+
+
+def _temperature(lanes: Sequence[Lane]) -> float | None:
+    """Return the device's temperature through any process that still lives."""
+    for lane in lanes:
+        if lane.err is None and lane.session is not None:
+            try:
+                found = lane.session.sense()["temperature_c"]
+            except EdgeError as error:
+                lane.fail(str(error))
+                continue
+            return float(found) if isinstance(found, int | float) else None
+    return None
+
+
+def _cool_down(lanes: Sequence[Lane], start: float | None, limit_s: float) -> float:
+    """Wait until the device is as cool as at the start; a device without sensor is not waited for.
+
+    Returns the seconds waited.
+    """
+    begin = time.monotonic()
+    while start is not None and time.monotonic() - begin < limit_s:
+        now = _temperature(lanes)
+        if now is None or now <= start + _COOL_C:
+            break
+        time.sleep(min(1.0, limit_s))
+    return time.monotonic() - begin
+
+
+def _digest(file: Path) -> str:
+    try:
+        with file.open("rb") as data:
+            return hashlib.file_digest(data, "sha256").hexdigest()
+    except OSError as error:
+        raise BenchError(
+            f"the file cannot be read: {error.strerror or error}", artifact=file
+        ) from error
+
+
+def _silent(done: int, total: int, what: str) -> None:
+    """Say nothing."""

@@ -1,0 +1,251 @@
+"""The loop that runs on the device: opens one file, runs it, times it; speaks in frames.
+
+Each command is one frame, and so is its answer::
+
+    open  {backend | target, options, file, …}           → opened {import_ms, load_ms, receipt}
+    call  + arrays (source names, any batch)              → called + arrays
+    load  + arrays (the timed sample)                     → loaded {first_ms}
+    round {min_samples, seconds, max_samples}             → round {latency_ns, wall_ns, cpu_ns,
+                                                              involuntary, steal, ticks, stable,
+                                                              finite, vm_hwm_bytes, sensors}
+    sense                                                 → sensed {sensors}
+    stop                                                  → stopped {vm_hwm_bytes}
+
+Any failure is answered with ``error {what, type}`` and the loop goes on; the end of stdin ends
+it. Standard library and numpy besides the backend's own runtime. What is timed is
+``session.run``: set input, run, read output. A runner that waits blocks in a read: it does not
+spin beside the candidate whose turn it is.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchopt2edge.bench.sensors import sense
+from torchopt2edge.devices import linux
+from torchopt2edge.errors import BenchError
+from torchopt2edge.frames import FrameReader, encode
+from torchopt2edge.types import Signature, TimedSession
+
+Array = np.ndarray[Any, Any]
+Answer = tuple[dict[str, Any], dict[str, Array] | None]
+
+TARGETS = {
+    "ort": "torchopt2edge.backends.ort.Ort",
+    "litert": "torchopt2edge.backends.litert.LiteRT",
+    "torch": "torchopt2edge.backends.torch_cpu.TorchCpu",
+}
+_CLOCK = time.perf_counter_ns
+
+
+class Runner:
+    """One opened file and its timed sample; a method per command."""
+
+    def __init__(self) -> None:
+        self._session: TimedSession | None = None
+        self._prepared: dict[str, Array] = {}
+        self._first: dict[str, Array] = {}
+
+    def answer(self, command: dict[str, Any], arrays: dict[str, Array]) -> Answer:
+        """Carry out one command.
+
+        Raises:
+            BenchError: the command is unknown or out of order.
+        """
+        commands: dict[str, Callable[[dict[str, Any], dict[str, Array]], Answer]] = {
+            "open": self.open,
+            "call": self.call,
+            "load": self.load,
+            "round": self.round,
+            "sense": lambda _command, _arrays: ({"event": "sensed", "sensors": sense()}, None),
+            "stop": lambda _command, _arrays: (
+                {"event": "stopped", "vm_hwm_bytes": linux.thread_counts()[1]},
+                None,
+            ),
+        }
+        name = command.get("cmd")
+        if name not in commands:
+            raise BenchError(f"the runner knows no command {name!r}")
+        return commands[name](command, arrays)
+
+    def open(self, command: dict[str, Any], arrays: dict[str, Array]) -> Answer:
+        """Import the runtime and open the file, each under its own clock."""
+        target = command.get("target") or TARGETS.get(command["backend"])
+        if target is None:
+            raise BenchError(f"the runner knows no backend {command['backend']!r}")
+        module, _, name = target.rpartition(".")
+        backend = getattr(importlib.import_module(module), name)(**command.get("options", {}))
+        before = linux.thread_counts()[1]
+        begin = _CLOCK()
+        importlib.import_module(backend.runtime_module)
+        imported = _CLOCK()
+        self._session = backend.open(
+            Path(command["file"]), Signature.from_json(command["signature"]), command["threads"]
+        )
+        opened = _CLOCK()
+        receipt = {
+            **_surroundings(),
+            **backend.receipt(),
+            "threads": command["threads"],
+            "affinity": sorted(os.sched_getaffinity(0)),
+            "bytes_before_import": before,
+        }
+        times = {"import_ms": (imported - begin) / 1e6, "load_ms": (opened - imported) / 1e6}
+        return {"event": "opened", **times, "receipt": receipt}, None
+
+    def call(self, command: dict[str, Any], arrays: dict[str, Array]) -> Answer:
+        """Run on source arrays of any batch; nothing is timed."""
+        return {"event": "called"}, self._opened()(arrays)
+
+    def load(self, command: dict[str, Any], arrays: dict[str, Array]) -> Answer:
+        """Prepare the timed sample and run the first inference, whose outputs are kept."""
+        session = self._opened()
+        self._prepared = session.prepare(arrays)
+        begin = _CLOCK()
+        outputs = session.run(self._prepared)
+        first_ms = (_CLOCK() - begin) / 1e6
+        self._first = {name: np.array(value) for name, value in outputs.items()}
+        return {"event": "loaded", "first_ms": first_ms, "finite": finite(self._first)}, None
+
+    def round(self, command: dict[str, Any], arrays: dict[str, Array]) -> Answer:
+        """Time one round and compare its last outputs with the first inference's."""
+        session = self._opened()
+        if not self._prepared:
+            raise BenchError("a round came before its load")
+        ticks = linux.cpu_ticks()
+        involuntary, _ = linux.thread_counts()
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        cpu, begin = time.process_time_ns(), _CLOCK()
+        try:
+            samples, outputs = time_round(session.run, self._prepared, command)
+        finally:
+            wall, cpu = _CLOCK() - begin, time.process_time_ns() - cpu
+            gc.enable()
+            gc.unfreeze()
+        after, peak = linux.thread_counts()
+        event = {
+            "event": "round",
+            "latency_ns": samples,
+            "wall_ns": wall,
+            "cpu_ns": cpu,
+            "involuntary": after - involuntary,
+            "stable": same(self._first, outputs),
+            "finite": finite(outputs),
+            "vm_hwm_bytes": peak,
+            "sensors": sense(),
+            **_steal(ticks, linux.cpu_ticks()),
+        }
+        return event, None
+
+    def _opened(self) -> TimedSession:
+        if self._session is None:
+            raise BenchError("no file was opened yet")
+        return self._session
+
+
+def time_round(
+    run: Callable[[Mapping[str, Array]], dict[str, Array]],
+    prepared: Mapping[str, Array],
+    command: Mapping[str, Any],
+) -> tuple[list[int], dict[str, Array]]:
+    """Return nanoseconds per inference, and the last outputs.
+
+    It ends when both ``min_samples`` and ``seconds`` are reached, or at ``max_samples``.
+    """
+    least, most = command["min_samples"], command["max_samples"]
+    budget = int(command["seconds"] * 1e9)
+    samples: list[int] = []
+    start = _CLOCK()
+    while True:
+        begin = _CLOCK()
+        outputs = run(prepared)
+        end = _CLOCK()
+        samples.append(end - begin)
+        if len(samples) >= most or (len(samples) >= least and end - start >= budget):
+            return samples, outputs
+
+
+def finite(outputs: Mapping[str, Array]) -> bool:
+    """Whether no output holds a NaN or an infinity."""
+    return all(
+        bool(np.isfinite(value).all())
+        for value in outputs.values()
+        if np.issubdtype(value.dtype, np.inexact)
+    )
+
+
+def same(first: Mapping[str, Array], last: Mapping[str, Array]) -> bool:
+    """Whether outputs agree up to the order of float additions (threads may sum differently)."""
+    if first.keys() != last.keys():
+        return False
+    return all(_close(value, np.asarray(last[name])) for name, value in first.items())
+
+
+def _close(first: Array, last: Array) -> bool:
+    if first.shape != last.shape or not np.issubdtype(first.dtype, np.inexact):
+        return bool(np.array_equal(first, last))
+    scale = float(np.max(np.abs(first), initial=0.0))
+    return bool(np.allclose(first, last, rtol=1e-4, atol=1e-5 * scale, equal_nan=True))
+
+
+def _steal(before: tuple[int, int] | None, after: tuple[int, int] | None) -> dict[str, int]:
+    if before is None or after is None:
+        return {}
+    return {"steal": after[0] - before[0], "ticks": after[1] - before[1]}
+
+
+def _surroundings() -> dict[str, Any]:
+    clock = time.get_clock_info("perf_counter")
+    return {
+        **linux.machine(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "timer_resolution_ns": clock.resolution * 1e9,
+        "torch_imported": "torch" in sys.modules,
+    }
+
+
+def main() -> None:
+    """Serve commands from stdin until it ends.
+
+    The frames get private descriptors first: native libraries print on descriptor 1, which
+    points at stderr from here on.
+    """
+    reader = FrameReader(os.dup(0))
+    out = os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    runner = Runner()
+    while True:
+        try:
+            command, arrays = reader.read()
+        except EOFError:
+            return
+        try:
+            header, found = runner.answer(command, arrays)
+        except Exception as error:  # the boundary of the process: every failure is an answer
+            header, found = (
+                {"event": "error", "what": str(error), "type": type(error).__name__},
+                None,
+            )
+        out.write(encode(header, found))
+        out.flush()
+        if command.get("cmd") == "stop":
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""What may be wrong with a measurement, said in a flag and in a sentence with its remedy.
+
+Flags that invalidate the run (rule 6: such a run names no winner, see `verdict.INVALIDATING`):
+
+- ``too-few-samples``: fewer inferences, seconds or rounds than the protocol itself asks for;
+- ``throttled``: a window of rounds ran at less than half the file's own speed, or more than half
+  of the timed seconds are stalls that no typical inference explains (a CPU quota, severe heat, a
+  neighbour that owns the cores), or the clock's ceiling moved during the run;
+- ``emulated``: the instructions were interpreted, so the times are the emulator's.
+
+Flags that warn, because rounds in turns put the same weather on every candidate and the interval
+widens by itself: ``contended``, ``drift``, ``unstable-clock``. A shared two-core machine is
+always a little contended: a flag that invalidated there would be switched off, and then it
+would protect nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from torchopt2edge import stats
+from torchopt2edge.bench.protocol import Protocol
+from torchopt2edge.bench.session import Round
+from torchopt2edge.types import Facts
+
+_LOST = 0.5
+_STALLED = 0.5
+_DRIFT = 0.03
+_STEAL = 0.05
+_CPU_SHARE = 0.9
+_SWITCHES_PER_S = 50.0
+_CLOCK_SPREAD = 0.1
+_TIMER_SHARE = 0.01
+
+
+def assess(rounds: Sequence[Round], protocol: Protocol, receipt: Facts) -> dict[str, str]:
+    """Return the flags of one candidate's rounds, each with a sentence that says what to do."""
+    found = {
+        "too-few-samples": _too_few(rounds, protocol),
+        "throttled": _throttled(rounds),
+        "emulated": _emulated(receipt),
+        "contended": _contended(rounds),
+        "drift": _drift(rounds),
+        "unstable-clock": _unstable_clock(rounds, receipt),
+    }
+    return {flag: sentence for flag, sentence in found.items() if sentence}
+
+
+def steal_share(rounds: Sequence[Round]) -> float | None:
+    """Return the share of all cores' time that a hypervisor kept, or None when unknown."""
+    ticks = sum(one.ticks for one in rounds)
+    return sum(one.steal for one in rounds) / ticks if ticks else None
+
+
+def switches_per_s(rounds: Sequence[Round]) -> float:
+    """Return involuntary context switches per timed second (of a median round: bursts happen)."""
+    return float(np.median([one.involuntary / (one.wall_ns / 1e9) for one in rounds]))
+
+
+def cpu_share(rounds: Sequence[Round]) -> float:
+    """Return CPU time per wall time: 1 when one thread ran whenever it wanted to."""
+    return sum(one.cpu_ns for one in rounds) / sum(one.wall_ns for one in rounds)
+
+
+def _too_few(rounds: Sequence[Round], protocol: Protocol) -> str | None:
+    samples = sum(len(one.latency_ns) for one in rounds)
+    whole = [one for one in rounds if _is_whole(one, protocol)]
+    if samples >= protocol.min_samples and len(whole) >= protocol.rounds:
+        return None
+    seconds = sum(one.wall_ns for one in rounds) / 1e9
+    return (
+        f"{samples} inferences in {seconds:.2f} s and {len(whole)} whole rounds are fewer than "
+        f"protocol {protocol.name!r} asks for: run it again"
+    )
+
+
+def _is_whole(one: Round, protocol: Protocol) -> bool:
+    long = one.wall_ns / 1e9 >= protocol.round_seconds
+    return long or len(one.latency_ns) >= protocol.round_max_samples
+
+
+def _throttled(rounds: Sequence[Round]) -> str | None:
+    samples = [one.latency_ns for one in rounds]
+    lost, stalled = stats.lost_throughput(samples), stats.stalled(samples)
+    caps = _readings(rounds, "clock_cap_mhz")
+    if caps and min(caps) < max(caps):
+        how = f"the clock's ceiling moved between {min(caps):.0f} and {max(caps):.0f} MHz"
+    elif lost > _LOST:
+        how = f"throughput fell by {lost:.0%} for a while"
+    elif stalled > _STALLED:
+        how = f"{stalled:.0%} of the time went by in stalls"
+    else:
+        return None
+    return f"{how}: let the device cool, lift CPU quotas, stop other work, and run it again"
+
+
+def _readings(rounds: Sequence[Round], sensor: str) -> list[float]:
+    found = [one.sensors.get(sensor) for one in rounds]
+    return [float(value) for value in found if isinstance(value, int | float)]
+
+
+def _emulated(receipt: Facts) -> str | None:
+    if receipt.get("emulated") is not True:
+        return None
+    return "the CPU was emulated, its times mean nothing: measure on the hardware itself"
+
+
+def _contended(rounds: Sequence[Round]) -> str | None:
+    share, switches, steal = cpu_share(rounds), switches_per_s(rounds), steal_share(rounds)
+    signs = []
+    if steal is not None and steal > _STEAL:
+        signs.append(f"the hypervisor took {steal:.0%} of the time")
+    if share < _CPU_SHARE:
+        signs.append(f"the file got {share:.0%} of a core")
+    if switches > _SWITCHES_PER_S:
+        signs.append(f"it was interrupted {switches:.0f} times a second")
+    if not signs:
+        return None
+    return f"{', '.join(signs)}: stop other work or use a quieter machine for narrower intervals"
+
+
+def _drift(rounds: Sequence[Round]) -> str | None:
+    change, low, high = stats.drift(stats.round_medians([one.latency_ns for one in rounds]))
+    if abs(change) < _DRIFT or low <= 0.0 <= high:
+        return None
+    return (
+        f"latency moved by {change:+.1%} from the first round to the last: ratios hold (rounds "
+        "ran in turns), for the absolute value warm up longer or cool down between rounds"
+    )
+
+
+def _unstable_clock(rounds: Sequence[Round], receipt: Facts) -> str | None:
+    samples = np.concatenate([np.asarray(one.latency_ns) for one in rounds])
+    tick = float(receipt.get("timer_resolution_ns", 0.0))
+    if samples.min() <= 0 or tick > _TIMER_SHARE * float(np.median(samples)):
+        return (
+            "the timer is too coarse for this latency: use the TSC clocksource, or a larger batch"
+        )
+    clocks = _readings(rounds, "clock_mhz") or [0.0]
+    low, high = np.percentile(clocks, [10, 90])
+    if high - low > _CLOCK_SPREAD * high:
+        return (
+            f"the CPU's clock moved between {low:.0f} and {high:.0f} MHz: set the governor to "
+            "'performance', or turn frequency boost off"
+        )
+    if any(one.sensors.get("capped") is True for one in rounds):
+        return "the CPU's clock is capped below its maximum: lift the cap (scaling_max_freq)"
+    return None

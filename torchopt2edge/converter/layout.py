@@ -1,0 +1,180 @@
+"""Layouts are measured, not believed.
+
+The file is run against ONNX Runtime on one random input, and the permutation of axes under which
+the values agree is the one that is written down. (onnx2tf brings inputs of 3 to 5 axes to
+channels-last, except when it thinks better of it; outputs come out either way.)
+
+Also copied beside ``child.py``: standard library, numpy, onnxruntime and ai-edge-litert only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+# A float conversion reaches 95 dB and more. onnx2tf 2.6.9 came to 43 dB on a network whose
+# BatchNorm scale it applied along the wrong axis (as many channels as rows, ran): not merely lossy.
+GOOD_DB = 60.0
+POOR_INTEGER_DB = 10.0  # labels flip on near ties
+EXACT_DB = 200.0
+MAX_LAYOUTS = 16
+
+Array = np.ndarray[Any, Any]
+Record = dict[str, Any]
+
+
+def permutations(source: tuple[int, ...], file: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return the axis orders that turn the source's shape into the file's, likeliest first."""
+    rank = len(source)
+    if rank != len(file):
+        return []
+    identity = tuple(range(rank))
+    channels_last = (0, *range(2, rank), 1) if 3 <= rank <= 5 else identity
+    likely = [channels_last, identity, *(itertools.permutations(identity) if rank <= 5 else ())]
+    fits = [perm for perm in likely if tuple(source[axis] for axis in perm) == tuple(file)]
+    return list(dict.fromkeys(fits))
+
+
+def sqnr_db(reference: Array, value: Array) -> float:
+    """Return the signal-to-noise ratio in dB where the reference is finite, within ±200."""
+    reference, value = reference.astype(np.float64), value.astype(np.float64)
+    finite = np.isfinite(reference)
+    noise = float(np.sum((reference - value)[finite] ** 2))
+    power = float(np.sum(reference[finite] ** 2))
+    if not finite.any():
+        return -EXACT_DB
+    if noise == 0:
+        return EXACT_DB
+    if power == 0 or not np.isfinite(noise):
+        return -EXACT_DB
+    return float(np.clip(10 * np.log10(power / noise), -EXACT_DB, EXACT_DB))
+
+
+def random_feed(session: Any, positive: bool) -> dict[str, Array]:
+    """Return one input: normal (or uniform positive) numbers, zeros and ones for integers."""
+    rng = np.random.default_rng(1)
+    types = {"float": "float32", "double": "float64"}
+    feed = {}
+    for spec in session.get_inputs():
+        name = re.sub(r"tensor\((\w+)\)", r"\1", spec.type)
+        dtype = np.dtype(types.get(name, name))
+        if dtype.kind == "f":
+            drawn = rng.random(spec.shape) if positive else rng.standard_normal(spec.shape)
+        else:
+            drawn = rng.integers(0, 2, spec.shape)
+        feed[spec.name] = np.asarray(drawn).astype(dtype)
+    return feed
+
+
+class LayoutError(Exception):
+    """The file's tensors are not the source's with their axes in another order."""
+
+
+class Measure:
+    """Runs files against ONNX Runtime on one random input.
+
+    ``inputs`` and ``outputs`` map the source's names to those in the file's signature.
+    """
+
+    def __init__(self, source: str, inputs: dict[str, str], outputs: dict[str, str]) -> None:
+        self.source, self.inputs, self.outputs = source, inputs, outputs
+        self.feed: dict[str, Array] = {}
+        self.reference: dict[str, Array] = {}
+
+    def run_reference(self) -> None:
+        """Run the source model, once, and only when there is a file to compare."""
+        import onnxruntime
+
+        if self.reference:
+            return
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(self.source, options)
+        for positive in (False, True):  # a logarithm or a root wants the latter
+            self.feed = random_feed(session, positive)
+            values = session.run(list(self.outputs), self.feed)
+            self.reference = dict(zip(self.outputs, values, strict=True))
+            if all(np.isfinite(value).any() for value in values):
+                break
+
+    def __call__(self, file: bytes) -> tuple[float, list[Record], list[Record]]:
+        """Return the worst output's parity in dB, and the inputs and outputs as records.
+
+        Raises:
+            LayoutError: an input's shape is not a permutation of the source's.
+        """
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(model_content=file, num_threads=2)
+        interpreter.allocate_tensors()
+        runner = interpreter.get_signature_runner("serving_default")
+        self.run_reference()
+        best: tuple[float, list[Record], list[Record]] | None = None
+        for inputs in self.input_layouts(runner.get_input_details()):
+            parity, outputs = self.run(runner, inputs)
+            if best is None or parity > best[0]:
+                best = parity, inputs, outputs
+            if parity >= GOOD_DB:
+                break
+        assert best is not None, "there is always one layout"
+        return best
+
+    def input_layouts(self, details: dict[str, Any]) -> Iterator[list[Record]]:
+        """Yield the input records under each set of layouts that fits, likeliest first."""
+        choices = []
+        for name, public in self.inputs.items():
+            value, detail = self.feed[name], details[public]
+            fits = permutations(value.shape, tuple(detail["shape"].tolist()))
+            if not fits:
+                shapes = f"{list(value.shape)} became {detail['shape'].tolist()}"
+                raise LayoutError(f"input {name} of shape {shapes}")
+            choices.append([record(name, public, value, detail, fit) for fit in fits[:2]])
+        for layouts in itertools.islice(itertools.product(*choices), MAX_LAYOUTS):
+            yield list(layouts)
+
+    def run(self, runner: Any, inputs: list[Record]) -> tuple[float, list[Record]]:
+        """Run the file; return the worst parity and the output records."""
+        feed = {
+            item["file_name"]: np.ascontiguousarray(
+                np.transpose(self.feed[item["name"]], item["perm"])
+            ).astype(item["file_dtype"])
+            for item in inputs
+        }
+        produced, details = runner(**feed), runner.get_output_details()
+        worst, records = EXACT_DB, []
+        for name, public in self.outputs.items():
+            parity, perm = best_layout(self.reference[name], produced[public])
+            worst = min(worst, parity)
+            records.append(record(name, public, self.reference[name], details[public], perm))
+        return worst, records
+
+
+def best_layout(reference: Array, made: Array) -> tuple[float, tuple[int, ...] | None]:
+    """Return the parity in dB of an output under its best axis order, and that order."""
+    best, perm = -EXACT_DB, None
+    for fit in permutations(reference.shape, made.shape):
+        score = sqnr_db(reference, np.transpose(made, tuple(int(i) for i in np.argsort(fit))))
+        if perm is None or score > best:
+            best, perm = score, fit
+    # Labels flip on near ties: hold them to a floor of their own.
+    if reference.dtype.kind != "f" and best >= POOR_INTEGER_DB:
+        best = EXACT_DB
+    return best, perm
+
+
+def record(
+    name: str, public: str, value: Array, detail: dict[str, Any], perm: tuple[int, ...] | None
+) -> Record:
+    """Describe one tensor: the source's name, shape and dtype, the file's name, dtype and axes."""
+    return {
+        "name": name,
+        "shape": list(value.shape),
+        "dtype": value.dtype.name,
+        "file_name": public,
+        "file_dtype": np.dtype(detail["dtype"]).name,
+        "perm": None if perm is None else list(perm),
+    }

@@ -1,0 +1,84 @@
+"""This machine as a device: a fresh, clean process per job, and no orphan after it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchopt2edge.devices import linux
+from torchopt2edge.devices.process import ProcessJob
+from torchopt2edge.errors import DeviceError
+from torchopt2edge.types import Facts
+
+# What a child may see of our environment: enough to find libraries and write temporary files,
+# nothing that steers a runtime (LD_PRELOAD, OMP_*, KMP_*, ORT_*, PYTHONPATH …).
+_KEPT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ", "USER")
+_POOLS = ("OMP", "MKL", "OPENBLAS", "BLIS", "NUMEXPR", "VECLIB")
+
+
+@dataclass(frozen=True)
+class Local:
+    """This machine; ``threads`` per session, on the cores in ``affinity`` (None: the system's).
+
+    Raises (when used, not when built):
+        DeviceError: ``threads`` is below 1, or this machine has not those cores.
+    """
+
+    threads: int = 1
+    affinity: tuple[int, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """The word in the rows' ``device``."""
+        return "local"
+
+    @property
+    def python(self) -> str:
+        """The interpreter that runs the runner: the one that runs us."""
+        return sys.executable
+
+    def facts(self) -> Facts:
+        """Say what this machine is and how busy it is now."""
+        self._check()
+        affinity = None if self.affinity is None else list(self.affinity)
+        return {**linux.machine(), "device_threads": self.threads, "device_affinity": affinity}
+
+    def push(self, file: Path) -> str:
+        """Return the file's own path: it is here already."""
+        return str(file.resolve())
+
+    def start(self, argv: Sequence[str], log: Path) -> ProcessJob:
+        """Start a process in its own session, with a clean environment; stderr goes to ``log``."""
+        self._check()
+        job = ProcessJob.start(list(argv), self.environment(), log)
+        if self.affinity is not None:
+            # Set from here, before the first frame: the runtime makes its threads after that,
+            # and a preexec_fn is not safe in a parent with threads.
+            try:
+                os.sched_setaffinity(job.pid, self.affinity)
+            except OSError as error:
+                job.close()
+                raise DeviceError("the child cannot be pinned to its cores") from error
+        return job
+
+    def environment(self) -> dict[str, str]:
+        """Return the whole environment of a child."""
+        kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        pools = {f"{name}_NUM_THREADS": str(self.threads) for name in _POOLS}
+        return {**kept, **pools, "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
+
+    def _check(self) -> None:
+        if self.threads < 1:
+            raise DeviceError(
+                f"a session cannot have {self.threads} threads", mend="device.threads=1"
+            )
+        missing = set(self.affinity or ()) - os.sched_getaffinity(0)
+        if self.affinity is not None and (missing or not self.affinity):
+            here = sorted(os.sched_getaffinity(0))
+            raise DeviceError(
+                f"the cores {sorted(self.affinity)} are not all ours (we may use {here})",
+                mend=f"device.affinity=[{here[-1]}]",
+            )

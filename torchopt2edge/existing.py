@@ -1,0 +1,161 @@
+"""Files that exist already: find out what they are, feed them something, measure them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchopt2edge import pipeline, run
+from torchopt2edge.bench import harness
+from torchopt2edge.errors import ConfigError, EdgeError, LowerError
+from torchopt2edge.types import Backend, Candidate, Measurement, Signature, TensorSpec, Verdict
+
+_READ_S = 120
+
+
+def measure_files(files: Sequence[Path], plan: run.Plan) -> tuple[list[Measurement], Verdict]:
+    """Measure the files in turns and write the run's folder.
+
+    Raises:
+        ConfigError: no files, or a suffix that no backend opens.
+    """
+    if not files:
+        raise ConfigError("there are no files", mend="torchopt2edge bench 'artifacts=[a.onnx]'")
+    plan.out.mkdir(parents=True, exist_ok=True)
+    found: list[Candidate] = []
+    broken: list[Measurement] = []
+    for file, group in zip(files, _names(files), strict=True):
+        backend = _backend(file)
+        try:
+            found.append(describe(file, backend, group))
+        except EdgeError as error:
+            broken.append(pipeline.failed(group, backend.name, "unknown", error))
+    with plan.progress.task(f"measure {len(found)} files in turns") as tick:
+        rows = harness.measure(
+            found,
+            lambda one: random_sample(one.signature),
+            plan.device,
+            plan.protocol,
+            plan.out,
+            tick,
+        )
+    rows = [replace(row, facts={**row.facts, "checked": "against itself"}) for row in rows]
+    return run.finish([*rows, *broken], plan)
+
+
+def describe(file: Path, backend: Backend, group: str) -> Candidate:
+    """Say what a file is: its scheme and signature are read from the file itself.
+
+    Raises:
+        EdgeError: it cannot be read.
+    """
+    if not file.is_file():
+        raise ConfigError("there is no such file", artifact=file)
+    told = _ask_child(file)
+    scheme = str(told["scheme"])
+    beside = file.parent / "signature.json"
+    declared = json.loads(beside.read_text()) if beside.is_file() else told["signature"]
+    signature = Signature.from_json(declared)
+    cls = type(backend)
+    return Candidate(
+        pipeline.candidate_id(group, backend.name, scheme),
+        backend.name,
+        scheme,
+        file,
+        signature,
+        pipeline.file_digest(file),
+        {
+            "target": f"{cls.__module__}.{cls.__qualname__}",
+            "options": pipeline.options(backend),
+        },
+        group,
+    )
+
+
+def _ask_child(file: Path) -> dict[str, Any]:
+    """Have a child read the file: a damaged .tflite can take its reader's process along."""
+    command = [sys.executable, "-m", "torchopt2edge.existing", str(file)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_READ_S)
+    except subprocess.TimeoutExpired as error:
+        raise LowerError(f"reading it took more than {_READ_S} s", artifact=file) from error
+    if done.returncode < 0:
+        raise LowerError(
+            f"its reader was killed by signal {-done.returncode}: the file is damaged",
+            artifact=file,
+            mend="write it again",
+        )
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise LowerError(f"it cannot be read: {said}", artifact=file)
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def _tell(file: Path) -> None:
+    """Be that child: say what the file declares, as JSON on the last line."""
+    backend = _backend(file)
+    told = {
+        "scheme": backend.read_scheme(file),
+        "signature": backend.read_signature(file).to_json(),
+    }
+    sys.stdout.write(f"{json.dumps(told)}\n")
+
+
+def random_items(signature: Signature) -> list[dict[str, Any]]:
+    """Return a few random samples for a signature, by input name."""
+    return [random_sample(signature, seed) for seed in range(8)]
+
+
+def random_sample(signature: Signature, seed: int = 0) -> dict[str, Any]:
+    """Return one random sample: normal floats (not denormal, not constant), small integers."""
+    rng = np.random.default_rng(seed)
+    return {spec.name: _random(spec, rng) for spec in signature.inputs}
+
+
+def _random(spec: TensorSpec, rng: np.random.Generator) -> Any:
+    shape = tuple(1 if size < 0 else size for size in spec.shape)
+    dtype = np.dtype(spec.dtype)
+    if np.issubdtype(dtype, np.floating):
+        return rng.standard_normal(shape).astype(dtype)
+    return rng.integers(0, 2, shape).astype(dtype)
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """Name each file by its stem, with its folder's name or a number where stems repeat."""
+    counts = Counter(file.stem for file in files)
+    names = [
+        f.stem if counts[f.stem] == 1 else f"{f.resolve().parent.name}-{f.stem}" for f in files
+    ]
+    again = Counter(names)
+    seen: Counter[str] = Counter()
+    out = []
+    for name in names:
+        seen[name] += 1
+        out.append(name if again[name] == 1 else f"{name}-{seen[name]}")
+    return out
+
+
+def _backend(file: Path) -> Backend:
+    """Return the backend whose files end like this one."""
+    backends = run.resolve_backends(run.backend_names())
+    for backend in backends:
+        if file.suffix == backend.suffix:
+            return backend
+    raise ConfigError(
+        f"no backend opens {file.suffix or 'a file without suffix'}",
+        artifact=file,
+        mend=f"give files that end in {' or '.join(backend.suffix for backend in backends)}",
+    )
+
+
+if __name__ == "__main__":
+    _tell(Path(sys.argv[1]))

@@ -1,0 +1,219 @@
+"""Write a net into a model artifact and build it again: plain data only, never a pickled module.
+
+The folder holds ``weights.pt`` (a state dict), ``model.json`` (``{"target", "kwargs"}``: what
+builds the net) and, for a pruned net, ``plan.json`` (what to cut after building).
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import json
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchopt2edge.errors import ModelError
+from torchopt2edge.models.plan import Plan
+
+_PLAIN = "make the model a module-level function, with plain numbers, strings, lists and dicts"
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+
+
+def save_model(
+    model: nn.Module, factory: Callable[..., nn.Module], out: Path, plan: Plan | None = None
+) -> None:
+    """Write ``model``, which ``factory()`` and then ``plan`` build, into the folder ``out``.
+
+    Raises:
+        ModelError: the factory is not an importable function with plain keyword arguments.
+    """
+    record = describe(factory)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "model.json").write_text(json.dumps(record, indent=1, sort_keys=True))
+    if plan is not None:
+        (out / "plan.json").write_text(json.dumps(plan.to_json()))
+    state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+    torch.save(state, out / "weights.pt")
+
+
+def describe(factory: Callable[..., nn.Module]) -> dict[str, Any]:
+    """Return ``{"target", "kwargs"}`` of a function or a ``functools.partial`` over one.
+
+    Raises:
+        ModelError: it cannot be imported by its name, or an argument is not plain data.
+    """
+    kwargs: dict[str, Any] = {}
+    while isinstance(factory, functools.partial):
+        if factory.args:
+            raise ModelError("a model's factory has positional arguments", mend="name them")
+        kwargs = {**factory.keywords, **kwargs}
+        factory = factory.func
+    target = f"{factory.__module__}.{getattr(factory, '__qualname__', type(factory).__name__)}"
+    kwargs = _plain(kwargs, target)
+    if _resolve(target) is not factory:
+        raise ModelError("a model's factory is not what its name imports", artifact=target)
+    return {"target": target, "kwargs": kwargs}
+
+
+def _plain(kwargs: Mapping[str, Any], target: str) -> dict[str, Any]:
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(_listed(kwargs), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            "a model's arguments are not plain data", artifact=target, mend=_PLAIN
+        ) from error
+    return plain
+
+
+def _listed(value: Any) -> Any:
+    """Turn a config library's mappings and sequences into dicts and lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _listed(item) for key, item in value.items()}
+    if hasattr(value, "__iter__") and not isinstance(value, str | Tensor):
+        return [_listed(item) for item in value]
+    return value
+
+
+def _resolve(target: str) -> Callable[..., nn.Module]:
+    module, _, name = target.rpartition(".")
+    if module == "__main__" or "<" in target:
+        raise ModelError(
+            "a model's factory cannot be imported by another process", artifact=target, mend=_PLAIN
+        )
+    try:
+        found: Callable[..., nn.Module] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ModelError(
+            "a model's factory cannot be imported", artifact=target, mend=_PLAIN
+        ) from error
+    return found
+
+
+def load_factory(folder: Path) -> functools.partial[nn.Module]:
+    """Return what builds the net of a model artifact, before pruning and weights.
+
+    Raises:
+        ModelError: ``model.json`` is missing or damaged, or its target cannot be imported.
+    """
+    try:
+        record = json.loads((folder / "model.json").read_text())
+        target, kwargs = record["target"], record["kwargs"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError("model.json cannot be read", artifact=folder) from error
+    return functools.partial(_resolve(target), **kwargs)
+
+
+def load_plan(folder: Path) -> Plan | None:
+    """Return the cuts of a model artifact, None when it was never pruned.
+
+    Raises:
+        ModelError: ``plan.json`` is damaged.
+    """
+    path = folder / "plan.json"
+    if not path.exists():
+        return None
+    try:
+        return Plan.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError("plan.json cannot be read", artifact=path) from error
+
+
+def load_model(folder: Path) -> nn.Module:
+    """Build the net of a model artifact, in eval mode on the CPU.
+
+    Raises:
+        ModelError: a file is missing or damaged, or does not fit the others.
+    """
+    model = load_factory(folder)()
+    plan = load_plan(folder)
+    if plan is not None:
+        plan.apply(model)
+    load_checkpoint(model, folder / "weights.pt")
+    return model.eval()
+
+
+def load_checkpoint(model: nn.Module, path: Path) -> None:
+    """Load a state dict into ``model``: every key and every shape must fit.
+
+    A dict that wraps it (``state_dict``, ``model_state_dict``, ``model``) and the prefixes that
+    wrappers leave (``module.``, ``_orig_mod.``) are taken off. Only tensors and plain values
+    are unpickled, never code.
+
+    Raises:
+        ModelError: missing, damaged, holding more than tensors, or made for another net.
+    """
+    own = model.state_dict()
+    # A counter that only matters to training without momentum; files from before it lack it.
+    counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
+    state = counters | _state(path)
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    wrong = [k for k in sorted(own.keys() & state.keys()) if own[k].shape != state[k].shape]
+    if missing or extra or wrong:
+        raise ModelError(
+            "a checkpoint does not fit the model: "
+            + _differences(missing, extra, wrong, own, state),
+            artifact=path,
+            mend="build the net that the checkpoint was made with (depth, width, num_classes)",
+        )
+    model.load_state_dict(state)
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    loaded = _read(path)
+    for name in _WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(name), Mapping):
+            loaded = loaded[name]
+            break
+    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise ModelError(
+            "a checkpoint is not a state dict",
+            artifact=path,
+            mend="save it with torch.save(model.state_dict(), path)",
+        )
+    state = {str(key): value for key, value in loaded.items()}
+    for prefix in ("module.", "_orig_mod."):
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise ModelError("a checkpoint is missing", artifact=path, mend="check the path")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            "a checkpoint is damaged or holds more than tensors, which would run its code",
+            artifact=path,
+            mend="save it again with torch.save(model.state_dict(), path)",
+        ) from error
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError, IndexError) as error:
+        raise ModelError(
+            "a checkpoint is damaged", artifact=path, mend="download or save it again"
+        ) from error
+
+
+def _differences(
+    missing: list[str],
+    extra: list[str],
+    wrong: list[str],
+    own: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+) -> str:
+    """Name the first few differences, each missing key with the nearest one that is there."""
+    parts = []
+    for key in missing[:3]:
+        near = difflib.get_close_matches(key, extra, n=1)
+        parts.append(f"{key} is missing" + (f" (nearest: {near[0]})" if near else ""))
+    parts += [f"{key} is not in the model" for key in extra[: 3 if not missing else 1]]
+    for key in wrong[:3]:
+        parts.append(f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}")
+    rest = len(missing) + len(extra) + len(wrong) - len(parts)
+    return "; ".join(parts) + (f"; and {rest} more" if rest > 0 else "")

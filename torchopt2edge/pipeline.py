@@ -1,0 +1,334 @@
+"""Turn models into candidates over the store: stages, the shared graph, ranges, files.
+
+Everything here is made once and found again; a failure of one candidate is a row, not an end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from torchopt2edge.errors import ConfigError, EdgeError, SchemeError, VerifyError
+from torchopt2edge.progress import Progress
+from torchopt2edge.quantize.samples import Samples, write_samples
+from torchopt2edge.store import Store, key_of, versions
+from torchopt2edge.types import (
+    SCHEMES,
+    Artifact,
+    Backend,
+    Candidate,
+    Facts,
+    Measurement,
+    Ranges,
+    Signature,
+    Sources,
+    Stage,
+)
+
+if TYPE_CHECKING:
+    Array = np.ndarray[Any, Any]
+
+Base = tuple[Backend, Future[Artifact]]
+"""A backend and what it makes once per model, begun."""
+
+STAGE_TOOLS = ("torch", "torchvision", "lightning", "torch-pruning", "timm", "onnx", "onnxscript")
+GRAPH_TOOLS = ("onnx", "onnxruntime")
+REFERENCE_SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a stage made, whether the store had it, and the seconds it took now."""
+
+    artifact: Artifact
+    cached: bool
+    seconds: float
+
+
+def run_stages(stages: Mapping[str, Stage], store: Store, progress: Progress) -> dict[str, Made]:
+    """Run the stages in order, each on what those before it made.
+
+    Raises:
+        ConfigError: a stage needs one that is not before it.
+    """
+    made: dict[str, Made] = {}
+    for name, stage in stages.items():
+        inputs = {role: _before(name, source, made) for role, source in stage.needs.items()}
+        digests = {role: artifact.digest for role, artifact in inputs.items()}
+        key = key_of(stage, digests, versions(STAGE_TOOLS))
+        started = time.monotonic()
+        with progress.task(name):
+            artifact, cached = store.make(key, stage.kind, partial(stage, inputs))
+        made[name] = Made(artifact, cached, time.monotonic() - started)
+    return made
+
+
+def _before(name: str, source: str, made: Mapping[str, Made]) -> Artifact:
+    if source not in made:
+        raise ConfigError(
+            f"the stage {name!r} needs a stage {source!r} before it; there is {list(made)}",
+            mend=f"put {source} before {name} in stage=[…]",
+        )
+    return made[source].artifact
+
+
+def share_graph(onnx_file: Path, digest: str, store: Store) -> Artifact:
+    """Make the float graph that every backend shares, with the PyTorch program if there is one.
+
+    ``onnx_file`` may have a ``signature.json`` and a ``model.pt2`` beside it, as an export has.
+    """
+    from torchopt2edge.canonicalize import canonicalize
+    from torchopt2edge.quantize import prepare
+
+    def make(out: Path) -> Facts:
+        prepare.prepare(onnx_file, out / "model.onnx")
+        proto = prepare.load(out / "model.onnx")
+        signature = prepare.signature_of(proto, onnx_file)
+        (out / "signature.json").write_text(json.dumps(signature.to_json(), indent=1))
+        program = onnx_file.with_name("model.pt2")
+        if program.is_file():
+            _link(program, out / "model.pt2")
+        return {"inputs": [spec.name for spec in signature.inputs]}
+
+    code = [prepare.prepare, canonicalize]
+    key = key_of(code, {"onnx": digest}, versions(GRAPH_TOOLS))
+    return store.make(key, "graph", make)[0]
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give an immutable file a second name; copy where the file system cannot."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def signature_in(folder: Path) -> Signature:
+    """Read the ``signature.json`` of an artifact."""
+    return Signature.from_json(json.loads((folder / "signature.json").read_text()))
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of one file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def keep_samples(
+    source: Iterable[object], graph: Artifact, limit: int, split: str, store: Store
+) -> Artifact:
+    """Keep up to ``limit`` calibration samples in the store, under the digest of their content."""
+    import tempfile
+
+    from torchopt2edge.store import digest_of
+
+    with tempfile.TemporaryDirectory() as folder:
+        taken = Path(folder)
+        facts = write_samples(source, signature_in(graph.path).inputs, limit, split, taken)
+        key = key_of("samples", {"samples": digest_of(taken)}, {})
+
+        def make(out: Path) -> Facts:
+            shutil.copytree(taken, out, dirs_exist_ok=True)
+            return facts
+
+        return store.make(key, "samples", make)[0]
+
+
+def find_ranges(graph: Artifact, samples: Samples, digest: str, store: Store) -> Ranges:
+    """Calibrate the shared graph over the samples, once."""
+    from torchopt2edge.quantize.calibrate import calibrate
+
+    def make(out: Path) -> Facts:
+        ranges = calibrate(graph.path / "model.onnx", samples)
+        (out / "ranges.json").write_text(json.dumps(ranges.to_json()))
+        return {"origin": ranges.origin, "tensors": len(ranges.bounds)}
+
+    inputs = {"graph": graph.digest, "samples": digest}
+    made, _ = store.make(key_of(calibrate, inputs, versions(GRAPH_TOOLS)), "ranges", make)
+    return Ranges.from_json(json.loads((made.path / "ranges.json").read_text()))
+
+
+def reference_outputs(graph: Artifact, samples: Samples, digest: str, store: Store) -> Artifact:
+    """Run the reference over the first samples: PyTorch, or the ONNX with no rewriting.
+
+    The artifact holds ``inputs.npz`` and ``outputs.npz``, in source names and layout.
+
+    Raises:
+        VerifyError: the model itself outputs NaN or infinity.
+    """
+    from torchopt2edge.backends.ort import Ort
+    from torchopt2edge.backends.torch_cpu import TorchCpu
+    from torchopt2edge.verify import check_finite
+
+    program = graph.path / "model.pt2"
+    backend: Backend = TorchCpu() if program.is_file() else Ort(optimize=False)
+    file = program if program.is_file() else graph.path / "model.onnx"
+
+    def make(out: Path) -> Facts:
+        session = backend.open(file, signature_in(graph.path), os.cpu_count() or 1)
+        batches = list(samples.batches(1, REFERENCE_SAMPLES))
+        results = [session(batch) for batch in batches]
+        inputs = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
+        outputs = {name: np.concatenate([r[name] for r in results]) for name in results[0]}
+        check_finite(outputs)
+        _save_arrays(out / "inputs.npz", inputs)
+        _save_arrays(out / "outputs.npz", outputs)
+        return {"count": len(batches), **backend.receipt()}
+
+    inputs = {"graph": graph.digest, "samples": digest}
+    key = key_of(backend, inputs, versions((*backend.tools, "numpy")))
+    return store.make(key, "reference", make)[0]
+
+
+def _save_arrays(file: Path, arrays: Mapping[str, Array]) -> None:
+    """Save arrays by position: a tensor may have any name."""
+    listed = {f"a{index}": array for index, array in enumerate(arrays.values())}
+    np.savez(file, names=np.array(list(arrays)), **listed)  # type: ignore[arg-type]
+
+
+def load_arrays(file: Path) -> dict[str, Array]:
+    """Read what `reference_outputs` keeps."""
+    with np.load(file, allow_pickle=False) as kept:
+        return {str(name): kept[f"a{index}"] for index, name in enumerate(kept["names"])}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What static schemes take: the samples and the ranges found on them."""
+
+    samples: Artifact
+    ranges: Ranges
+
+
+def start_bases(graph: Artifact, backends: Sequence[Backend], store: Store) -> list[Base]:
+    """Begin what each backend makes once per model; a conversion waits for its child meanwhile."""
+    return [(backend, ahead(partial(backend.base, graph, store))) for backend in backends]
+
+
+def ahead(make: Callable[[], Artifact]) -> Future[Artifact]:
+    """Run in a daemon thread: an interrupt does not wait for it, and its child dies with us."""
+    future: Future[Artifact] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(make())
+        except BaseException as error:  # whatever it is belongs to whoever asks for the result
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future
+
+
+def lower_all(
+    graph: Artifact,
+    group: str,
+    bases: Sequence[Base],
+    schemes: Sequence[str],
+    calibration: Calibration | None,
+    store: Store,
+    progress: Progress,
+) -> Iterator[Candidate | Measurement]:
+    """Lower the graph to every backend and scheme, one by one; what fails is a row with its error.
+
+    ``bases`` come from `start_bases`; the file of a backend that is ready is given before the
+    next one is waited for.
+    """
+    for backend, future in bases:
+        wanted = ["fp32"] if backend.name == "torch" else schemes
+        try:
+            with progress.task(f"{candidate_id(group, backend.name, 'base')}"):
+                base = future.result()
+        except EdgeError as error:
+            yield from (failed(group, backend.name, scheme, error) for scheme in wanted)
+            continue
+        sources = Sources(graph, base)
+        for scheme in wanted:
+            try:
+                with progress.task(candidate_id(group, backend.name, scheme)):
+                    made = _lower(sources, group, backend, scheme, calibration, store)
+            except EdgeError as error:
+                yield failed(group, backend.name, scheme, error)
+            else:
+                yield made
+
+
+def _lower(
+    sources: Sources,
+    group: str,
+    backend: Backend,
+    scheme_name: str,
+    calibration: Calibration | None,
+    store: Store,
+) -> Candidate:
+    if scheme_name not in backend.schemes or scheme_name not in SCHEMES:
+        raise SchemeError(
+            f"the backend {backend.name} does not take the scheme {scheme_name!r}",
+            mend=f"schemes=[{','.join(backend.schemes)}]",
+        )
+    scheme = SCHEMES[scheme_name]
+    inputs = {"graph": sources.graph.digest, "base": sources.base.digest}
+    if scheme.needs_ranges:
+        if calibration is None:
+            raise SchemeError(
+                f"{scheme_name} takes calibration data", mend="pass calibration=, or schemes=[fp32]"
+            )
+        ranges = calibration.ranges
+        sources = replace(sources, ranges=ranges, samples=calibration.samples.path)
+        inputs["samples"] = calibration.samples.digest
+        inputs["ranges"] = hashlib.sha256(json.dumps(ranges.to_json()).encode()).hexdigest()
+    key = key_of([backend, scheme, write_samples], inputs, versions(backend.tools))
+    artifact, _ = store.make(key, "lowered", lambda out: backend.lower(sources, scheme, out))
+    return candidate(artifact, group, backend, scheme_name)
+
+
+def candidate(artifact: Artifact, group: str, backend: Backend, scheme: str) -> Candidate:
+    """Describe a lowered artifact as a candidate."""
+    cls = type(backend)
+    return Candidate(
+        id=candidate_id(group, backend.name, scheme),
+        backend=backend.name,
+        scheme=scheme,
+        file=artifact.path / str(artifact.facts["file"]),
+        signature=signature_in(artifact.path),
+        digest=artifact.digest,
+        facts={
+            **artifact.facts,
+            "target": f"{cls.__module__}.{cls.__qualname__}",
+            "options": options(backend),
+            "tools": list(backend.tools),
+        },
+        group=group,
+    )
+
+
+def options(backend: Backend) -> Facts:
+    """Return the backend's fields as plain data: the child builds the same object of them."""
+    return {item.name: getattr(backend, item.name) for item in fields(backend)}  # type: ignore[arg-type]
+
+
+def candidate_id(group: str, backend: str, scheme: str) -> str:
+    """Return the id that holds backend and scheme, behind the model's name if there is one."""
+    return "-".join(part for part in (group, backend, scheme) if part)
+
+
+def failed(group: str, backend: str, scheme: str, error: EdgeError | VerifyError) -> Measurement:
+    """Return the row of a candidate that could not be made or checked."""
+    return Measurement(
+        candidate_id(group, backend, scheme),
+        backend,
+        scheme,
+        facts={"group": group},
+        err=str(error),
+    )

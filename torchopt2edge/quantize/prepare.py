@@ -1,0 +1,159 @@
+"""The float ONNX that every backend shares: checked, with its input fixed in type, BN folded.
+
+Calibration, ONNX Runtime and the converter all start from this one graph, so that a tensor's name
+means the same tensor to each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torchopt2edge.canonicalize import canonicalize
+from torchopt2edge.errors import ExportError
+from torchopt2edge.quantize.runtime import host_session, ort_errors
+from torchopt2edge.types import Signature, TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+QUANTIZED_OPS = frozenset(
+    "QuantizeLinear DequantizeLinear DynamicQuantizeLinear QLinearConv QLinearMatMul "
+    "ConvInteger MatMulInteger QGemm QLinearAdd".split()
+)
+
+
+def prepare(model: Path, out: Path) -> None:
+    """Write the shared float graph of the ONNX file ``model`` to the file ``out``.
+
+    Constants are folded, BatchNormalization goes into the convolution before it, identities go,
+    the rules of `canonicalize` are applied, and every tensor has an inferred shape.
+
+    Raises:
+        ExportError: not an ONNX file, not valid, not float, or with a batch fixed to several.
+    """
+    import onnx
+
+    proto = load(model)
+    check_float(proto, model)
+    check_batch(proto, model)
+    proto = _fold(proto, model)
+    canonicalize(proto)
+    proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    onnx.save(proto, out)
+
+
+def load(model: Path) -> onnx.ModelProto:
+    """Read an ONNX file, external data included."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    if not model.is_file():
+        raise ExportError("there is no such ONNX file", artifact=model, mend="check model.path")
+    try:
+        proto = onnx.load(str(model))
+        onnx.checker.check_model(proto)
+    except (DecodeError, onnx.checker.ValidationError, OSError) as error:
+        raise ExportError(
+            f"not a valid ONNX file: {str(error).splitlines()[0]}",
+            artifact=model,
+            mend="export it again, for instance with torch.onnx.export(..., dynamo=True)",
+        ) from error
+    return proto
+
+
+def check_float(proto: onnx.ModelProto, model: Path) -> None:
+    """Refuse a graph that is already quantized, or whose weights are not float32.
+
+    A quantized graph cannot be lowered twice, and the converter would drop its Q/DQ nodes
+    without a word (onnx2tf#582).
+    """
+    import onnx
+
+    found = sorted({node.op_type for node in nodes(proto.graph)} & QUANTIZED_OPS)
+    if found:
+        raise ExportError(
+            f"this ONNX is already quantized ({', '.join(found)})",
+            artifact=model,
+            mend="give the float model; quantizing is done here, once for every runtime",
+        )
+    half = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
+    held = [(weight.name, weight.data_type) for weight in proto.graph.initializer]
+    held += [(value.name, value.type.tensor_type.elem_type) for value in proto.graph.input]
+    odd = [name for name, dtype in held if dtype in half]
+    if odd:
+        raise ExportError(
+            f"this ONNX is not float32: {len(odd)} weights or inputs are not, {odd[0]!r} for one",
+            artifact=model,
+            mend="export the model in float32 (model.float()) and let schemes= choose precision",
+        )
+
+
+def check_batch(proto: onnx.ModelProto, model: Path) -> None:
+    """Refuse a first dimension fixed to several samples: checks and probes run one by one."""
+    for spec in signature_of(proto, model).inputs:
+        if spec.shape and spec.shape[0] > 1:
+            raise ExportError(
+                f"the batch of input {spec.name!r} is fixed to {spec.shape[0]}",
+                artifact=model,
+                mend="export it with a free batch (dynamic_shapes), or with a batch of 1",
+            )
+
+
+def nodes(graph: Any) -> Iterator[Any]:
+    """Walk the nodes of a graph and of its subgraphs."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from nodes(attribute.g)
+
+
+def _fold(proto: onnx.ModelProto, model: Path) -> onnx.ModelProto:
+    """Fold constants and BatchNormalization with onnxscript's standard rules.
+
+    Not with ONNX Runtime's own: they would break HardSwish into HardSigmoid and Mul, which
+    TFLite has no integer kernel for.
+    """
+    from onnxscript import optimizer, rewriter
+
+    folded: onnx.ModelProto = rewriter.rewrite(optimizer.optimize(proto))
+    try:
+        host_session(folded, optimize=False)
+    except ort_errors() as error:
+        raise ExportError(
+            f"ONNX Runtime cannot load this graph: {str(error).splitlines()[0]}",
+            artifact=model,
+            mend="check the file with onnx.checker.check_model(path, full_check=True)",
+        ) from error
+    return folded
+
+
+def signature_of(proto: onnx.ModelProto, model: Path) -> Signature:
+    """Read the names, shapes and dtypes of an ONNX graph's inputs and outputs.
+
+    Raises:
+        ExportError: an input has a rank that is not known.
+    """
+    weights = {weight.name for weight in proto.graph.initializer}
+    inputs = [value for value in proto.graph.input if value.name not in weights]
+    return Signature(
+        tuple(_spec(value, model) for value in inputs),
+        tuple(_spec(value, model) for value in proto.graph.output),
+    )
+
+
+def _spec(value: Any, model: Path) -> TensorSpec:
+    import onnx
+
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        raise ExportError(
+            f"the tensor {value.name!r} has no shape",
+            artifact=model,
+            mend="export it with fixed ranks, or run onnx.shape_inference.infer_shapes on it",
+        )
+    shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in tensor.shape.dim)
+    dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    return TensorSpec(value.name, shape, dtype, value.name, dtype)

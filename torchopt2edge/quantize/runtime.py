@@ -1,0 +1,30 @@
+"""ONNX Runtime as a tool on the host: open a graph in memory, and what it raises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def host_session(proto: Any, *, optimize: bool = True) -> Any:
+    """Open an in-memory graph on all cores of the host; not for measuring."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def ort_errors() -> tuple[type[BaseException], ...]:
+    """Return every error class of ONNX Runtime: they share no base but Exception."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    found = (getattr(state, name) for name in dir(state))
+    return (
+        RuntimeError,
+        ValueError,
+        *(item for item in found if isinstance(item, type) and issubclass(item, Exception)),
+    )

@@ -1,0 +1,144 @@
+"""The result on a terminal: one table that fits its width, then the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torchopt2edge.report.column import Column, columns
+from torchopt2edge.report.line import Line, lines, plain
+from torchopt2edge.report.words import headline
+from torchopt2edge.types import Measurement, Verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+# What goes first when the terminal is narrow; the rest is what a decision needs.
+_EXPENDABLE = ("agreement", "sqnr", "memory", "p90")
+_NARROWED = ("metric", "latency")
+_LAST_TO_GO = ("size", "change", "ratio")
+_NOTE = 28  # a note that has less room than this reads better below the table
+_GAP = 2
+_MOST_OF_A_NOTE = 160
+_MOST_REASONS = 6
+
+
+def show(console: Console, rows: Sequence[Measurement], verdict: Verdict) -> None:
+    """Print the rows and the verdict, in plain text where the console is not a terminal."""
+    table = lines(rows, verdict)
+    if table:
+        kept, hidden, beside = _fit(columns(table), table, console.width)
+        console.print(_table(table, kept, beside, _name_width(table, console.width)))
+        if not beside:
+            _notes(console, table)
+        if hidden:
+            _say(console, f"not shown at this width: {', '.join(hidden)}", "dim")
+    console.print()
+    _say(console, headline(rows, verdict), "bold green" if verdict.winner else "bold yellow")
+    for reason in verdict.reasons[:_MOST_REASONS]:
+        _say(console, f"  · {plain(reason)}")
+    if len(verdict.reasons) > _MOST_REASONS:
+        _say(console, f"  · and {len(verdict.reasons) - _MOST_REASONS} more in the report")
+    for warning in verdict.warnings:
+        _say(console, f"  ! {plain(warning)}", "yellow")
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    """Print text as it is: a name may look like markup."""
+    from rich.text import Text
+
+    console.print(Text(text, style=style), soft_wrap=not console.is_terminal)
+
+
+def _fit(
+    every: Sequence[Column], table: Sequence[Line], width: int
+) -> tuple[list[Column], list[str], bool]:
+    """Choose the columns that fit; say what was hidden and whether notes stand in the table.
+
+    A column that a decision can do without makes room for the notes; if those do not fit even
+    so, they go below the table and the columns get their room back.
+    """
+    space = width - _name_width(table, width)
+    wanted = min(max(_width(line.note) for line in table), _NOTE) + _GAP
+    kept, hidden = _shrink(every, table, space - wanted, _EXPENDABLE)
+    if _taken(kept, table) <= space - wanted:
+        return kept, hidden, wanted > _GAP
+    return *_shrink(every, table, space, (*_EXPENDABLE, *_NARROWED, *_LAST_TO_GO)), False
+
+
+def _shrink(
+    every: Sequence[Column], table: Sequence[Line], space: int, order: Sequence[str]
+) -> tuple[list[Column], list[str]]:
+    """Narrow or drop columns in that order until the rest fits into the space."""
+    kept, hidden = list(every), []
+    for key in order:
+        if _taken(kept, table) <= space:
+            break
+        for column in [column for column in kept if column.key == key]:
+            if column.narrow is not None:
+                kept[kept.index(column)] = Column(column.key, column.title, column.narrow)
+                hidden.append(f"interval of {column.title}")
+            else:
+                kept.remove(column)
+                hidden.append(column.title)
+    return kept, hidden
+
+
+def _taken(kept: Sequence[Column], table: Sequence[Line]) -> int:
+    return sum(_column_width(column, table) + _GAP for column in kept)
+
+
+def _name_width(table: Sequence[Line], width: int) -> int:
+    """Return the width of the first column; a name longer than a third of the table is folded."""
+    return min(max(_width(_label(line)) for line in table), max(28, width // 3))
+
+
+def _label(line: Line) -> str:
+    return f"{line.mark} {line.name}"
+
+
+def _width(text: str) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _column_width(column: Column, table: Sequence[Line]) -> int:
+    return max(_width(column.title), *(_width(column.cell(line)) for line in table))
+
+
+def _table(table: Sequence[Line], kept: Sequence[Column], notes: bool, width: int) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    out = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    out.add_column("  candidate", overflow="fold", width=width)
+    for column in kept:
+        out.add_column(column.title, justify="right", no_wrap=True)
+    if notes:
+        out.add_column("note", overflow="fold", min_width=min(_NOTE, 10))
+    for line in table:
+        cells = [_label(line), *(column.cell(line) for column in kept)]
+        if notes:
+            cells.append(_clipped(line.note))
+        out.add_row(*(Text(cell) for cell in cells), style=_style(line))
+    return out
+
+
+def _style(line: Line) -> str:
+    if line.failed:
+        return "red"
+    if line.winner or line.tied:
+        return "bold green"
+    return "dim" if line.out or line.reference else ""
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _MOST_OF_A_NOTE else f"{text[: _MOST_OF_A_NOTE - 1]}…"
+
+
+def _notes(console: Console, table: Sequence[Line]) -> None:
+    for line in table:
+        if line.note:
+            _say(console, f"  {line.name}: {_clipped(line.note)}", "red" if line.failed else "dim")

@@ -1,0 +1,158 @@
+"""A run's folder: rows, verdict and context as data, and the report rendered from them.
+
+``rows.jsonl`` (one Measurement a line, every sample included), ``verdict.json``,
+``context.json`` (title, stages, environment), ``report.md``, ``report.png``, ``report.svg``.
+Every file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torchopt2edge.errors import ConfigError
+from torchopt2edge.types import Measurement, Verdict
+
+ROWS, VERDICT, CONTEXT = "rows.jsonl", "verdict.json", "context.json"
+_EMPTY: Mapping[str, Any] = {}
+
+
+def write(
+    out: Path,
+    rows: Sequence[Measurement],
+    verdict: Verdict,
+    *,
+    title: str,
+    stages: Sequence[Mapping[str, Any]] = (),
+    environment: Mapping[str, Any] = _EMPTY,
+) -> None:
+    """Write the data and the report of a run into the folder ``out``, made when absent.
+
+    A stage is ``{"name", "seconds", "cached", "facts"}``; ``environment`` is what the reader
+    needs to judge and repeat the run (``command``, ``device``, ``protocol``, ``versions`` …).
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    from torchopt2edge.report.markdown import render
+    from torchopt2edge.report.plots import draw
+
+    context = {
+        "schema": 1,
+        "title": title,
+        "stages": [dict(stage) for stage in stages],
+        "environment": dict(environment),
+    }
+    files = {
+        ROWS: "".join(f"{_dumps(row.to_json())}\n" for row in rows).encode(),
+        VERDICT: _dumps(verdict.to_json(), indent=1).encode(),
+        CONTEXT: _dumps(context, indent=1).encode(),
+    }
+    _put_all(out, files)  # first the data: a plot that fails must not lose an hour of measuring
+    _put_all(
+        out,
+        {
+            **draw(rows, verdict, title=title),
+            "report.md": render(
+                rows, verdict, title=title, stages=stages, environment=environment
+            ).encode(),
+        },
+    )
+
+
+def read(out: Path) -> tuple[list[Measurement], Verdict, dict[str, Any]]:
+    """Return the rows, the verdict and the context (``write``'s keywords) of a run's folder.
+
+    Raises:
+        ConfigError: the folder is not a run's, or a file in it is damaged.
+    """
+    rows = []
+    for number, text in enumerate(_text(out / ROWS).split("\n"), 1):
+        if text.strip():
+            try:
+                rows.append(_row(json.loads(text)))
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise _damaged(out / ROWS, f"line {number}") from error
+    try:
+        verdict = Verdict.from_json(json.loads(_text(out / VERDICT)))
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise _damaged(out / VERDICT, "its content") from error
+    try:
+        kept = json.loads(_text(out / CONTEXT))
+        context = {key: kept[key] for key in ("title", "stages", "environment")}
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(out / CONTEXT, "its content") from error
+    return rows, verdict, context
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"this is not the folder of a finished run: it has no {path.name}",
+            artifact=path.parent,
+            mend="give the folder that holds rows.jsonl: torchopt2edge report run=FOLDER",
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise _damaged(path, "its text") from error
+
+
+def _damaged(path: Path, part: str) -> ConfigError:
+    return ConfigError(
+        f"a file of the run is damaged: {part} cannot be read",
+        artifact=path,
+        mend="restore the file from a copy, or run the measurement again",
+    )
+
+
+def _dumps(data: object, indent: int | None = None) -> str:
+    """Return strict JSON: other readers than Python's do not know ``Infinity``."""
+    return json.dumps(_strict(data), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _strict(value: object) -> object:
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_strict(item) for item in value]
+    item = getattr(value, "item", None)  # a numpy scalar
+    return _strict(item()) if callable(item) else str(value)
+
+
+def _row(data: dict[str, Any]) -> Measurement:
+    row = Measurement.from_json(data)
+    row.metrics.update({name: float(value) for name, value in row.metrics.items()})
+    return row
+
+
+def _put_all(out: Path, files: Mapping[str, bytes]) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            _put(out / name, data)
+    except OSError as error:
+        raise ConfigError(
+            f"the report cannot be written: {error.strerror or error}",
+            artifact=out,
+            mend="free some space, or point the run at a folder you can write",
+        ) from error
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Write beside the file, then rename: a reader sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

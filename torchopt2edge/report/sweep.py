@@ -1,0 +1,67 @@
+"""What a sweep found, one line per job: its overrides and what its verdict names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torchopt2edge.errors import ConfigError
+from torchopt2edge.report.folder import read
+from torchopt2edge.report.line import task_metric
+from torchopt2edge.report.number import significant
+from torchopt2edge.types import Measurement, Verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def collect(jobs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Read each job's folder; ``jobs`` are (overrides, folder). A failed job has ``err``."""
+    return [_line(overrides, Path(folder)) for overrides, folder in jobs]
+
+
+def _line(overrides: str, folder: Path) -> dict[str, Any]:
+    line: dict[str, Any] = {"overrides": overrides, "folder": str(folder)}
+    try:
+        rows, verdict, _ = read(folder)
+    except ConfigError as error:
+        return {**line, "err": str(error)}
+    pick = _pick(rows, verdict)
+    if pick is None:
+        return {**line, "err": "; ".join(verdict.reasons) or "nothing was measured"}
+    metric = task_metric(rows)
+    columns = ("latency_ms", "size_mb", *([metric] if metric else []))
+    found = {name: pick.metrics[name] for name in columns if name in pick.metrics}
+    return {**line, "pick": pick.candidate, "tie": list(verdict.tie), **found}
+
+
+def _pick(rows: Sequence[Measurement], verdict: Verdict) -> Measurement | None:
+    """Return the winner, or the smallest file of a tie."""
+    names = {verdict.winner} if verdict.winner else set(verdict.tie)
+    named = [row for row in rows if row.candidate in names]
+    return min(named, key=lambda row: row.metrics.get("size_mb", 0.0), default=None)
+
+
+def show(console: Console, jobs: Sequence[tuple[str, str]]) -> None:
+    """Print the table of a sweep and keep it as ``sweep.json`` above the jobs' folders."""
+    from rich.table import Table
+    from rich.text import Text
+
+    found = collect(jobs)
+    if not found:
+        return
+    (Path(found[0]["folder"]).parent / "sweep.json").write_text(json.dumps(found, indent=1))
+    metrics = list(dict.fromkeys(key for line in found for key in line if _is_number(line[key])))
+    table = Table("overrides", "pick", *metrics)
+    for line in found:
+        pick = line.get("pick", f"✗ {line.get('err', '')}")
+        shown = f"{pick} (tie of {len(line['tie'])})" if line.get("tie") else pick
+        numbers = [significant(line.get(name)) for name in metrics]
+        table.add_row(Text(line["overrides"] or "(none)"), Text(shown), *numbers)
+    console.print(table)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float)

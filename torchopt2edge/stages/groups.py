@@ -1,0 +1,133 @@
+"""The channels of a net that can only be cut together, how much they matter and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from torchopt2edge.errors import ConfigError
+from torchopt2edge.models.count import Layer
+from torchopt2edge.models.plan import Cut, trace
+
+
+@dataclass(frozen=True)
+class Group:
+    """Everything that loses a channel when the output of ``layer`` does.
+
+    ``channels`` are the layer's outputs. ``unit`` of them go at a time (1; for a grouped
+    convolution in the group, one in each of its groups). ``order`` holds the positions within
+    such a part, least important first, and ``importance`` their scores in that order. ``outputs``
+    and ``inputs`` tell how many channels each layer loses for each channel of the root.
+    """
+
+    layer: str
+    channels: int
+    unit: int
+    order: tuple[int, ...]
+    importance: tuple[float, ...]
+    outputs: Mapping[str, float]
+    inputs: Mapping[str, float]
+
+    def cut(self, count: int) -> Cut:
+        """Return the cut of the ``count`` least important channels (a multiple of ``unit``)."""
+        part = self.channels // self.unit
+        chosen = self.order[: count // self.unit]
+        indices = sorted(p + k * part for p in chosen for k in range(self.unit))
+        return Cut(self.layer, True, tuple(indices))
+
+    def share(self, count: int) -> float:
+        """Return which share of the group's importance the ``count`` least important hold."""
+        return sum(self.importance[: count // self.unit]) / max(sum(self.importance), 1e-12)
+
+
+def find(net: nn.Module, shape: tuple[int, ...], importance: str) -> list[Group]:
+    """Return the groups of ``net`` that do not reach its output, for samples of ``shape``.
+
+    Raises:
+        ConfigError: no such importance.
+        ModelError: the net cannot be traced.
+    """
+    score = _importance(importance)
+    graph = trace(net, shape)
+    names = {module: name for name, module in net.named_modules()}
+    groups = []
+    for found in graph.get_all_groups():
+        ends = [
+            item.dep
+            for item in found
+            if graph.is_out_channel_pruning_fn(item.dep.handler) and not item.dep.target.outputs
+        ]
+        scores = None if ends else score(found)
+        if scores is not None:
+            groups.append(_group(graph, found, names, scores.flatten().tolist()))
+    return groups
+
+
+def _importance(name: str) -> Callable[[Any], Any]:
+    """Return torch-pruning's importance; each is scaled to a mean of 1 within its group."""
+    from torch_pruning import importance
+
+    makers: dict[str, Callable[[], Callable[[Any], Any]]] = {
+        "group_l1": lambda: importance.GroupMagnitudeImportance(p=1),
+        "group_l2": lambda: importance.GroupMagnitudeImportance(p=2),
+        "bn_scale": importance.BNScaleImportance,
+    }
+    if name not in makers:
+        raise ConfigError(f"there is no importance {name!r}", mend=f"one of {', '.join(makers)}")
+    return makers[name]()
+
+
+def _group(graph: Any, found: Any, names: Mapping[Any, str], scores: list[float]) -> Group:
+    root = found[0].dep.target.module
+    channels, unit = len(found[0].idxs), _unit(graph, found)
+    part = channels // unit
+    means = [sum(scores[p::part]) / unit for p in range(part)]
+    order = sorted(range(part), key=means.__getitem__)
+    outputs: dict[str, float] = {}
+    inputs: dict[str, float] = {}
+    for item in found:
+        module = item.dep.target.module
+        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
+            out = graph.is_out_channel_pruning_fn(item.dep.handler)
+            side = outputs if out else inputs
+            side[names[module]] = len(item.idxs) / channels
+    ordered = tuple(means[p] for p in order)
+    return Group(names[root], channels, unit, tuple(order), ordered, outputs, inputs)
+
+
+def _unit(graph: Any, found: Any) -> int:
+    """Return how many channels must go together: the groups of a grouped layer in the group."""
+    units = [1]
+    for item in found:
+        module = item.dep.target.module
+        depthwise = getattr(module, "groups", 1) == getattr(module, "out_channels", 0)
+        if depthwise or not isinstance(module, nn.Module):
+            continue
+        pruner = graph.get_pruner_of_module(module)
+        if pruner is not None:
+            out = graph.is_out_channel_pruning_fn(item.dep.handler)
+            groups = pruner.get_out_channel_groups if out else pruner.get_in_channel_groups
+            units.append(groups(module))
+    return max(units)
+
+
+def macs_after(layers: Mapping[str, Layer], groups: Sequence[Group], counts: Sequence[int]) -> int:
+    """Return the net's multiply-accumulates when each group has lost its count of channels."""
+    out = dict.fromkeys(layers, 0.0)
+    into = dict.fromkeys(layers, 0.0)
+    for group, count in zip(groups, counts, strict=True):
+        for name in group.outputs.keys() & layers.keys():
+            out[name] += count * group.outputs[name]
+        for name in group.inputs.keys() & layers.keys():
+            into[name] += count * group.inputs[name]
+    return sum(_cut(layer, out[name], into[name]).macs for name, layer in layers.items())
+
+
+def _cut(layer: Layer, out: float, into: float) -> Layer:
+    outputs = layer.outputs - round(out)
+    if layer.groups == layer.outputs > 1:  # depthwise: inputs, outputs and groups go together
+        return replace(layer, inputs=layer.inputs - round(out), outputs=outputs, groups=outputs)
+    return replace(layer, inputs=layer.inputs - round(into), outputs=outputs)

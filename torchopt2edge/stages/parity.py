@@ -1,0 +1,155 @@
+"""Hold an exported file against the net that it came from, on real inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from torchopt2edge.errors import ExportError
+from torchopt2edge.types import Facts
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+FLOOR_DB = 60.0
+_FLAT = 1e-6
+
+
+def named_outputs(value: object) -> dict[str, Tensor]:
+    """Name a net's outputs: a dict's keys, ``output``, or ``output_0``, ``output_1`` ….
+
+    Raises:
+        ExportError: the outputs are neither a tensor nor a flat dict, tuple or list of tensors.
+    """
+    if isinstance(value, Tensor):
+        return {"output": value}
+    named: dict[str, object] = {}
+    if isinstance(value, dict):
+        named = {str(key): item for key, item in value.items()}
+    elif isinstance(value, tuple | list):
+        named = {f"output_{i}": item for i, item in enumerate(value)}
+    tensors = {name: item for name, item in named.items() if isinstance(item, Tensor)}
+    if not tensors or len(tensors) != len(named):
+        raise ExportError(
+            f"the net returns {type(value).__name__}, which holds more than tensors",
+            mend="return a tensor, or a flat tuple or dict of tensors",
+        )
+    return tensors
+
+
+def check_parity(
+    net: nn.Module, inputs: dict[str, Tensor], file: Path, batches: tuple[int, ...]
+) -> Facts:
+    """Run ``net`` and ``file`` on ``inputs`` in each batch size and return how close they are.
+
+    Facts: ``parity_db`` (the worst signal-to-noise ratio of any output at any batch size),
+    ``parity_agreement`` (per cent of samples with the same arg-max, for outputs [N, classes]),
+    ``parity_batches``, ``parity_samples``, and ``parity_warning`` when the outputs hardly
+    depend on the inputs: freshly initialised nets do that, and pass whatever the file computes.
+
+    Raises:
+        ExportError: not a number, other shapes, or below 60 dB.
+    """
+    session = _session(file)
+    worst, agreement, flat = math.inf, 100.0, set[str]()
+    for batch in batches:
+        wanted, got = _reference(net, inputs, batch), _run(session, inputs, batch)
+        for name, reference in wanted.items():
+            value = got[name]
+            _refuse_nan(name, reference, "the net itself")
+            _refuse_nan(name, value, "the exported file")
+            if value.shape != reference.shape:
+                raise ExportError(f"{name} is {value.shape} in the file, not {reference.shape}")
+            worst = min(worst, sqnr_db(reference, value))
+            if value.ndim == 2 and value.shape[1] > 1:
+                same = (value.argmax(1) == reference.argmax(1)).mean()
+                agreement = min(agreement, 100 * float(same))
+            if _is_flat(reference):
+                flat.add(name)
+    if worst < FLOOR_DB:
+        raise ExportError(
+            f"the exported file agrees with the net to {worst:.1f} dB only, not {FLOOR_DB:.0f}",
+            artifact=file,
+            mend="look for an operation that depends on the batch, on training or on chance",
+        )
+    facts: Facts = {
+        "parity_db": round(min(worst, 200.0), 1),
+        "parity_agreement": round(agreement, 2),
+        "parity_batches": list(batches),
+        "parity_samples": min(len(value) for value in inputs.values()),
+    }
+    if flat:
+        facts["parity_warning"] = (
+            f"{', '.join(sorted(flat))} hardly depends on the input, so parity proves nothing: "
+            "is the net trained?"
+        )
+    return facts
+
+
+def sqnr_db(reference: Array, value: Array) -> float:
+    """Return 10·log10 of the reference's power over the error's; infinite when they are equal."""
+    import numpy as np
+
+    wanted, got = reference.astype(np.float64), value.astype(np.float64)
+    noise = float(np.square(wanted - got).sum())
+    signal = float(np.square(wanted).sum())
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(max(signal, 1e-300) / noise)
+
+
+def _refuse_nan(name: str, value: Array, who: str) -> None:
+    import numpy as np
+
+    if value.dtype.kind == "f" and not np.isfinite(value).all():
+        raise ExportError(
+            f"{who} gives values in {name} that are not finite numbers",
+            mend="check the weights and the preprocessing",
+        )
+
+
+def _is_flat(value: Array) -> bool:
+    """Tell whether an output hardly varies from sample to sample."""
+    if len(value) < 2 or value.dtype.kind != "f":
+        return False
+    return bool(value.std(axis=0).max() <= _FLAT * max(float(abs(value).max()), _FLAT))
+
+
+def _session(file: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
+def _parts(inputs: dict[str, Tensor], batch: int) -> Iterator[dict[str, Tensor]]:
+    """Cut the inputs into whole batches; what is left over is not run."""
+    count = min(len(value) for value in inputs.values())
+    for start in range(0, count - batch + 1, batch):
+        yield {name: value[start : start + batch] for name, value in inputs.items()}
+
+
+def _reference(net: nn.Module, inputs: dict[str, Tensor], batch: int) -> dict[str, Array]:
+    with torch.no_grad():
+        parts = [named_outputs(net(*part.values())) for part in _parts(inputs, batch)]
+    return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+
+
+def _run(session: Any, inputs: dict[str, Tensor], batch: int) -> dict[str, Array]:
+    import numpy as np
+
+    names = [output.name for output in session.get_outputs()]
+    parts = [
+        session.run(None, {name: value.numpy() for name, value in part.items()})
+        for part in _parts(inputs, batch)
+    ]
+    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}

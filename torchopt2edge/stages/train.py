@@ -1,0 +1,88 @@
+"""Train a net, or take one from a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from torchopt2edge.data.dataset import DataSet
+from torchopt2edge.errors import ModelError
+from torchopt2edge.models import count
+from torchopt2edge.models.artifact import describe, load_checkpoint, save_model
+from torchopt2edge.stages.loss import CrossEntropy
+from torchopt2edge.stages.recipe import Recipe, seeded
+from torchopt2edge.stages.score import top1_test
+from torchopt2edge.types import Artifact, Facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Recipe):
+    """Trains ``model()`` on ``data``, from ``checkpoint`` when one is given.
+
+    With a checkpoint and ``epochs=0`` it only loads. ``model`` is a function of no arguments
+    or a ``functools.partial``. The test split is scored once, at the end, for the report.
+    """
+
+    model: Callable[..., nn.Module]
+    data: DataSet
+    checkpoint: str | None = field(default=None, metadata={"identity": False})
+
+    @property
+    def kind(self) -> str:
+        """A model artifact."""
+        return "model"
+
+    @property
+    def needs(self) -> Mapping[str, str]:
+        """Nothing."""
+        return {}
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of the checkpoint: what it holds counts, not where it lies.
+
+        Raises:
+            ModelError: it is missing.
+        """
+        if self.checkpoint is None:
+            return ""
+        path = Path(self.checkpoint)
+        if not path.is_file():
+            raise ModelError("a checkpoint is missing", artifact=path, mend="check the path")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def __call__(self, inputs: Mapping[str, Artifact], out: Path) -> Facts:
+        """Write the model artifact into ``out``.
+
+        Raises:
+            ModelError: the model or its checkpoint cannot be used.
+            TrainError: the loss is not a number.
+        """
+        from torchopt2edge.stages.fit import fit
+
+        describe(self.model)  # before the work: what cannot be saved is not trained
+        with seeded(self.seed):
+            net = self.model()
+        if self.checkpoint is not None:
+            load_checkpoint(net, Path(self.checkpoint))
+        loss = None
+        if self.epochs:
+            criterion = CrossEntropy(self.label_smoothing)
+            loss = fit(net, criterion, self.data.split("train"), self, "train")
+        save_model(net, self.model, out)
+        return finish(net, self.data, loss)
+
+
+def finish(net: nn.Module, data: DataSet, loss: float | None) -> Facts:
+    """Return the facts that every model artifact has."""
+    facts: Facts = {
+        "params": count.params(net),
+        "macs": count.macs(net, data.input_shape),
+        "input_shape": list(data.input_shape),
+        **top1_test(net, data),
+    }
+    return facts if loss is None else {**facts, "train_loss": round(loss, 5)}

@@ -1,0 +1,46 @@
+"""What a command shows and keeps: the console, progress, log lines."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from torchopt2edge.progress import Progress
+
+log = logging.getLogger("torchopt2edge")
+
+
+def console(err: bool = False) -> Console:
+    """Return a console on stdout, or on stderr where lines are not broken."""
+    from rich.console import Console
+
+    return Console(stderr=err, soft_wrap=err)
+
+
+def progress() -> Progress:
+    """Return bars when stderr is a terminal, log lines when it is not."""
+    from torchopt2edge.progress import LogProgress, RichProgress
+
+    shown = console(err=True)
+    return RichProgress(shown) if shown.is_terminal else LogProgress()
+
+
+def log_to(folder: Path) -> None:
+    """Write every line into the run's folder; on a terminal show only what needs attention."""
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+    shown = logging.StreamHandler(sys.stderr)
+    shown.setLevel(logging.WARNING if sys.stderr.isatty() else logging.INFO)
+    shown.setFormatter(logging.Formatter("%(message)s"))
+    kept = logging.FileHandler(folder / "run.log")
+    kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(shown)
+    log.addHandler(kept)

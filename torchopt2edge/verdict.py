@@ -1,0 +1,279 @@
+"""Decides which file to ship from rows alone, or says that nobody can tell.
+
+How it decides:
+
+- A failed row is out, with its error. The torch baseline is out: it is a reference, not a file.
+- A row that breaks a constraint is out, with the numbers (`admission`).
+- Of what is left (the admissible) the fastest wins, if it is *really* faster than every rival:
+  latency is compared by ratios of round medians, paired by round, with a 95 % bootstrap interval
+  (`stats.paired_ratio`). Within `MARGIN` (1 %) two files are equal for every practical purpose,
+  so a rival ties when its interval reaches down to 1.01.
+- A tie names no winner; the reasons point at its smallest file.
+- An invalid run names no winner: an admissible row carries a flag of `INVALIDATING`, or the
+  admissible rows were not measured in turns in one and the same run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torchopt2edge import stats
+from torchopt2edge.admission import BASELINE, Breach, breaches, doubts, metric_of
+from torchopt2edge.errors import ConfigError
+from torchopt2edge.types import Constraints, Measurement, Verdict
+
+MARGIN = 0.01
+INVALIDATING = frozenset({"emulated", "throttled", "too-few-samples"})
+
+_X86 = ("x86_64", "amd64", "i386", "i686")
+
+
+def decide(rows: Sequence[Measurement], constraints: Constraints, reference: str | None) -> Verdict:
+    """Return the verdict over the rows of one device and protocol.
+
+    ``reference`` is the id of the row that ``max_drop`` is held against, None when there is none.
+
+    Raises:
+        ConfigError: two rows share an id, or they come from several devices or protocols.
+    """
+    _one_setting(rows)
+    compared = next((row for row in rows if row.candidate == reference), None)
+    live = sorted((row for row in rows if _is_measured(row)), key=_latency)
+    broken = {row.candidate: breaches(row, constraints, compared, rows) for row in live}
+    admissible = [row for row in live if not broken[row.candidate]]
+    rejected = {row.candidate: _refusal(row, broken) for row in rows if row not in admissible}
+    verdict = Verdict(
+        None,
+        pareto=_pareto(admissible),
+        rejected=rejected,
+        warnings=[
+            *doubts(admissible, constraints, compared),
+            *_flagged(live),
+            *_caution(live),
+        ],
+    )
+    verdict = _race(verdict, admissible) if admissible else _nothing(verdict, live, broken)
+    return replace(
+        verdict,
+        ratios=_ratios(live, verdict.winner or next(iter(verdict.tie), None), admissible),
+        reasons=[*verdict.reasons, *_int8_slower(live)],
+    )
+
+
+def _one_setting(rows: Sequence[Measurement]) -> None:
+    ids = [row.candidate for row in rows]
+    if len(set(ids)) != len(ids):
+        raise ConfigError(f"several rows share an id: {sorted(ids)}", mend="decide run by run")
+    settings = {(row.device, row.protocol) for row in rows if _is_measured(row)}
+    if len(settings) > 1:
+        raise ConfigError(
+            f"rows of several devices or protocols cannot be compared: {sorted(settings)}",
+            mend="decide them one by one",
+        )
+
+
+def _is_measured(row: Measurement) -> bool:
+    return row.err is None and "latency_ms" in row.metrics and bool(row.latency_ns)
+
+
+def _latency(row: Measurement) -> float:
+    return row.metrics["latency_ms"]
+
+
+def _refusal(row: Measurement, broken: Mapping[str, Sequence[Breach]]) -> str:
+    if row.err is not None:
+        return row.err
+    if row.candidate not in broken:
+        return "no latency was measured"
+    return "; ".join(breach.sentence for breach in broken[row.candidate])
+
+
+def _race(verdict: Verdict, admissible: Sequence[Measurement]) -> Verdict:
+    """Name the winner among the admissible (fastest first), a tie, or why the run is invalid."""
+    invalid = _invalid(admissible)
+    if invalid:
+        return replace(verdict, reasons=[f"no winner is named: {why}" for why in invalid])
+    fastest, *rivals = admissible
+    ratios = {row.candidate: _paired(row, fastest) for row in rivals}
+    tied = [row for row in rivals if ratios[row.candidate][1] <= 1.0 + MARGIN]
+    if tied:
+        tie = [fastest, *tied]
+        return replace(
+            verdict,
+            tie=tuple(row.candidate for row in tie),
+            reasons=_tie_reasons(tie, ratios),
+        )
+    return replace(
+        verdict, winner=fastest.candidate, reasons=_winner_reasons(fastest, rivals, ratios)
+    )
+
+
+def _invalid(admissible: Sequence[Measurement]) -> list[str]:
+    """Rule 6 of the harness: say why no winner may be named, and what to do."""
+    why = []
+    for row in admissible:
+        for flag in sorted(INVALIDATING.intersection(row.facts.get("flags", ()))):
+            why.append(f"{row.candidate} is {flag}: {_sentence(row, flag)}")
+        if len(row.latency_ns) < stats.LEAST_ROUNDS:
+            why.append(
+                f"{row.candidate} has {len(row.latency_ns)} rounds, too few for an interval: "
+                f"measure {stats.LEAST_ROUNDS} or more"
+            )
+    if len({row.facts.get("run") for row in admissible}) > 1:
+        why.append(
+            "the files were not timed in turns in one run, so drift could make any difference: "
+            "measure them together"
+        )
+    return why
+
+
+def _sentence(row: Measurement, flag: str) -> str:
+    known: Mapping[str, str] = row.facts.get("warnings") or {}
+    return known.get(flag, "run it again")
+
+
+def _paired(row: Measurement, other: Measurement) -> stats.Interval:
+    return stats.paired_ratio(row.latency_ns, other.latency_ns)
+
+
+def _winner_reasons(
+    winner: Measurement,
+    rivals: Sequence[Measurement],
+    ratios: Mapping[str, stats.Interval],
+) -> list[str]:
+    if not rivals:
+        return [f"{winner.candidate} is the only admissible file ({_latency(winner):.3g} ms)"]
+    return [
+        f"{winner.candidate} is {_faster(ratios[row.candidate])} than {row.candidate} "
+        f"({_interval(ratios[row.candidate])})"
+        for row in rivals
+    ]
+
+
+def _tie_reasons(tie: Sequence[Measurement], ratios: Mapping[str, stats.Interval]) -> list[str]:
+    first = tie[0].candidate
+    reasons = [
+        f"{row.candidate} and {first} cannot be told apart: {ratios[row.candidate][0]:.3f}× its "
+        f"latency ({_interval(ratios[row.candidate], 3)}), and {MARGIN:.0%} counts as equal"
+        for row in tie[1:]
+    ]
+    if all("size_mb" in row.metrics for row in tie):
+        small = min(tie, key=lambda row: row.metrics["size_mb"])
+        reasons.append(
+            f"{small.candidate} is the smallest of the tie ({small.metrics['size_mb']:.3g} MB): "
+            "the sensible pick"
+        )
+    return [*reasons, "a longer protocol may tell them apart"]
+
+
+def _nothing(
+    verdict: Verdict, live: Sequence[Measurement], broken: Mapping[str, Sequence[Breach]]
+) -> Verdict:
+    """Say that nothing is admissible, and what came closest."""
+    near = [row for row in live if row.backend != BASELINE]
+    if not near:
+        return replace(verdict, reasons=["nothing is admissible: no file could be measured"])
+    closest = min(near, key=lambda row: sum(one.excess for one in broken[row.candidate]))
+    why = verdict.rejected[closest.candidate]
+    return replace(
+        verdict,
+        reasons=[f"nothing is admissible; the closest is {closest.candidate}: {why}"],
+    )
+
+
+def _ratios(
+    live: Sequence[Measurement], base: str | None, admissible: Sequence[Measurement]
+) -> dict[str, stats.Interval]:
+    """Compare all measured rows with one; a pair without an interval is left out.
+
+    Without winner or tie the base is the fastest admissible file, or the fastest file.
+    """
+    files = [row for row in live if row.backend != BASELINE]
+    order = [row for row in live if row.candidate == base] or [*admissible, *files, *live]
+    if not order:
+        return {}
+    found = {}
+    for row in live:
+        if row is order[0]:
+            found[row.candidate] = (1.0, 1.0, 1.0)
+        elif row.facts.get("run") == order[0].facts.get("run"):
+            ratio = _paired(row, order[0])
+            if math.isfinite(ratio[2]):
+                found[row.candidate] = ratio
+    return found
+
+
+@dataclass(frozen=True)
+class _Aim:
+    metric: str
+    sign: float
+
+
+def _pareto(admissible: Sequence[Measurement]) -> tuple[str, ...]:
+    """Return the files that no other beats in everything that all of them have measured."""
+    aims = [_Aim("latency_ms", 1.0), _Aim("size_mb", 1.0), _Aim("memory_mb", 1.0)]
+    if (task := metric_of(admissible)) is not None:
+        aims.append(_Aim(task, -1.0))
+    aims = [aim for aim in aims if all(aim.metric in row.metrics for row in admissible)]
+    points = [tuple(aim.sign * row.metrics[aim.metric] for aim in aims) for row in admissible]
+    return tuple(
+        row.candidate
+        for row, point in zip(admissible, points, strict=True)
+        if not any(_dominates(other, point) for other in points)
+    )
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    pairs = list(zip(one, other, strict=True))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+def _int8_slower(live: Sequence[Measurement]) -> list[str]:
+    """Say where integers did not pay: the same backend and model, slower than in float."""
+    floats = {(r.backend, r.facts.get("group", "")): r for r in live if r.scheme == "fp32"}
+    reasons = []
+    for row in live:
+        other = floats.get((row.backend, row.facts.get("group", "")))
+        if not row.scheme.startswith("int8") or other is None:
+            continue
+        if row.facts.get("run") != other.facts.get("run"):
+            continue
+        ratio = _paired(row, other)
+        if ratio[1] > 1.0 + MARGIN:
+            reasons.append(
+                f"{row.candidate} is {ratio[0]:.2f}× slower than {other.candidate} "
+                f"({_interval(ratio)}): its integers do not pay on this CPU; look which of its "
+                "operators stayed in float"
+            )
+    return reasons
+
+
+def _flagged(live: Sequence[Measurement]) -> list[str]:
+    """Group the rows' warnings by flag; the sentence is the first row's."""
+    by_flag: dict[str, list[Measurement]] = {}
+    for row in live:
+        for flag in row.facts.get("flags", ()):
+            by_flag.setdefault(flag, []).append(row)
+    return [
+        f"{flag} ({', '.join(row.candidate for row in rows)}): {_sentence(rows[0], flag)}"
+        for flag, rows in sorted(by_flag.items())
+    ]
+
+
+def _caution(live: Sequence[Measurement]) -> list[str]:
+    if not any(str(row.facts.get("arch", "")).lower() in _X86 for row in live):
+        return []
+    return [
+        "these are desktop or server numbers (x86): a phone or a board ranks files differently; "
+        "measure there before you ship"
+    ]
+
+
+def _faster(ratio: stats.Interval) -> str:
+    return f"{ratio[0]:.2f}× faster"
+
+
+def _interval(ratio: stats.Interval, digits: int = 2) -> str:
+    return f"95 % {ratio[1]:.{digits}f}–{ratio[2]:.{digits}f}"
