@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from torchopt2edge.api import Result
-    from torchopt2edge.types import Measurement, Session
+    from torchopt2edge.protocols import Session
+    from torchopt2edge.types import Measurement
 
     Array = np.ndarray[Any, Any]
 

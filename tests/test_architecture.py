@@ -37,7 +37,9 @@ LAYERS = (
     },
     {"stages", "quantize", "backends", "converter", "devices", "data", "models"},
     {"store", "progress", "stats", "frames", "canonicalize"},
+    {"protocols"},
     {"types", "errors"},
+    {"preprocess"},
 )
 SIBLINGS = {
     ("api", "existing"),  # the functions of the api are run's and existing's, with names resolved
@@ -49,7 +51,7 @@ SIBLINGS = {
     ("backends", "converter"),
     ("stages", "data"),
     ("stages", "models"),
-    ("types", "store"),  # in annotations of the Backend protocol alone
+    ("protocols", "store"),  # in annotations of the Backend protocol alone
 }
 TOP = {  # what may be imported at the top of a module besides numpy, so that importing is cheap
     "stages": {"torch"},

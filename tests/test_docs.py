@@ -24,7 +24,7 @@ import yaml
 
 from tests.conftest import users_cache
 from tests.hub import Made
-from torchopt2edge import api, converter, types, verdict
+from torchopt2edge import api, converter, protocols, types, verdict
 from torchopt2edge.bench import validity
 
 ROOT = Path(__file__).parents[1]
@@ -220,15 +220,16 @@ def shown(
 ) -> dict[str, Any]:
     """Run the README's Python block, in little time and without PyTorch's row; return its names."""
     (code,) = blocks(ROOT / "README.md", "python")
-    assert '"protocol": "quick"' in code
+    assert 'protocol="quick"' in code
+    assert 'out="outputs/mine"' in code
     folder = tmp_path_factory.mktemp("readme")
     (folder / "mine.py").write_text(MINE)
     names: dict[str, Any] = {}
     with users_cache(), pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(folder)
-        exec(code.replace('"protocol": "quick"', '"protocol": "smoke", "baseline": False'), names)
-    names["folder"] = folder / "outputs" / "run"
+        exec(code.replace('protocol="quick"', 'protocol="smoke", baseline=False'), names)
+    names["folder"] = folder / "outputs" / "mine"
     return names
 
 
@@ -330,9 +331,9 @@ def test_the_backend_of_the_page_is_one(
 
     code, _ = blocks(ROOT / "docs" / "adding-a-backend.md", "python")
     backend = module("reference_backend", code, tmp_path, monkeypatch).Reference()
-    assert isinstance(backend, types.Backend)
+    assert isinstance(backend, protocols.Backend)
     scheme = types.SCHEMES["fp32"]
-    facts = backend.lower(types.Sources(tiny.graph, tiny.graph), scheme, tmp_path)
+    facts = backend.lower(protocols.Sources(tiny.graph, tiny.graph), scheme, tmp_path)
     session = backend.open(tmp_path / facts["file"], signature_in(tmp_path), 1)
     inputs = {name: array[:4] for name, array in tiny.inputs.items()}
     reference = {"output": tiny.net.eval()(*map(as_tensor, inputs.values())).detach().numpy()}
@@ -350,7 +351,7 @@ def test_the_stage_of_the_page_is_one(tmp_path: Path, monkeypatch: pytest.Monkey
 
     _, code = blocks(ROOT / "docs" / "adding-a-backend.md", "python")
     stage = module("soup_stage", code, tmp_path, monkeypatch).Average(first="a", second="b")
-    assert isinstance(stage, types.Stage)
+    assert isinstance(stage, protocols.Stage)
     factory = partial(cifar_resnet, depth=8)
     made = {}
     for role, seed in (("first", 0), ("second", 1)):

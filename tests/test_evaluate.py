@@ -12,8 +12,9 @@ from scipy import stats
 
 from torchopt2edge.errors import DataError, EvaluateError
 from torchopt2edge.evaluate import hashes, score, top1
+from torchopt2edge.protocols import Session
 from torchopt2edge.quantize.samples import check_disjoint, sample_hash
-from torchopt2edge.types import Manifest, Session, TensorSpec
+from torchopt2edge.types import Manifest, TensorSpec
 
 INPUTS = (TensorSpec("x", (-1, 3)),)
 PAIR = (TensorSpec("a", (-1, 3)), TensorSpec("b", (-1, 2)))

@@ -12,18 +12,9 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from torchopt2edge import existing, pipeline, report, run
 from torchopt2edge.errors import ConfigError, ModelError
 from torchopt2edge.progress import LogProgress, Progress
+from torchopt2edge.protocols import Backend, Device, Session, Stage
 from torchopt2edge.store import Store, key_of, versions
-from torchopt2edge.types import (
-    Artifact,
-    Backend,
-    Constraints,
-    Device,
-    Facts,
-    Measurement,
-    Session,
-    Stage,
-    Verdict,
-)
+from torchopt2edge.types import Artifact, Constraints, Facts, Measurement, Verdict
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from torchopt2edge.errors import EvaluateError
+from torchopt2edge.protocols import Session
 from torchopt2edge.quantize.samples import inputs_of, sample_hash, to_numpy
-from torchopt2edge.types import Facts, Session, TensorSpec
+from torchopt2edge.types import Facts, TensorSpec
 
 Array = np.ndarray[Any, Any]
 Scorer = Callable[[Session], dict[str, float]]

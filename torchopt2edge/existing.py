@@ -16,7 +16,8 @@ import numpy as np
 from torchopt2edge import pipeline, run
 from torchopt2edge.bench import harness
 from torchopt2edge.errors import ConfigError, EdgeError, LowerError
-from torchopt2edge.types import Backend, Candidate, Measurement, Signature, TensorSpec, Verdict
+from torchopt2edge.protocols import Backend
+from torchopt2edge.types import Candidate, Measurement, Signature, TensorSpec, Verdict
 
 _READ_S = 120
 

@@ -22,20 +22,10 @@ import numpy as np
 
 from torchopt2edge.errors import ConfigError, EdgeError, SchemeError, VerifyError
 from torchopt2edge.progress import Progress
+from torchopt2edge.protocols import Backend, Sources, Stage
 from torchopt2edge.quantize.samples import Samples, write_samples
 from torchopt2edge.store import Store, key_of, versions
-from torchopt2edge.types import (
-    SCHEMES,
-    Artifact,
-    Backend,
-    Candidate,
-    Facts,
-    Measurement,
-    Ranges,
-    Signature,
-    Sources,
-    Stage,
-)
+from torchopt2edge.types import SCHEMES, Artifact, Candidate, Facts, Measurement, Ranges, Signature
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]

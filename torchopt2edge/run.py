@@ -18,18 +18,16 @@ from torchopt2edge.bench import harness
 from torchopt2edge.bench.session import open_child
 from torchopt2edge.errors import ConfigError, EdgeError, VerifyError
 from torchopt2edge.progress import Progress
+from torchopt2edge.protocols import Backend, Device, Session
 from torchopt2edge.quantize.samples import Samples, check_disjoint
 from torchopt2edge.store import Store, key_of, versions
 from torchopt2edge.types import (
     SCHEMES,
     Artifact,
-    Backend,
     Candidate,
     Constraints,
-    Device,
     Facts,
     Measurement,
-    Session,
     Verdict,
 )
 

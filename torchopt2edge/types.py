@@ -6,17 +6,12 @@ import it. Everything that is written to disk has ``to_json`` and ``from_json``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from torchopt2edge.store import Store
-
-    Arrays = Mapping[str, "np.ndarray[Any, Any]"]
+from torchopt2edge.preprocess import Preprocess
 
 Facts = dict[str, Any]
 
@@ -42,7 +37,7 @@ class TensorSpec:
     ``shape`` and ``dtype`` are the source model's (NCHW for an image model); a symbolic or free
     dimension is -1. ``perm`` takes the source's axes to the file's (``(0, 2, 3, 1)`` for a file
     in NHWC), None when they are the same. ``scale`` and ``zero_point`` are set when the file
-    holds integers there.
+    holds integers there. ``preprocess`` is what makes an input of a raw image, when that is known.
     """
 
     name: str
@@ -53,16 +48,18 @@ class TensorSpec:
     perm: tuple[int, ...] | None = None
     scale: float | None = None
     zero_point: int | None = None
+    preprocess: Preprocess | None = None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TensorSpec:
         """Read what ``dataclasses.asdict`` wrote."""
-        perm = data.get("perm")
+        perm, before = data.get("perm"), data.get("preprocess")
         return cls(
             **{
                 **data,
                 "shape": tuple(data["shape"]),
                 "perm": None if perm is None else tuple(perm),
+                "preprocess": None if before is None else Preprocess.from_json(before),
             }
         )
 
@@ -93,7 +90,8 @@ class Scheme:
 
     ``min_sqnr_db`` and ``min_agreement`` are the floors below which `verify` calls the candidate
     broken rather than merely lossy: signal-to-quantization-noise ratio in dB at the output, and
-    the share of samples whose arg-max is the reference's.
+    the share of samples whose arg-max is the reference's. ``io`` is the type of the file's inputs
+    and outputs; ``activations`` is ``dynamic`` when their ranges are found at run time.
     """
 
     name: str
@@ -101,6 +99,7 @@ class Scheme:
     activations: str
     min_sqnr_db: float
     min_agreement: float
+    io: str = "float32"
 
     @property
     def needs_ranges(self) -> bool:
@@ -112,17 +111,34 @@ SCHEMES: dict[str, Scheme] = {
     scheme.name: scheme
     for scheme in (
         Scheme("fp32", "float32", "float32", 60.0, 0.99),
+        Scheme("fp16", "float16", "float16", 30.0, 0.95),
+        Scheme("int8_weights", "int8", "float32", 10.0, 0.5),
+        Scheme("int8_dynamic", "int8", "dynamic", 3.0, 0.2),
         Scheme("int8", "int8", "int8", 3.0, 0.2),
+        Scheme("int8_io", "int8", "int8", 3.0, 0.2, io="int8"),
+        Scheme("int16x8", "int8", "int16", 10.0, 0.5),
     )
 }
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Which samples made the ranges: one sha256 per sample, and where they came from."""
+    """Which samples made the ranges: one sha256 per sample, and where they came from.
+
+    ``preprocessing`` says what was done to them (`Preprocess.to_json` by input), empty when it
+    was done outside; ``seed`` is what they were drawn with, None when they were not drawn.
+    """
 
     split: str
     hashes: tuple[str, ...]
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Manifest:
+        """Read what ``dataclasses.asdict`` wrote."""
+        hashes, preprocessing = tuple(data["hashes"]), data.get("preprocessing", {})
+        return cls(data["split"], hashes, preprocessing, data.get("seed"))
 
 
 @dataclass(frozen=True)
@@ -130,13 +146,15 @@ class Ranges:
     """Activation ranges by tensor name of the float ONNX: one decision for every backend.
 
     ``bounds`` maps a tensor to (min, max) in real units; ``origin`` says how they were found
-    (``calibrated:minmax``); ``excluded`` names the ONNX nodes that stay in float.
+    (``calibrated:minmax``, ``learned:qat``); ``excluded`` names the ONNX nodes that stay in
+    float; ``facts`` says how stable they are and why they were chosen.
     """
 
     bounds: Mapping[str, tuple[float, float]]
     origin: str
     manifest: Manifest
     excluded: tuple[str, ...] = ()
+    facts: Facts = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, as kept in ``ranges.json``."""
@@ -145,9 +163,10 @@ class Ranges:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Ranges:
         """Read what ``to_json`` wrote."""
-        manifest = Manifest(data["manifest"]["split"], tuple(data["manifest"]["hashes"]))
         bounds = {name: (low, high) for name, (low, high) in data["bounds"].items()}
-        return cls(bounds, data["origin"], manifest, tuple(data["excluded"]))
+        manifest = Manifest.from_json(data["manifest"])
+        facts = data.get("facts", {})
+        return cls(bounds, data["origin"], manifest, tuple(data["excluded"]), facts)
 
 
 @dataclass(frozen=True)
@@ -239,160 +258,3 @@ class Verdict:
         ratios = {key: (r[0], r[1], r[2]) for key, r in data["ratios"].items()}
         rest = {k: v for k, v in data.items() if k not in ("schema", "ratios", "tie", "pareto")}
         return cls(ratios=ratios, tie=tuple(data["tie"]), pareto=tuple(data["pareto"]), **rest)
-
-
-class Session(Protocol):
-    """An opened file: arrays in, arrays out, in the source model's names, dtypes and layout."""
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """The inputs' names, in order."""
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """The outputs' names, in order."""
-
-    def __call__(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
-        """Run on any batch size; a file with a fixed batch is run sample by sample."""
-
-
-class TimedSession(Session, Protocol):
-    """A session that the runner can time without paying for our layout changes.
-
-    ``prepare`` brings arrays into the file's names, dtypes and layout once, outside the clock;
-    ``run`` is what is timed: set input, run, read output; ``restore`` undoes ``prepare``.
-    """
-
-    def prepare(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
-        """Source arrays → the file's arrays."""
-
-    def run(self, prepared: Arrays) -> dict[str, np.ndarray[Any, Any]]:
-        """Set the inputs, run, read the outputs (the file's names and layout)."""
-
-    def restore(self, outputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
-        """The file's arrays → source arrays."""
-
-
-@runtime_checkable
-class Stage(Protocol):
-    """One step of a run: a frozen dataclass whose fields are its whole configuration.
-
-    ``needs`` maps the role an input plays (``teacher``) to the name of the stage of this run
-    that makes it. Calling it fills the empty folder ``out`` and returns the artifact's facts.
-    """
-
-    @property
-    def kind(self) -> str:
-        """The kind of artifact it makes."""
-
-    @property
-    def needs(self) -> Mapping[str, str]:
-        """Role → name of the stage that makes it."""
-
-    def __call__(self, inputs: Mapping[str, Artifact], out: Path) -> Facts:
-        """Fill ``out`` and return facts."""
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What a backend lowers from.
-
-    ``graph`` is the shared float graph (``model.onnx``, ``signature.json``, perhaps
-    ``model.pt2``); ``base`` what the backend itself made of it once; ``ranges`` and ``samples``
-    (a folder with one ``<i>.npy`` of shape [count, …] per input) are there for schemes that
-    take calibration.
-    """
-
-    graph: Artifact
-    base: Artifact
-    ranges: Ranges | None = None
-    samples: Path | None = None
-
-
-@runtime_checkable
-class Backend(Protocol):
-    """One runtime: makes its file from the float ONNX and opens it.
-
-    A frozen dataclass: its fields enter the candidate's identity.
-    """
-
-    @property
-    def name(self) -> str:
-        """The word in candidate ids and in ``backends=``."""
-
-    @property
-    def schemes(self) -> tuple[str, ...]:
-        """The schemes it takes."""
-
-    @property
-    def tools(self) -> tuple[str, ...]:
-        """The packages whose versions decide what it makes."""
-
-    @property
-    def runtime_module(self) -> str:
-        """The module whose import loads the runtime."""
-
-    @property
-    def suffix(self) -> str:
-        """How the names of its files end, such as ``.onnx``."""
-
-    def for_target(self, facts: Facts) -> Backend:
-        """Return the backend as the device with these facts wants it (its instruction set)."""
-
-    def base(self, graph: Artifact, store: Store) -> Artifact:
-        """Make, once per model, what every scheme is lowered from."""
-
-    def lower(self, sources: Sources, scheme: Scheme, out: Path) -> Facts:
-        """Write the file and ``signature.json`` into ``out``; facts name the file in ``file``."""
-
-    def read_signature(self, file: Path) -> Signature:
-        """Read the signature that the file itself declares."""
-
-    def read_scheme(self, file: Path) -> str:
-        """Read off the file whether it computes in integers (``int8``) or not (``fp32``)."""
-
-    def open(self, file: Path, signature: Signature, threads: int) -> TimedSession:
-        """Open the file with that many intra-op threads."""
-
-    def receipt(self) -> Facts:
-        """Name the runtime, its version and the options that are pinned."""
-
-
-class Job(Protocol):
-    """A process on a device that we talk to in frames (`frames`); closing it leaves nothing."""
-
-    def send(
-        self, header: Mapping[str, Any], arrays: Arrays | None = None, timeout_s: float = 60.0
-    ) -> None:
-        """Send one frame."""
-
-    def receive(self, timeout_s: float) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
-        """Return the next frame; the job is killed when none comes in time."""
-
-    def close(self) -> None:
-        """End the process and all that it started; harmless when called again."""
-
-
-class Device(Protocol):
-    """A machine that runs candidates: a frozen dataclass whose constructor touches nothing."""
-
-    @property
-    def name(self) -> str:
-        """The word in the rows' ``device``."""
-
-    @property
-    def threads(self) -> int:
-        """Intra-op threads of every session opened there."""
-
-    @property
-    def python(self) -> str:
-        """The interpreter there that runs our runner."""
-
-    def facts(self) -> Facts:
-        """Say what the machine is and how busy it is now; what cannot be read is "unavailable"."""
-
-    def push(self, file: Path) -> str:
-        """Bring a file there and return its path there."""
-
-    def start(self, argv: Sequence[str], log: Path) -> Job:
-        """Start a process there; its stderr goes to ``log`` here."""

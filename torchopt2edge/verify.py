@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from torchopt2edge.errors import VerifyError
-from torchopt2edge.types import Scheme, Session
+from torchopt2edge.protocols import Session
+from torchopt2edge.types import Scheme
 
 Array = np.ndarray[Any, Any]
 CEILING_DB = 200.0

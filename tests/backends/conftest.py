@@ -16,8 +16,9 @@ from tests.conftest import users_cache
 from tests.hub import Made
 from torchopt2edge import converter
 from torchopt2edge.backends.torch_cpu import TorchCpu
+from torchopt2edge.protocols import Backend, Sources, TimedSession
 from torchopt2edge.store import Store
-from torchopt2edge.types import SCHEMES, Backend, Facts, Signature, Sources, TimedSession
+from torchopt2edge.types import SCHEMES, Facts, Signature
 
 CONF = Path(__file__).parents[2] / "conf" / "backend"
 Arrays = dict[str, np.ndarray]

@@ -13,8 +13,9 @@ import pytest
 from tests.backends.conftest import BACKENDS, CASES, NETS, RUNTIMES, Lower
 from torchopt2edge.errors import DataError, LowerError
 from torchopt2edge.pipeline import signature_in
+from torchopt2edge.protocols import Backend, Sources
 from torchopt2edge.store import identity
-from torchopt2edge.types import SCHEMES, Backend, Sources
+from torchopt2edge.types import SCHEMES
 from torchopt2edge.verify import parity
 
 CASE = pytest.mark.parametrize(("backend", "scheme"), CASES)

@@ -12,8 +12,9 @@ import pytest
 from tests.backends.conftest import Lower, Lowered
 from torchopt2edge.backends.litert import LiteRT
 from torchopt2edge.backends.quiet import quiet
+from torchopt2edge.protocols import Sources
 from torchopt2edge.quantize.tflite import integer_ops, read_graph
-from torchopt2edge.types import Signature, Sources
+from torchopt2edge.types import Signature
 from torchopt2edge.verify import parity
 
 NHWC = (0, 2, 3, 1)

@@ -16,9 +16,10 @@ from tests.quantize.graphs import floats, graph, kept, norm, saved
 from torchopt2edge import pipeline
 from torchopt2edge.backends.ort import ISA, Ort, isa_of
 from torchopt2edge.errors import LowerError
+from torchopt2edge.protocols import Sources
 from torchopt2edge.quantize.samples import Samples
 from torchopt2edge.store import Store
-from torchopt2edge.types import SCHEMES, Sources
+from torchopt2edge.types import SCHEMES
 from torchopt2edge.verify import parity
 
 INT8 = SCHEMES["int8"]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.backends.conftest import BACKENDS, NETS, RUNTIMES, Lower
-from torchopt2edge.types import SCHEMES, Sources
+from torchopt2edge.protocols import Sources
+from torchopt2edge.types import SCHEMES
 from torchopt2edge.verify import parity
 
 FLOOR_DB = 30.0

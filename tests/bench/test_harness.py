@@ -22,7 +22,8 @@ from torchopt2edge.bench.harness import Lane, measure
 from torchopt2edge.bench.protocol import Protocol
 from torchopt2edge.devices import Local
 from torchopt2edge.errors import ConfigError, DeviceError
-from torchopt2edge.types import Candidate, Constraints, Measurement, Session
+from torchopt2edge.protocols import Session
+from torchopt2edge.types import Candidate, Constraints, Measurement
 from torchopt2edge.verdict import decide
 
 MakeNet = Callable[..., Candidate]

@@ -14,9 +14,10 @@ from torchopt2edge import converter
 from torchopt2edge.backends.quiet import quiet
 from torchopt2edge.backends.session import Array, FileSession
 from torchopt2edge.errors import LowerError
+from torchopt2edge.protocols import Sources
 from torchopt2edge.quantize.tflite import input_places, integer_ops, output_places, read_graph
 from torchopt2edge.store import key_of
-from torchopt2edge.types import Artifact, Facts, Scheme, Signature, Sources, TensorSpec
+from torchopt2edge.types import Artifact, Facts, Scheme, Signature, TensorSpec
 
 if TYPE_CHECKING:
     from torchopt2edge.store import Store

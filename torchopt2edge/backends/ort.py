@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from torchopt2edge.backends.compact import compact, names_of
 from torchopt2edge.backends.session import FileSession
 from torchopt2edge.errors import LowerError
+from torchopt2edge.protocols import Sources
 from torchopt2edge.quantize.runtime import ort_errors
-from torchopt2edge.types import Artifact, Facts, Ranges, Scheme, Signature, Sources
+from torchopt2edge.types import Artifact, Facts, Ranges, Scheme, Signature
 
 if TYPE_CHECKING:
     from torchopt2edge.store import Store

@@ -11,7 +11,8 @@ from zipfile import BadZipFile
 from torchopt2edge.backends.quiet import quiet
 from torchopt2edge.backends.session import FileSession
 from torchopt2edge.errors import LowerError
-from torchopt2edge.types import Artifact, Facts, Scheme, Signature, Sources
+from torchopt2edge.protocols import Sources
+from torchopt2edge.types import Artifact, Facts, Scheme, Signature
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -32,8 +32,9 @@ from torchopt2edge.bench.protocol import Protocol
 from torchopt2edge.bench.row import failed, measured
 from torchopt2edge.bench.session import ChildSession, Round, open_child
 from torchopt2edge.errors import BenchError, ConfigError, EdgeError
+from torchopt2edge.protocols import Device, Session
 from torchopt2edge.stats import is_flat
-from torchopt2edge.types import Candidate, Device, Facts, Measurement, Session
+from torchopt2edge.types import Candidate, Facts, Measurement
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[int, int, str], None]

@@ -35,7 +35,8 @@ from torchopt2edge.bench.sensors import sense
 from torchopt2edge.devices import linux
 from torchopt2edge.errors import BenchError
 from torchopt2edge.frames import FrameReader, encode
-from torchopt2edge.types import Signature, TimedSession
+from torchopt2edge.protocols import TimedSession
+from torchopt2edge.types import Signature
 
 Array = np.ndarray[Any, Any]
 Answer = tuple[dict[str, Any], dict[str, Array] | None]

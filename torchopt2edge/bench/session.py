@@ -12,7 +12,8 @@ import numpy as np
 
 from torchopt2edge.bench.zipapp import runner_file
 from torchopt2edge.errors import BenchError
-from torchopt2edge.types import Candidate, Device, Facts, Job
+from torchopt2edge.protocols import Device, Job
+from torchopt2edge.types import Candidate, Facts
 
 Array = np.ndarray[Any, Any]
 
@@ -38,7 +39,7 @@ class Round:
 
 
 class ChildSession:
-    """A `types.Session` whose file is open in a child process; made by `open_child`.
+    """A `protocols.Session` whose file is open in a child process; made by `open_child`.
 
     Every method raises `BenchError` when the child crashes, hangs or answers with an error.
     """

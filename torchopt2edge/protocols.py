@@ -1,0 +1,177 @@
+"""The seams of the project: what a session, a stage, a backend and a device must offer.
+
+Standard library only (numpy appears in annotations alone), as in `types`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from torchopt2edge.types import Artifact, Facts, Ranges, Scheme, Signature
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from torchopt2edge.store import Store
+
+    Arrays = Mapping[str, "np.ndarray[Any, Any]"]
+
+
+class Session(Protocol):
+    """An opened file: arrays in, arrays out, in the source model's names, dtypes and layout."""
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The inputs' names, in order."""
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The outputs' names, in order."""
+
+    def __call__(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        """Run on any batch size; a file with a fixed batch is run sample by sample."""
+
+
+class TimedSession(Session, Protocol):
+    """A session that the runner can time without paying for our layout changes.
+
+    ``prepare`` brings arrays into the file's names, dtypes and layout once, outside the clock;
+    ``run`` is what is timed: set input, run, read output; ``restore`` undoes ``prepare``.
+    """
+
+    def prepare(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        """Source arrays → the file's arrays."""
+
+    def run(self, prepared: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        """Set the inputs, run, read the outputs (the file's names and layout)."""
+
+    def restore(self, outputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        """The file's arrays → source arrays."""
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """One step of a run: a frozen dataclass whose fields are its whole configuration.
+
+    ``needs`` maps the role an input plays (``teacher``) to the name of the stage of this run
+    that makes it. Calling it fills the empty folder ``out`` and returns the artifact's facts.
+    """
+
+    @property
+    def kind(self) -> str:
+        """The kind of artifact it makes."""
+
+    @property
+    def needs(self) -> Mapping[str, str]:
+        """Role → name of the stage that makes it."""
+
+    def __call__(self, inputs: Mapping[str, Artifact], out: Path) -> Facts:
+        """Fill ``out`` and return facts."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a backend lowers from.
+
+    ``graph`` is the shared float graph (``model.onnx``, ``signature.json``, perhaps
+    ``model.pt2``); ``base`` what the backend itself made of it once; ``ranges`` and ``samples``
+    (a folder with one ``<i>.npy`` of shape [count, …] per input) are there for schemes that
+    take calibration.
+    """
+
+    graph: Artifact
+    base: Artifact
+    ranges: Ranges | None = None
+    samples: Path | None = None
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One runtime: makes its file from the float ONNX and opens it.
+
+    A frozen dataclass: its fields enter the candidate's identity.
+    """
+
+    @property
+    def name(self) -> str:
+        """The word in candidate ids and in ``backends=``."""
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """The schemes it takes."""
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """The packages whose versions decide what it makes."""
+
+    @property
+    def runtime_module(self) -> str:
+        """The module whose import loads the runtime."""
+
+    @property
+    def suffix(self) -> str:
+        """How the names of its files end, such as ``.onnx``."""
+
+    def for_target(self, facts: Facts) -> Backend:
+        """Return the backend as the device with these facts wants it (its instruction set)."""
+
+    def base(self, graph: Artifact, store: Store) -> Artifact:
+        """Make, once per model, what every scheme is lowered from."""
+
+    def lower(self, sources: Sources, scheme: Scheme, out: Path) -> Facts:
+        """Write the file and ``signature.json`` into ``out``; facts name the file in ``file``."""
+
+    def read_signature(self, file: Path) -> Signature:
+        """Read the signature that the file itself declares."""
+
+    def read_scheme(self, file: Path) -> str:
+        """Read off the file whether it computes in integers (``int8``) or not (``fp32``)."""
+
+    def open(self, file: Path, signature: Signature, threads: int) -> TimedSession:
+        """Open the file with that many intra-op threads."""
+
+    def receipt(self) -> Facts:
+        """Name the runtime, its version and the options that are pinned."""
+
+
+class Job(Protocol):
+    """A process on a device that we talk to in frames (`frames`); closing it leaves nothing."""
+
+    def send(
+        self, header: Mapping[str, Any], arrays: Arrays | None = None, timeout_s: float = 60.0
+    ) -> None:
+        """Send one frame."""
+
+    def receive(self, timeout_s: float) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+        """Return the next frame; the job is killed when none comes in time."""
+
+    def close(self) -> None:
+        """End the process and all that it started; harmless when called again."""
+
+
+class Device(Protocol):
+    """A machine that runs candidates: a frozen dataclass whose constructor touches nothing."""
+
+    @property
+    def name(self) -> str:
+        """The word in the rows' ``device``."""
+
+    @property
+    def threads(self) -> int:
+        """Intra-op threads of every session opened there."""
+
+    @property
+    def python(self) -> str:
+        """The interpreter there that runs our runner."""
+
+    def facts(self) -> Facts:
+        """Say what the machine is and how busy it is now; what cannot be read is "unavailable"."""
+
+    def push(self, file: Path) -> str:
+        """Bring a file there and return its path there."""
+
+    def start(self, argv: Sequence[str], log: Path) -> Job:
+        """Start a process there; its stderr goes to ``log`` here."""
