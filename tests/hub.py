@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torchopt2edge import pipeline
+from torchopt2edge import calibration, pipeline
+from torchopt2edge.quantize.calibrate import calibrate
 from torchopt2edge.quantize.samples import Samples
 from torchopt2edge.stages.export import export_module
 from torchopt2edge.store import Store
@@ -47,8 +48,8 @@ def make(
     export_module(net.eval(), given, out)
     digest = pipeline.file_digest(out / "model.onnx")
     graph = pipeline.share_graph(out / "model.onnx", digest, store)
-    samples = pipeline.keep_samples([batches], graph, 24, "calibration", store)
-    ranges = pipeline.find_ranges(graph, Samples(samples.path), samples.digest, store)
+    samples = calibration.keep_samples([batches], graph, 24, "calibration", store)
+    ranges = calibrate(graph.path / "model.onnx", Samples(samples.path))["minmax"]
     arrays = {name: batch.numpy() for name, batch in batches.items()}
     return Made(graph, samples, ranges, arrays, net)
 

@@ -52,6 +52,7 @@ def test_other_axes_are_left_alone(axes: str) -> None:
     text = f"(float[2,3,5,4] x) => (float[{','.join(map(str, shape))}] y)"
     many = f"int64[{axes.count(',') + 1}] a = {{{axes}}}"
     proto = graph(f"{text} <{many}> {{ y = ReduceMean<keepdims=0>(x, a) }}")
+    proto.graph.node[0].name = "mean"
     before = proto.SerializeToString()
     assert canonicalize(proto) == 0
     assert proto.SerializeToString() == before
@@ -131,3 +132,26 @@ def test_c4_names_of_the_exporters_files_go() -> None:
         holder.metadata_props.add(key="pkg.torch.onnx.stack_trace", value="net.py:12")
     canonicalize(proto)
     assert b"net.py" not in proto.SerializeToString()
+
+
+def named(*names: str) -> list[str]:
+    """Return what a chain of nodes with these names is called afterwards."""
+    steps = [f"t{i + 1} = Relu(t{i})" for i in range(len(names))]
+    proto = graph(f"(float[n,3] t0) => (float[n,3] t{len(names)}) {{ {' '.join(steps)} }}")
+    for node, name in zip(proto.graph.node, names, strict=True):
+        node.name = name
+    canonicalize(proto)
+    return [node.name for node in proto.graph.node]
+
+
+def test_c5_every_node_has_a_name_of_its_own() -> None:
+    assert named("a", "b", "c") == ["a", "b", "c"]
+    assert named("", "b", "") == ["t1", "b", "t3"]
+    assert named("a", "a", "a") == ["a_1", "a_2", "a_3"]
+    assert named("t2", "", "a", "t2_1", "a") == ["t2", "t2_2", "a_1", "t2_1", "a_2"]
+
+
+def test_c5_the_nodes_of_a_rule_have_names_too() -> None:
+    proto = pooling("2,3", keep=0, opset=18, form="weight")
+    canonicalize(proto)
+    assert [node.name for node in proto.graph.node] == ["h", "y", "y/flatten"]

@@ -7,8 +7,8 @@ import pytest
 import torchopt2edge
 
 PUBLIC = (
-    "Constraints EdgeError Measurement Result Verdict __version__ compare data devices measure "
-    "models optimize stages"
+    "Constraints EdgeError Measurement Preprocess Quantize Result Verdict __version__ compare "
+    "data devices lower measure models optimize qat stages"
 ).split()
 
 

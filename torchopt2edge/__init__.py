@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torchopt2edge import data, devices, models, stages
-    from torchopt2edge.api import Result, compare, measure, optimize
+    from torchopt2edge.api import Result, compare, lower, measure, optimize
     from torchopt2edge.errors import EdgeError
+    from torchopt2edge.preprocess import Preprocess
+    from torchopt2edge.quantize.decide import Quantize
+    from torchopt2edge.stages.qat_session import qat
     from torchopt2edge.types import Constraints, Measurement, Verdict
 
 __version__ = "0.1.0"
@@ -20,11 +23,15 @@ _HOME = {
     "Constraints": "torchopt2edge.types",
     "EdgeError": "torchopt2edge.errors",
     "Measurement": "torchopt2edge.types",
+    "Preprocess": "torchopt2edge.preprocess",
+    "Quantize": "torchopt2edge.quantize.decide",
     "Result": "torchopt2edge.api",
     "Verdict": "torchopt2edge.types",
     "compare": "torchopt2edge.api",
+    "lower": "torchopt2edge.api",
     "measure": "torchopt2edge.api",
     "optimize": "torchopt2edge.api",
+    "qat": "torchopt2edge.stages.qat_session",
 }
 _ROOMS = ("data", "devices", "models", "stages")
 
@@ -32,15 +39,19 @@ __all__ = [
     "Constraints",
     "EdgeError",
     "Measurement",
+    "Preprocess",
+    "Quantize",
     "Result",
     "Verdict",
     "__version__",
     "compare",
     "data",
     "devices",
+    "lower",
     "measure",
     "models",
     "optimize",
+    "qat",
     "stages",
 ]
 

@@ -6,13 +6,18 @@ import difflib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from torchopt2edge import calibration as calibrating
 from torchopt2edge import existing, pipeline, report, run
-from torchopt2edge.errors import ConfigError, ModelError
+from torchopt2edge.errors import ConfigError, ModelError, NoSamples
+from torchopt2edge.plan import Data, Entry, Labelled, Plan, resolve_backends
+from torchopt2edge.preprocess import Preprocess
 from torchopt2edge.progress import LogProgress, Progress
 from torchopt2edge.protocols import Backend, Device, Session, Stage
+from torchopt2edge.quantize.decide import Quantize
 from torchopt2edge.store import Store, key_of, versions
 from torchopt2edge.types import Artifact, Constraints, Facts, Measurement, Verdict
 
@@ -36,6 +41,9 @@ class SettingsArgs(TypedDict, total=False):
     constraints: Constraints
     baseline: bool
     calibration_samples: int
+    calibration_seed: int | None
+    quantize: Quantize
+    preprocess: Preprocess
     store: Store
     progress: Progress
     title: str
@@ -48,8 +56,11 @@ class Settings:
 
     ``backends`` are names or objects, ``schemes`` names; ``protocol`` is ``smoke``, ``quick``,
     ``standard`` or an object; ``out`` the run's folder; ``baseline`` adds PyTorch's own row where
-    there is a module; at most ``calibration_samples`` are taken from the calibration set;
-    ``store`` and ``progress`` default to the user's cache and to log lines.
+    there is a module. At most ``calibration_samples`` are taken from the calibration set
+    (``calibration_seed`` is what they were drawn with, for the manifest); ``quantize`` says how
+    ranges are found on them. ``preprocess`` is what makes the model's input of a raw image, for
+    loaders that yield raw images. ``store`` and ``progress`` default to the user's cache and to
+    log lines.
     """
 
     backends: Sequence[str | Backend] = ("ort", "litert")
@@ -60,6 +71,9 @@ class Settings:
     constraints: Constraints = field(default_factory=Constraints)
     baseline: bool = True
     calibration_samples: int = 256
+    calibration_seed: int | None = None
+    quantize: Quantize = field(default_factory=Quantize)
+    preprocess: Preprocess | None = None
     store: Store = field(default_factory=Store.default)
     progress: Progress = field(default_factory=LogProgress)
     title: str = ""
@@ -82,7 +96,7 @@ class Settings:
                 )
         return cls(**given)
 
-    def plan(self) -> run.Plan:
+    def plan(self) -> Plan:
         """Resolve names into objects.
 
         Raises:
@@ -94,9 +108,9 @@ class Settings:
         device = self.device or devices.Local()
         facts = device.facts()
         named = self.protocol if not isinstance(self.protocol, str) else None
-        return run.Plan(
+        return Plan(
             backends=tuple(
-                backend.for_target(facts) for backend in run.resolve_backends(self.backends)
+                backend.for_target(facts) for backend in resolve_backends(self.backends)
             ),
             schemes=tuple(self.schemes),
             device=device,
@@ -106,6 +120,7 @@ class Settings:
             baseline=self.baseline,
             store=self.store,
             progress=self.progress,
+            quantize=self.quantize,
             title=self.title,
             environment=self.environment,
         )
@@ -143,10 +158,31 @@ def compare(
     """
     options = Settings.of(settings)
     plan = options.plan()
-    graph = _graph(model, example_inputs, plan)
-    entry = run.Entry("", graph)
-    samples = _samples(calibration, graph, example_inputs, options)
-    rows, verdict = run.compare([entry], samples, evaluate, plan)
+    entry = Entry("", _graph(model, example_inputs, plan, options.preprocess))
+    data = _data(calibration, evaluate, entry.graph, example_inputs, options)
+    rows, verdict = run.compare([entry], data, plan)
+    return Result(rows, verdict, plan.out)
+
+
+def lower(
+    model: nn.Module | str | Path,
+    example_inputs: tuple[Tensor, ...] | None = None,
+    calibration: Iterable[Any] | None = None,
+    evaluate: Evaluate | None = None,
+    **settings: Unpack[SettingsArgs],
+) -> Result:
+    """Make the files of every backend and scheme, check them, and time none.
+
+    The arguments are those of `compare`; the files lie in ``artifacts`` of the run's folder.
+
+    Raises:
+        EdgeError: nothing could be made at all; the failure of one file is a row.
+    """
+    options = Settings.of(settings)
+    plan = options.plan()
+    entry = Entry("", _graph(model, example_inputs, plan, options.preprocess))
+    data = _data(calibration, evaluate, entry.graph, example_inputs, options)
+    rows, verdict = run.lower(entry, data, plan)
     return Result(rows, verdict, plan.out)
 
 
@@ -171,7 +207,7 @@ def optimize(
     from torchopt2edge.data import loader
     from torchopt2edge.stages.export import Export
 
-    options = Settings.of(settings)
+    options = Settings.of({"calibration_seed": data.seed, **settings})
     plan = options.plan()
     exports = {f"export {name}": Export(source=name, data=data) for name in ship}
     missing = [name for name in ship if name not in stages]
@@ -183,15 +219,15 @@ def optimize(
     entries = []
     for name in ship:
         exported = made[f"export {name}"].artifact
-        graph = pipeline.share_graph(exported.path / "model.onnx", exported.digest, plan.store)
-        entries.append(run.Entry(name, graph, facts=_size(made[name].artifact.facts)))
+        graph = pipeline.share_graph(
+            exported.path / "model.onnx", exported.digest, plan.store, data.preprocess
+        )
+        entries.append(Entry(name, graph, facts=_size(made[name].artifact.facts)))
     calibration = loader(data.split("calibration"), batch_size=32)
-    samples = pipeline.keep_samples(
-        calibration, entries[0].graph, options.calibration_samples, "calibration", plan.store
-    )
-    evaluate = run.Labelled(loader(data.split("test"), batch_size=64), data.fingerprint())
+    evaluate = Labelled(loader(data.split("test"), batch_size=64), data.fingerprint())
+    taken = _data(calibration, evaluate, entries[0].graph, None, options)
     history = [_history(name, one) for name, one in made.items()]
-    rows, verdict = run.compare(entries, samples, evaluate, plan, history)
+    rows, verdict = run.compare(entries, taken, plan, history)
     return Result(rows, verdict, plan.out)
 
 
@@ -221,13 +257,16 @@ def render(out: str | Path) -> Result:
 
 
 def _graph(
-    model: nn.Module | str | Path, example_inputs: tuple[Tensor, ...] | None, plan: run.Plan
+    model: nn.Module | str | Path,
+    example_inputs: tuple[Tensor, ...] | None,
+    plan: Plan,
+    preprocess: Preprocess | None,
 ) -> Artifact:
     if isinstance(model, str | Path):
         path = Path(model)
         if not path.is_file():
             raise ModelError("there is no such file", artifact=path, mend="check model.path")
-        return pipeline.share_graph(path, pipeline.file_digest(path), plan.store)
+        return pipeline.share_graph(path, pipeline.file_digest(path), plan.store, preprocess)
     if not example_inputs:
         raise ModelError(
             "a module is exported with example inputs, and there are none",
@@ -243,20 +282,30 @@ def _graph(
         digest = module_digest(model, example_inputs)
         key = key_of(export_module, {"module": digest}, versions(pipeline.STAGE_TOOLS))
         exported, _ = plan.store.make(key, "onnx", make)
-    return pipeline.share_graph(exported.path / "model.onnx", exported.digest, plan.store)
+    file = exported.path / "model.onnx"
+    return pipeline.share_graph(file, exported.digest, plan.store, preprocess)
 
 
-def _samples(
+def _data(
     calibration: Iterable[Any] | None,
+    evaluate: Evaluate | None,
     graph: Artifact,
     example_inputs: tuple[Tensor, ...] | None,
     options: Settings,
-) -> Artifact:
+) -> Data:
     """Keep the calibration samples; without any, the check runs on what there is."""
     if calibration is not None:
-        limit = options.calibration_samples
-        return pipeline.keep_samples(calibration, graph, limit, "calibration", options.store)
-    signature = pipeline.signature_in(graph.path)
+        count, store = options.calibration_samples, options.store
+        keep = partial(calibrating.keep_samples, calibration, graph, store=store)
+        samples = keep(limit=count, split="calibration", seed=options.calibration_seed)
+        if options.quantize.max_drop is None:
+            return Data(samples, evaluate)
+        try:
+            limit = options.quantize.validation_samples
+            return Data(samples, evaluate, keep(limit=limit, split="validation", skip=count))
+        except NoSamples:  # there are no more than those that calibrate
+            return Data(samples, evaluate)
+    signature = calibrating.signature_in(graph.path)
     given: list[Any] = (
         [tuple(example_inputs)] if example_inputs else existing.random_items(signature)
     )
@@ -264,7 +313,8 @@ def _samples(
         "no calibration data: the files are checked on %s alone, and int8 cannot be made",
         "the example inputs" if example_inputs else "random inputs",
     )
-    return pipeline.keep_samples(given, graph, 8, "example", options.store)
+    samples = calibrating.keep_samples(given, graph, 8, "example", options.store)
+    return Data(samples, evaluate)
 
 
 def _size(facts: Facts) -> Facts:

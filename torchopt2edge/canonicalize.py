@@ -7,6 +7,9 @@ C2. The same with ``keepdims=0`` → ``GlobalAveragePool``, then ``Flatten(axis=
 C3. The first, free dimension of the inputs is called ``batch``, wherever it appears.
 C4. What an exporter notes of the source code (metadata, doc strings: names of files on the
     machine that exported) goes.
+C5. Every node has a name of its own: that of its first output where it had none, and a number
+    where others had it too. Lists of nodes left in float go by names, and ONNX Runtime's
+    quantizer tells the readers of a shared bias apart by them.
 
 The dynamo exporter writes ReduceMean for pooling, and ONNX Runtime does not quantize ReduceMean:
 each one left would be a float island.
@@ -14,6 +17,7 @@ each one left would be a float island.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +44,8 @@ def canonicalize(proto: ModelProto) -> int:
     if done:
         del proto.graph.node[:]
         proto.graph.node.extend(nodes)
-        _drop(proto.graph, axes - _read(proto.graph))
+        _drop(proto.graph, axes - set(uses(proto.graph)))
+    _name_nodes(proto.graph)
     return done
 
 
@@ -93,6 +98,22 @@ def _forget_sources(model: ModelProto) -> None:
         holder.ClearField("doc_string")
 
 
+def _name_nodes(graph: GraphProto) -> None:
+    """C5."""
+    there = Counter(node.name for node in graph.node)
+    taken = set(there)
+    for node in graph.node:
+        if node.name and there[node.name] == 1:
+            continue
+        stem = name = node.name or next(filter(None, node.output), node.op_type)
+        number = 0
+        while name in taken:
+            number += 1
+            name = f"{stem}_{number}"
+        taken.add(name)
+        node.name = name
+
+
 def _values(graph: GraphProto) -> Iterable[Any]:
     return (*graph.input, *graph.output, *graph.value_info)
 
@@ -125,15 +146,15 @@ def _constants(graph: GraphProto) -> dict[str, list[int]]:
     }
 
 
-def _read(graph: GraphProto) -> set[str]:
-    """Name the tensors that a graph's nodes read, those of its subgraphs too, or gives out."""
-    names = {value.name for value in graph.output}
+def uses(graph: GraphProto) -> Counter[str]:
+    """Count how often each tensor is read by a node, those of subgraphs too, or given out."""
+    counts = Counter(value.name for value in graph.output)
     for node in graph.node:
-        names.update(node.input)
+        counts.update(node.input)
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                names |= _read(attribute.g)
-    return names
+                counts += uses(attribute.g)
+    return counts
 
 
 def _drop(graph: GraphProto, gone: set[str]) -> None:
@@ -144,3 +165,11 @@ def _drop(graph: GraphProto, gone: set[str]) -> None:
     weights = [weight for weight in graph.initializer if weight.name not in gone]
     del graph.initializer[:]
     graph.initializer.extend(weights)
+
+
+def drop_unused(graph: GraphProto) -> None:
+    """Take out the constants that nothing reads."""
+    read = uses(graph)
+    constants = {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    constants |= {weight.name for weight in graph.initializer}
+    _drop(graph, {name for name in constants if name not in read})

@@ -10,6 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ CONF = "torchopt2edge.conf"
 GROUPS = {
     "optimize": ("experiment", "data", "stage", "backend", "device", "protocol"),
     "compare": ("model", "data", "backend", "device", "protocol"),
+    "quantize": ("model", "data", "backend", "device"),
     "bench": ("device", "protocol"),
     "report": (),
 }
@@ -41,6 +43,11 @@ HELP = {
         "lower, check, score and time a trained model",
         "torchopt2edge compare model.path=net.onnx data=image_folder data.root=photos\n"
         "  torchopt2edge compare model._target_=mypkg.net checkpoint=net.pth data=digits",
+    ),
+    "quantize": (
+        "make a trained model's files for every runtime and check them; time none",
+        "torchopt2edge quantize model.path=net.onnx data=image_folder data.root=photos\n"
+        "  torchopt2edge quantize model=mobilenet_v2 data=digits quantize.sensitivity=true",
     ),
     "bench": (
         "time files that exist, in turns",
@@ -212,6 +219,7 @@ def _run(command: str, config: DictConfig, out: str | None) -> int:
     actions: dict[str, Callable[[DictConfig, SettingsArgs], Result]] = {
         "optimize": _optimize,
         "compare": _compare,
+        "quantize": partial(_compare, command="quantize"),
         "bench": _bench,
     }
     result = actions[command](config, _settings(config, folder, command))
@@ -229,20 +237,22 @@ def _optimize(config: DictConfig, settings: SettingsArgs) -> Result:
     return api.optimize(_make(config.stage), _make(config.data), ship=list(config.ship), **settings)
 
 
-def _compare(config: DictConfig, settings: SettingsArgs) -> Result:
+def _compare(config: DictConfig, settings: SettingsArgs, command: str = "compare") -> Result:
     from torchopt2edge import api
     from torchopt2edge.data import loader
     from torchopt2edge.types import SCHEMES
 
+    verb = api.lower if command == "quantize" else api.compare
     if not config.get("data"):
         model, example = _model(config, None)
-        return api.compare(model, example, **settings)
+        return verb(model, example, **settings)
     data = _make(config.data)
     ranged = any(SCHEMES[name].needs_ranges for name in config.schemes if name in SCHEMES)
     split = loader(data.split("calibration" if ranged else "test"), batch_size=32)
     model, example = _model(config, next(iter(split))[0])
     test = loader(data.split("test"), batch_size=64)
-    return api.compare(model, example, split if ranged else None, test, **settings)
+    settings["preprocess"], settings["calibration_seed"] = data.preprocess, data.seed
+    return verb(model, example, split if ranged else None, test, **settings)
 
 
 def _model(config: DictConfig, images: Any) -> tuple[Any, Any]:
@@ -305,6 +315,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _settings(config: DictConfig, out: Path, command: str) -> SettingsArgs:
+    from torchopt2edge.quantize.decide import Quantize
     from torchopt2edge.types import Constraints
 
     settings: SettingsArgs = {
@@ -321,6 +332,8 @@ def _settings(config: DictConfig, out: Path, command: str) -> SettingsArgs:
         settings["schemes"] = tuple(config.schemes)
         settings["baseline"] = bool(config.baseline)
         settings["calibration_samples"] = int(config.calibration_samples)
+        how = config.quantize
+        settings["quantize"] = Quantize(**{**how, "exclude": tuple(how.exclude)})
     return settings
 
 

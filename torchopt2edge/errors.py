@@ -5,6 +5,7 @@ The tree::
     EdgeError                   what happened, on which artifact, what to type next
     ├── ConfigError             an override, a yaml or an argument that cannot work
     ├── DataError               a data set, a calibration set or an input that cannot be used
+    │   └── NoSamples           it holds none, or no more than were taken already
     ├── ModelError              a model or a checkpoint that cannot be built or loaded
     ├── TrainError              training that went wrong (NaN loss)
     ├── PruneError              a budget or a layer that cannot be cut
@@ -51,6 +52,10 @@ class ConfigError(EdgeError):
 
 class DataError(EdgeError):
     """A data set, a calibration set or an input that cannot be used."""
+
+
+class NoSamples(DataError):
+    """A set holds no samples, or no more than were taken already."""
 
 
 class ModelError(EdgeError):

@@ -16,13 +16,14 @@ import numpy as np
 from torchopt2edge import pipeline, run
 from torchopt2edge.bench import harness
 from torchopt2edge.errors import ConfigError, EdgeError, LowerError
+from torchopt2edge.plan import Plan, backend_names, resolve_backends
 from torchopt2edge.protocols import Backend
 from torchopt2edge.types import Candidate, Measurement, Signature, TensorSpec, Verdict
 
 _READ_S = 120
 
 
-def measure_files(files: Sequence[Path], plan: run.Plan) -> tuple[list[Measurement], Verdict]:
+def measure_files(files: Sequence[Path], plan: Plan) -> tuple[list[Measurement], Verdict]:
     """Measure the files in turns and write the run's folder.
 
     Raises:
@@ -147,7 +148,7 @@ def _names(files: Sequence[Path]) -> list[str]:
 
 def _backend(file: Path) -> Backend:
     """Return the backend whose files end like this one."""
-    backends = run.resolve_backends(run.backend_names())
+    backends = resolve_backends(backend_names())
     for backend in backends:
         if file.suffix == backend.suffix:
             return backend

@@ -8,24 +8,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from torchopt2edge.calibration import GRAPH_TOOLS, Calibration, link, signature_in
 from torchopt2edge.errors import ConfigError, EdgeError, SchemeError, VerifyError
+from torchopt2edge.preprocess import Preprocess
 from torchopt2edge.progress import Progress
 from torchopt2edge.protocols import Backend, Sources, Stage
 from torchopt2edge.quantize.samples import Samples, write_samples
 from torchopt2edge.store import Store, key_of, versions
-from torchopt2edge.types import SCHEMES, Artifact, Candidate, Facts, Measurement, Ranges, Signature
+from torchopt2edge.types import SCHEMES, Artifact, Candidate, Facts, Measurement, Ranges
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
@@ -34,7 +35,6 @@ Base = tuple[Backend, Future[Artifact]]
 """A backend and what it makes once per model, begun."""
 
 STAGE_TOOLS = ("torch", "torchvision", "lightning", "torch-pruning", "timm", "onnx", "onnxscript")
-GRAPH_TOOLS = ("onnx", "onnxruntime")
 REFERENCE_SAMPLES = 32
 
 
@@ -74,80 +74,63 @@ def _before(name: str, source: str, made: Mapping[str, Made]) -> Artifact:
     return made[source].artifact
 
 
-def share_graph(onnx_file: Path, digest: str, store: Store) -> Artifact:
+def share_graph(
+    onnx_file: Path, digest: str, store: Store, preprocess: Preprocess | None = None
+) -> Artifact:
     """Make the float graph that every backend shares, with the PyTorch program if there is one.
 
-    ``onnx_file`` may have a ``signature.json`` and a ``model.pt2`` beside it, as an export has.
+    ``onnx_file`` may have a ``model.pt2`` beside it, as an export has, and a ``ranges.json`` of
+    what training learned; a quantized file is split into its float graph and those ranges.
+    ``preprocess`` goes into the signature: what makes the input of a raw image.
     """
     from torchopt2edge.canonicalize import canonicalize
     from torchopt2edge.quantize import prepare
+    from torchopt2edge.quantize.affine import settle_affine
+    from torchopt2edge.quantize.learned import carry
+    from torchopt2edge.quantize.raw import with_preprocess
 
     def make(out: Path) -> Facts:
-        prepare.prepare(onnx_file, out / "model.onnx")
+        found = _learned(onnx_file, out / "float.onnx")
+        split = (out / "float.onnx").is_file()
+        prepare.prepare(out / "float.onnx" if split else onnx_file, out / "model.onnx")
+        (out / "float.onnx").unlink(missing_ok=True)
         proto = prepare.load(out / "model.onnx")
         signature = prepare.signature_of(proto, onnx_file)
+        if preprocess is not None:
+            signature = with_preprocess(signature, preprocess)
         (out / "signature.json").write_text(json.dumps(signature.to_json(), indent=1))
+        if found is not None:
+            kept = carry(found, out / "model.onnx")
+            (out / "ranges.json").write_text(json.dumps(kept.to_json()))
         program = onnx_file.with_name("model.pt2")
         if program.is_file():
-            _link(program, out / "model.pt2")
+            link(program, out / "model.pt2")
         return {"inputs": [spec.name for spec in signature.inputs]}
 
-    code = [prepare.prepare, canonicalize]
-    key = key_of(code, {"onnx": digest}, versions(GRAPH_TOOLS))
+    code = [prepare.prepare, canonicalize, settle_affine, preprocess]
+    inputs = {"onnx": digest}
+    beside = onnx_file.with_name("ranges.json")
+    if beside.is_file():
+        inputs["ranges"] = file_digest(beside)
+    key = key_of(code, inputs, versions(GRAPH_TOOLS))
     return store.make(key, "graph", make)[0]
 
 
-def _link(source: Path, target: Path) -> None:
-    """Give an immutable file a second name; copy where the file system cannot."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+def _learned(onnx_file: Path, split: Path) -> Ranges | None:
+    """Return what training learned: from beside the file, or out of it into the file ``split``."""
+    from torchopt2edge.quantize.learned import is_qdq, unquantize
+    from torchopt2edge.quantize.prepare import load
 
-
-def signature_in(folder: Path) -> Signature:
-    """Read the ``signature.json`` of an artifact."""
-    return Signature.from_json(json.loads((folder / "signature.json").read_text()))
+    beside = onnx_file.with_name("ranges.json")
+    if beside.is_file():
+        return Ranges.from_json(json.loads(beside.read_text()))
+    return unquantize(onnx_file, split) if is_qdq(load(onnx_file)) else None
 
 
 def file_digest(path: Path) -> str:
     """Return the sha256 of one file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def keep_samples(
-    source: Iterable[object], graph: Artifact, limit: int, split: str, store: Store
-) -> Artifact:
-    """Keep up to ``limit`` calibration samples in the store, under the digest of their content."""
-    import tempfile
-
-    from torchopt2edge.store import digest_of
-
-    with tempfile.TemporaryDirectory() as folder:
-        taken = Path(folder)
-        facts = write_samples(source, signature_in(graph.path).inputs, limit, split, taken)
-        key = key_of("samples", {"samples": digest_of(taken)}, {})
-
-        def make(out: Path) -> Facts:
-            shutil.copytree(taken, out, dirs_exist_ok=True)
-            return facts
-
-        return store.make(key, "samples", make)[0]
-
-
-def find_ranges(graph: Artifact, samples: Samples, digest: str, store: Store) -> Ranges:
-    """Calibrate the shared graph over the samples, once."""
-    from torchopt2edge.quantize.calibrate import calibrate
-
-    def make(out: Path) -> Facts:
-        ranges = calibrate(graph.path / "model.onnx", samples)
-        (out / "ranges.json").write_text(json.dumps(ranges.to_json()))
-        return {"origin": ranges.origin, "tensors": len(ranges.bounds)}
-
-    inputs = {"graph": graph.digest, "samples": digest}
-    made, _ = store.make(key_of(calibrate, inputs, versions(GRAPH_TOOLS)), "ranges", make)
-    return Ranges.from_json(json.loads((made.path / "ranges.json").read_text()))
 
 
 def reference_outputs(graph: Artifact, samples: Samples, digest: str, store: Store) -> Artifact:
@@ -192,14 +175,6 @@ def load_arrays(file: Path) -> dict[str, Array]:
     """Read what `reference_outputs` keeps."""
     with np.load(file, allow_pickle=False) as kept:
         return {str(name): kept[f"a{index}"] for index, name in enumerate(kept["names"])}
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What static schemes take: the samples and the ranges found on them."""
-
-    samples: Artifact
-    ranges: Ranges
 
 
 def start_bases(graph: Artifact, backends: Sequence[Backend], store: Store) -> list[Base]:
@@ -274,8 +249,10 @@ def _lower(
             raise SchemeError(
                 f"{scheme_name} takes calibration data", mend="pass calibration=, or schemes=[fp32]"
             )
-        ranges = calibration.ranges
-        sources = replace(sources, ranges=ranges, samples=calibration.samples.path)
+        ranges, graph = calibration.ranges, calibration.graph
+        base = sources.base if graph == sources.graph else backend.base(graph, store)
+        sources = Sources(graph, base, ranges, calibration.samples.path)
+        inputs = {"graph": graph.digest, "base": base.digest}
         inputs["samples"] = calibration.samples.digest
         inputs["ranges"] = hashlib.sha256(json.dumps(ranges.to_json()).encode()).hexdigest()
     key = key_of([backend, scheme, write_samples], inputs, versions(backend.tools))

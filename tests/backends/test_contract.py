@@ -21,7 +21,15 @@ from torchopt2edge.verify import parity
 CASE = pytest.mark.parametrize(("backend", "scheme"), CASES)
 NET = pytest.mark.parametrize("net", NETS)
 EACH = pytest.mark.parametrize("backend", BACKENDS)
-FLOOR_DB = {"fp32": 60.0, "int8": 20.0}
+FLOOR_DB = {
+    "fp32": 60.0,
+    "fp16": 40.0,
+    "int8_weights": 30.0,
+    "int8_dynamic": 25.0,
+    "int8": 20.0,
+    "int8_io": 20.0,
+    "int16x8": 30.0,
+}
 
 
 @EACH

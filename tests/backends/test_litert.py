@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,7 @@ import pytest
 
 from tests.backends.conftest import Lower, Lowered
 from torchopt2edge.backends.litert import LiteRT
-from torchopt2edge.backends.quiet import quiet
 from torchopt2edge.protocols import Sources
-from torchopt2edge.quantize.tflite import integer_ops, read_graph
-from torchopt2edge.types import Signature
 from torchopt2edge.verify import parity
 
 NHWC = (0, 2, 3, 1)
@@ -31,11 +27,12 @@ def test_the_file_keeps_images_in_its_own_layout(lowered: Lower) -> None:
 
 
 def test_integers_are_where_they_should_be(lowered: Lower) -> None:
-    found = integer_ops(lowered("tiny", "litert", "int8").file)
+    facts = lowered("tiny", "litert", "int8").facts
+    found = facts["integer_ops"]
     assert {"CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "CONCATENATION", "MEAN"} <= set(found)
-    assert found.count("CONV_2D") == 3
-    ops = {op.kind for op in read_graph(lowered("tiny", "litert", "int8").file).ops}
-    assert ops <= {*found, "QUANTIZE", "DEQUANTIZE"}, "nothing is left in float"
+    assert found["CONV_2D"] == 3
+    assert facts["float_ops"] == facts["hybrid_ops"] == {}, "nothing is left in float"
+    assert facts["int8_macs"] == 100.0
 
 
 def test_inputs_and_outputs_stay_float(lowered: Lower) -> None:
@@ -45,10 +42,10 @@ def test_inputs_and_outputs_stay_float(lowered: Lower) -> None:
 
 
 def test_a_hard_swish_stays_in_float(lowered: Lower) -> None:
-    found = lowered("two", "litert", "int8")
-    assert found.facts["ops"]["HARD_SWISH"] == 1
-    assert "HARD_SWISH" not in integer_ops(found.file)
-    assert "CONV_2D" in integer_ops(found.file), "what is around it is not"
+    facts = lowered("two", "litert", "int8").facts
+    assert facts["float_ops"] == {"HARD_SWISH": 1}
+    assert facts["integer_ops"]["CONV_2D"] == 3, "what is around it is not"
+    assert facts["partitions"] == lowered("two", "litert", "fp32").facts["partitions"]
 
 
 def test_the_facts_tell_where_the_ranges_are_from(lowered: Lower) -> None:
@@ -68,45 +65,23 @@ def test_the_base_is_made_once(lowered: Lower, sources: Callable[[str, str], Sou
 
 
 @pytest.fixture(scope="module")
-def integer_io(
-    lowered: Lower, sources: Callable[[str, str], Sources], tmp_path_factory: pytest.TempPathFactory
-) -> Lowered:
-    """Return the tiny CNN with int8 inputs and outputs, as the quantizer makes it by default."""
-    from ai_edge_quantizer import quantizer, recipe
-
-    given = sources("tiny", "litert")
-    base = given.base.path / "model.tflite"
-    bounds, _ = LiteRT()._ranges(base, given)
-    values = {
-        name: {"min": np.float32(low).reshape(1), "max": np.float32(high).reshape(1)}
-        for name, (low, high) in bounds.items()
-    }
-    with quiet():
-        made = quantizer.Quantizer(str(base), recipe.static_wi8_ai8()).quantize(values)
-    file = tmp_path_factory.mktemp("io") / "io.tflite"
-    file.write_bytes(bytes(made.quantized_model))
-    found = lowered("tiny", "litert", "int8")
-    own = LiteRT().read_signature(file)
-    perms = {spec.name: spec for spec in (*found.signature.inputs, *found.signature.outputs)}
-
-    def joined(spec: object) -> object:
-        theirs = perms[spec.name]
-        return replace(spec, shape=theirs.shape, perm=theirs.perm)
-
-    signature = Signature(tuple(map(joined, own.inputs)), tuple(map(joined, own.outputs)))
-    return Lowered(LiteRT(), found.made, file, {}, signature)
+def integer_io(lowered: Lower) -> Lowered:
+    """Return the tiny CNN with int8 inputs and outputs."""
+    return lowered("tiny", "litert", "int8_io")
 
 
 def test_a_file_with_integer_inputs_says_so(integer_io: Lowered) -> None:
     own = LiteRT().read_signature(integer_io.file)
-    (given,), (made,) = own.inputs, own.outputs
-    for spec in (given, made):
-        assert (spec.dtype, spec.file_dtype) == ("float32", "int8")
-        assert spec.scale is not None
-        assert spec.zero_point is not None
-    assert given.shape == (1, 32, 32, 3), "without its source it has the file's own layout"
+    kept = integer_io.signature
     low, high = integer_io.made.ranges.bounds["image"]
-    assert given.scale == pytest.approx((high - low) / 255, rel=1e-3)
+    assert own.inputs[0].scale == pytest.approx((high - low) / 255, rel=1e-3)
+    assert own.inputs[0].shape == (1, 32, 32, 3), "without its source it has the file's own layout"
+    assert kept.inputs[0].shape == (1, 3, 32, 32)
+    for theirs, ours in zip(
+        (*own.inputs, *own.outputs), (*kept.inputs, *kept.outputs), strict=True
+    ):
+        assert (ours.dtype, ours.file_dtype) == ("float32", "int8")
+        assert (ours.scale, ours.zero_point) == (theirs.scale, theirs.zero_point)
 
 
 @pytest.mark.parametrize("batch", [1, 5])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from torchopt2edge import pipeline
 from torchopt2edge.backends.ort import ISA, Ort, isa_of
 from torchopt2edge.errors import LowerError
 from torchopt2edge.protocols import Sources
-from torchopt2edge.quantize.samples import Samples
+from torchopt2edge.quantize.calibrate import calibrate
 from torchopt2edge.store import Store
 from torchopt2edge.types import SCHEMES
 from torchopt2edge.verify import parity
@@ -103,25 +102,6 @@ def test_pooling_is_not_a_float_island(lowered: Lower) -> None:
             assert makers[node.input[0]].op_type == "DequantizeLinear", node.name
 
 
-def test_an_excluded_node_stays_in_float(
-    sources: Callable[[str, str], Sources], tmp_path: Path
-) -> None:
-    given = sources("tiny", "ort")
-    graph_of = onnx.load(given.graph.path / "model.onnx").graph
-    widest = max(
-        (node for node in graph_of.node if node.op_type == "Conv"),
-        key=lambda node: next(
-            int(np.prod(w.dims)) for w in graph_of.initializer if w.name == node.input[1]
-        ),
-    )
-    assert given.ranges is not None
-    ranges = dataclasses.replace(given.ranges, excluded=(widest.name,))
-    Ort().lower(dataclasses.replace(given, ranges=ranges), INT8, tmp_path)
-    proto = onnx.load(tmp_path / "model.onnx")
-    floats_kept = {w.name for w in proto.graph.initializer if w.data_type == TensorProto.FLOAT}
-    assert widest.input[1] in floats_kept
-
-
 @pytest.mark.parametrize("opset", [11, 13, 17])
 def test_graphs_of_old_opsets(opset: int, tmp_path: Path) -> None:
     body = "h = Conv<pads=[1,1,1,1]>(x, w) n = BatchNormalization(h, ns, nb, nm, nv) y = Relu(n)"
@@ -131,7 +111,7 @@ def test_graphs_of_old_opsets(opset: int, tmp_path: Path) -> None:
     shared = pipeline.share_graph(saved(proto, tmp_path / "old.onnx"), "old", store)
     x = {"x": floats(8, 3, 8, 8, seed=4)}
     samples = kept(x, tmp_path / "samples")
-    ranges = pipeline.find_ranges(shared, samples, "x", store)
+    ranges = calibrate(shared.path / "model.onnx", samples)["minmax"]
     given = Sources(shared, Ort().base(shared, store), ranges, samples.path)
     outputs = {}
     for scheme in ("fp32", "int8"):
@@ -141,17 +121,19 @@ def test_graphs_of_old_opsets(opset: int, tmp_path: Path) -> None:
         signature = pipeline.signature_in(out)
         outputs[scheme] = Ort().open(out / facts["file"], signature, 1)(x)
     assert parity(outputs["fp32"], outputs["int8"]).sqnr_db > 25
-    assert isinstance(samples, Samples)
 
 
-@pytest.mark.parametrize("scheme", ["fp32", "int8"])
+@pytest.mark.parametrize("scheme", Ort.schemes)
 def test_the_file_is_valid_onnx(scheme: str, lowered: Lower) -> None:
     onnx.checker.check_model(onnx.load(lowered("two", "ort", scheme).file), full_check=True)
 
 
-def test_a_file_says_itself_what_it_takes(lowered: Lower) -> None:
-    found = lowered("two", "ort", "int8")
+@pytest.mark.parametrize("net", ["tiny", "two"])
+@pytest.mark.parametrize("scheme", Ort.schemes)
+def test_a_file_says_itself_what_it_is(net: str, scheme: str, lowered: Lower) -> None:
+    found = lowered(net, "ort", scheme)
     assert Ort().read_signature(found.file) == found.signature
+    assert Ort().read_scheme(found.file) == scheme
 
 
 def test_a_reference_is_opened_without_rewriting(lowered: Lower) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from torchopt2edge.backends.session import FileSession, from_file, to_file
 from torchopt2edge.errors import DataError
+from torchopt2edge.preprocess import Preprocess
 from torchopt2edge.types import Signature, TensorSpec
 
 NCHW = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
@@ -119,3 +120,37 @@ def test_what_does_not_fit_names_the_input() -> None:
         found({"y": NCHW})
     with pytest.raises(DataError, match=r"'image' has shape \(2, 4, 5, 3\).*\(-1, 3, 4, 5\)"):
         found({"image": NCHW.transpose(0, 2, 3, 1)})
+
+
+HOW = Preprocess((0.5, 0.4, 0.3), (0.25,), resize=(4, 5))
+RAW = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("spec", [PLAIN, NHWC, INT8], ids=["plain", "nhwc", "int8"])
+def test_raw_images_go_through_the_signatures_preprocessing(spec: TensorSpec) -> None:
+    file, other = File(), File()
+    found = session(replace(spec, preprocess=HOW), file)
+    outputs = found({"image": RAW})
+    wanted = session(spec, other)({"image": HOW(RAW)})
+    assert outputs["out"].tobytes() == wanted["out"].tobytes()
+    assert file.given[0]["x:0"].tobytes() == other.given[0]["x:0"].tobytes()
+    prepared = found.prepare({"image": RAW})
+    assert prepared["x:0"].tobytes() == file.given[0]["x:0"].tobytes()
+    assert found({"image": RAW[1]})["out"].tobytes() == wanted["out"][1:].tobytes()
+
+
+def test_floats_do_not_go_through_it_again() -> None:
+    found = session(replace(PLAIN, preprocess=HOW), File())
+    np.testing.assert_array_equal(found({"image": NCHW})["out"], NCHW)
+
+
+def test_raw_images_for_a_fixed_batch_of_one() -> None:
+    file = File()
+    outputs = session(replace(NHWC, shape=(1, 3, 4, 5), preprocess=HOW), file)({"image": RAW})
+    assert [array["x:0"].shape for array in file.given] == [(1, 4, 5, 3)] * 2
+    np.testing.assert_array_equal(outputs["out"], HOW(RAW))
+
+
+def test_without_a_preprocessing_integers_are_plain_numbers() -> None:
+    whole = NCHW.astype(np.uint8)
+    np.testing.assert_array_equal(session(PLAIN, File())({"image": whole})["out"], NCHW)

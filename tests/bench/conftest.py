@@ -56,13 +56,13 @@ def net(tmp_path: Path) -> MakeNet:
     """Make a file: ``net(name, kind, width, depth)``.
 
     Kinds: ``conv`` (``depth`` convolutions of ``width`` channels), ``nan`` (0/0), ``random``
-    (another answer each time), ``big`` (a 4000×4000 product: 64 MB of intermediate).
+    (another answer each time), ``big`` (a 4000×4000 product: 64 MB of intermediate), ``same``
+    (its input).
     """
 
     def make(name: str, kind: str = "conv", width: int = 4, depth: int = 1) -> Candidate:
-        nodes, weights = {"conv": _conv, "nan": _nan, "random": _random, "big": _big}[kind](
-            width, depth
-        )
+        kinds = {"conv": _conv, "nan": _nan, "random": _random, "big": _big, "same": _same}
+        nodes, weights = kinds[kind](width, depth)
         graph = helper.make_graph(
             nodes,
             name,
@@ -108,6 +108,10 @@ def _random(width: int, depth: int) -> Nodes:
         helper.make_node("RandomNormalLike", ["x"], ["noise"]),
         helper.make_node("Add", ["x", "noise"], ["y"]),
     ], []
+
+
+def _same(width: int, depth: int) -> Nodes:
+    return [helper.make_node("Identity", ["x"], ["y"])], []
 
 
 def _big(width: int, depth: int) -> Nodes:

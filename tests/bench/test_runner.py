@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from torchopt2edge.bench.zipapp import runner_file
 from torchopt2edge.devices import Local
 from torchopt2edge.errors import BenchError
 from torchopt2edge.frames import FrameReader, encode
+from torchopt2edge.preprocess import Preprocess
 from torchopt2edge.types import Candidate
 
 Array = np.ndarray
@@ -153,3 +155,58 @@ def test_a_failure_is_an_answer_and_the_loop_goes_on(net: Callable[..., Candidat
         assert "before its load" in header["what"]
         process.stdin.close()  # the end of stdin ends it
         assert process.wait(30) == 0
+
+
+HOW = Preprocess((0.5, 0.4, 0.3), (0.25,), resize=16)
+PHOTOS = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), dtype=np.uint8)
+
+
+def raw(candidate: Candidate) -> Candidate:
+    """Say how the candidate's input is made of a raw image."""
+    (image,) = candidate.signature.inputs
+    signature = replace(candidate.signature, inputs=(replace(image, preprocess=HOW),))
+    return replace(candidate, signature=signature)
+
+
+@pytest.mark.parametrize("backend", ["ort", "litert"])
+def test_raw_images_on_a_device_without_torch(
+    backend: str, net: Callable[..., Candidate], tflite: Candidate
+) -> None:
+    """The packed runner alone, where neither torch nor Pillow can be imported."""
+    candidate = raw(net("a", "same") if backend == "ort" else tflite)
+    code = f"""
+import runpy, sys
+for name in ("torch", "torchvision", "PIL"):
+    sys.modules[name] = None
+runpy.run_path({str(runner_file())!r}, run_name="__main__")
+"""
+    commands = [
+        encode(opening(candidate)),
+        encode({"cmd": "call"}, {"image": PHOTOS}),
+        encode({"cmd": "load"}, {"image": PHOTOS[0]}),
+        encode({"cmd": "round", **plan(2, 0.0, 9)}),
+        encode({"cmd": "stop"}),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    reader = FrameReader(process.stdout.fileno())
+    with process:
+        process.stdin.write(b"".join(commands))
+        process.stdin.flush()
+        answers = [reader.read(60.0) for _ in commands]
+    assert [header["event"] for header, _ in answers] == [
+        "opened",
+        "called",
+        "loaded",
+        "round",
+        "stopped",
+    ]
+    (made,) = answers[1][1].values()
+    wanted = HOW(PHOTOS)
+    if backend == "litert":  # it adds 0, 1 and 2 to the channels
+        wanted = wanted + np.arange(3, dtype=np.float32)[:, None, None]
+    assert made.tobytes() == wanted.tobytes()
+    assert answers[3][0]["stable"]

@@ -30,6 +30,7 @@ def test_it_holds_no_stage_and_little_else() -> None:
     names = zipfile.ZipFile(io.BytesIO(data)).namelist()
     assert len(names) == len(set(names))
     assert {"__main__.py", "torchopt2edge/bench/runner.py", "torchopt2edge/frames.py"} <= {*names}
+    assert {"torchopt2edge/preprocess.py", "torchopt2edge/image.py"} <= {*names}
     assert not [name for name in names if "/stages/" in name or name.endswith("/api.py")]
     assert len(data) < 300_000
 

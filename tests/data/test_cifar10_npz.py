@@ -38,6 +38,18 @@ def test_samples_are_normalised_by_channel(data: Cifar10Npz):
     np.testing.assert_allclose(image.permute(1, 2, 0).numpy(), wanted, atol=1e-6)
 
 
+def test_samples_are_the_preprocessing_of_the_raw_images(data: Cifar10Npz):
+    with np.load(data.test) as file:
+        raw = file["x"]
+    split = data.split("test")
+    mean, std = (torch.tensor(given)[:, None, None] for given in (data.mean, data.std))
+    for i, image in enumerate(raw):
+        sample = split[i][0].numpy().tobytes()
+        assert sample == data.preprocess(image).tobytes()
+        plain = (torch.from_numpy(image).permute(2, 0, 1) / 255 - mean) / std
+        assert sample == plain.numpy().tobytes()
+
+
 def test_images_of_the_test_file_are_left_out_of_calibration(data: Cifar10Npz):
     calibration = data.split("calibration")
     assert len(calibration) == 35

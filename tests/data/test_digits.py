@@ -59,6 +59,20 @@ def test_samples_are_as_declared_and_normalised():
     assert abs(float(images.std()) - 1) < 0.05
 
 
+def test_samples_are_the_preprocessing_of_the_raw_digits():
+    from sklearn.datasets import load_digits
+
+    raw = load_digits().images
+    grey = torch.from_numpy(raw).float()[:, None] / 16
+    large = torch.nn.functional.interpolate(grey, size=(32, 32), mode="bilinear")
+    wanted = ((large - 0.305) / 0.323).expand(-1, 3, -1, -1)
+    made = Digits().preprocess(raw.astype(np.uint8)[..., None])
+    np.testing.assert_allclose(made, wanted.numpy(), atol=1e-5)
+    split = Digits().split("test")
+    known = {image.tobytes() for image in made}
+    assert all(split[i][0].numpy().tobytes() in known for i in range(len(split)))
+
+
 def test_only_training_images_are_augmented():
     data = Digits(size=16, channels=1)
     train, calibration = data.split("train"), data.split("calibration")

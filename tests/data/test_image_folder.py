@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
 
 from torchopt2edge.data import check_disjoint
 from torchopt2edge.data.image_folder import ImageFolder
@@ -45,6 +46,33 @@ def test_splits_have_the_declared_shape(root: Path):
         assert tuple(image.shape) == data.input_shape == (3, 24, 24)
         assert image.dtype == torch.float32
         assert label == 1
+
+
+def test_samples_are_the_preprocessing_of_the_raw_images(root: Path):
+    tall = root / "test" / "dog" / "tall.jpg"
+    Image.open(root / "test" / "dog" / "0.jpg").rotate(90, expand=True).save(tall)
+    data = _data(root)
+    split = data.split("test")
+    theirs = transforms.Compose(
+        [
+            transforms.Resize(32),
+            transforms.CenterCrop(24),
+            transforms.ToTensor(),
+            transforms.Normalize((0,) * 3, data.std),
+        ]
+    )
+    for i, path in enumerate(sorted((root / "test").rglob("*.jpg"))):
+        with Image.open(path) as image:
+            raw, same = np.asarray(image), theirs(image)
+        sample = split[i][0].numpy()
+        assert sample.tobytes() == data.preprocess(raw).tobytes()
+        mean, std = (np.array(given)[:, None, None] for given in (data.mean, data.std))
+        assert np.abs(sample * std + mean - same.numpy() * std).max() < 1.01 / 255
+
+
+def test_an_image_smaller_than_the_crop_is_refused(root: Path):
+    with pytest.raises(DataError, match="crop of 24×24 does not fit into an image of 20×25"):
+        ImageFolder(root=str(root), size=24, resize=20).split("test")[0]
 
 
 def test_a_copy_of_a_test_image_is_left_out_of_calibration(root: Path):

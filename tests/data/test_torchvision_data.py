@@ -39,6 +39,16 @@ def test_grey_images_become_colour_images(data: TorchvisionData):
     assert label == 4
 
 
+def test_samples_are_the_preprocessing_of_the_raw_images(data: TorchvisionData):
+    from torchvision.datasets import MNIST
+
+    source, split = MNIST(data.root, train=False), data.split("test")
+    for i, (image, _) in enumerate(source):
+        sample = split[i][0].numpy().tobytes()
+        assert sample == data.preprocess(np.asarray(image.convert("RGB"))).tobytes()
+        assert sample == data.preprocess(np.asarray(image)).tobytes(), "grey becomes colour"
+
+
 def test_calibration_leaves_out_test_images(data: TorchvisionData):
     assert len(data.split("calibration")) == 27
     check_disjoint(data.split("calibration"), data.split("test"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def assert_same(one: onnx.ModelProto, two: onnx.ModelProto, inputs: Arrays) -> N
         np.testing.assert_allclose(after[name], value, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("opset", range(13, 19))
+@pytest.mark.parametrize("opset", range(13, 22))
 def test_a_norm_goes_into_the_convolution_before_it(tmp_path: Path, opset: int) -> None:
     proto = conv(f"{CONV} i = Identity(h) y = {NORM}(i, ns, nb, nm, nv)", norm(4, "n"), opset)
     out = prepared(proto, tmp_path)
@@ -49,14 +50,73 @@ def test_a_norm_goes_into_the_convolution_before_it(tmp_path: Path, opset: int) 
     assert_same(proto, out, X)
 
 
-@pytest.mark.parametrize("opset", [13, 18])
-def test_a_norm_behind_a_relu_stays(tmp_path: Path, opset: int) -> None:
+@pytest.mark.parametrize("opset", [9, 11, 12])
+def test_older_opsets_become_13(tmp_path: Path, opset: int) -> None:
+    proto = conv(f"{CONV} i = {NORM}(h, ns, nb, nm, nv) y = Relu(i)", norm(4, "n"), opset)
+    out = prepared(proto, tmp_path)
+    assert kinds(out) == ["Conv", "Relu"]
+    assert out.opset_import[0].version == 13
+    assert_same(proto, out, X)
+
+
+def test_an_opset_that_cannot_be_brought_up(tmp_path: Path) -> None:
+    text = "(float[n,3,8,8] x) => (float[n,3,8,8] y) { y = Add<broadcast = 1, axis = 1>(x, k) }"
+    proto = graph(text, {"k": np.ones(3, np.float32)}, opset=6)
+    with pytest.raises(ExportError, match="opset 6 cannot be brought to 13: n Dimension"):
+        prepared(proto, tmp_path)
+
+
+@pytest.mark.parametrize("opset", [13, 18, 21])
+def test_a_norm_behind_a_relu_becomes_mul_and_add(tmp_path: Path, opset: int) -> None:
     proto = conv(f"{CONV} r = Relu(h) y = {NORM}(r, ns, nb, nm, nv)", norm(4, "n"), opset)
     out = prepared(proto, tmp_path)
-    assert kinds(out)[:2] == ["Conv", "Relu"]
-    assert set(kinds(out)[2:]) <= {NORM, "Mul", "Add"}
-    assert len(kinds(out)) > 2
+    assert kinds(out) == ["Conv", "Relu", "Mul", "Add"]
     assert_same(proto, out, X)
+
+
+def as_constants(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph with its weights in Constant nodes."""
+    given = [helper.make_node("Constant", [], [w.name], value=w) for w in proto.graph.initializer]
+    nodes = [*given, *proto.graph.node]
+    del proto.graph.initializer[:], proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    return proto
+
+
+def as_inputs(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph with its weights listed as inputs, as until IR version 4."""
+    for weight in proto.graph.initializer:
+        listed = helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
+        proto.graph.input.append(listed)
+    proto.ir_version = 3
+    return proto
+
+
+@pytest.mark.parametrize("form", [as_constants, as_inputs])
+@pytest.mark.parametrize("opset", [11, 13])
+def test_weights_in_other_places(
+    tmp_path: Path, form: Callable[[onnx.ModelProto], onnx.ModelProto], opset: int
+) -> None:
+    proto = form(conv(f"{CONV} i = {NORM}(h, ns, nb, nm, nv) y = Relu(i)", norm(4, "n"), opset))
+    out = prepared(proto, tmp_path)
+    assert kinds(out) == ["Conv", "Relu"]
+    assert [value.name for value in out.graph.input] == ["x"]
+    assert_same(proto, out, X)
+
+
+def test_weights_that_are_computed_become_constants(tmp_path: Path) -> None:
+    text = "(float[n,64,8,8] x) => (float[n,64,6,6] y) { v = Mul(w, s) y = Conv(x, v) }"
+    proto = graph(text, {"w": floats(64, 64, 3, 3), "s": floats(64, 1, 1, 1)})
+    out = prepared(proto, tmp_path)
+    assert kinds(out) == ["Conv"]
+    assert_same(proto, out, {"x": floats(1, 64, 8, 8)})
+
+
+def test_every_node_has_a_name(tmp_path: Path) -> None:
+    out = prepared(conv(f"{CONV} r = Relu(h) s = Sigmoid(r) y = Mul(r, s)", {}), tmp_path)
+    names = [node.name for node in out.graph.node]
+    assert all(names)
+    assert len(set(names)) == 4
 
 
 def test_constants_are_folded(tmp_path: Path) -> None:

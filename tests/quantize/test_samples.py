@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.quantize.graphs import floats
 from torchopt2edge.errors import DataError
+from torchopt2edge.preprocess import Preprocess
 from torchopt2edge.quantize.samples import Samples, check_disjoint, sample_hash, write_samples
 from torchopt2edge.types import Manifest, TensorSpec
 
@@ -26,7 +28,9 @@ def write(source: Any, inputs: tuple[TensorSpec, ...], out: Path, limit: int = 1
     """Write and open."""
     facts = write_samples(source, inputs, limit, "calibration", out)
     kept = Samples(out)
-    assert facts == {"count": len(kept.manifest.hashes), "split": "calibration"}
+    labelled = kept.labels is not None
+    count = len(kept.manifest.hashes)
+    assert facts == {"count": count, "split": "calibration", "labelled": labelled}
     return kept
 
 
@@ -137,6 +141,116 @@ def test_the_record_on_disk(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "manifest.json").read_text())
     assert record["names"] == ["a", "b"] == list(kept.names)
     assert record["split"] == "calibration"
+    assert record["seed"] is None
+    assert record["preprocessing"] == {}
+
+
+LABELLED: dict[str, Any] = {
+    "batches": [(X[:2], np.array([4, 0])), (X[2:], torch.tensor([1, 2, 3]))],
+    "samples": [(sample, label) for sample, label in zip(X, [4, 0, 1, 2, 3], strict=True)],
+    "lists": [[X, [4, 0, 1, 2, 3]]],
+    "by-name": [({"x": X}, np.array([4, 0, 1, 2, 3], np.uint8))],
+    "tuples": [((X,), np.array([4, 0, 1, 2, 3]))],
+}
+
+
+@pytest.mark.parametrize("form", LABELLED)
+def test_labels_are_kept(form: str, tmp_path: Path) -> None:
+    labels = write(LABELLED[form], ONE, tmp_path, limit=4).labels
+    assert labels is not None
+    assert labels.dtype == np.int64
+    assert labels.tolist() == [4, 0, 1, 2]
+
+
+def test_labels_of_two_inputs(tmp_path: Path) -> None:
+    (tmp_path / "n").mkdir()
+    for item, out in [((A, B, np.arange(4)), tmp_path), (((A, B), np.arange(4)), tmp_path / "n")]:
+        labels = write([item], TWO, out).labels
+        assert labels is not None
+        assert labels.tolist() == [0, 1, 2, 3]
+
+
+UNLABELLED: dict[str, Any] = {
+    "none": [X],
+    "some": [(X[:2], np.arange(2)), X[2:]],
+    "late": [X[:2], (X[2:], np.arange(3))],
+    "one-for-all": [(X, 7)],
+    "soft": [(X, floats(5, 10))],
+    "columns": [(X, np.arange(10).reshape(5, 2))],
+    "boxes": [(X, [[1, 2], [3], [], [4], [5]])],
+    "dicts": [(X, {"boxes": np.arange(5)})],
+    "text": [(X, list("abcde"))],
+}
+
+
+@pytest.mark.parametrize("form", UNLABELLED)
+def test_what_is_no_label_per_sample_is_dropped(form: str, tmp_path: Path) -> None:
+    kept = write(UNLABELLED[form], ONE, tmp_path)
+    assert kept.labels is None
+    np.testing.assert_array_equal(whole(kept)["x"], X)
+
+
+@pytest.mark.parametrize("skip", [0, 1, 2, 4])
+@pytest.mark.parametrize("limit", [1, 3, 100])
+def test_the_samples_behind_the_first(skip: int, limit: int, tmp_path: Path) -> None:
+    items = [(X[:2], np.arange(2)), (X[2:4], np.arange(2, 4)), (X[4], 4)]
+    write_samples(items, ONE, limit, "validation", tmp_path, skip=skip)
+    kept, wanted = Samples(tmp_path), slice(skip, skip + limit)
+    np.testing.assert_array_equal(whole(kept)["x"], X[wanted])
+    assert kept.labels is not None
+    assert kept.labels.tolist() == list(range(5))[wanted]
+    assert kept.manifest.hashes == tuple(sample_hash([sample]) for sample in X[wanted])
+
+
+def test_nothing_behind_the_first(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"the validation set is empty.*at least 6 samples"):
+        write_samples([X], ONE, 9, "validation", tmp_path, skip=5)
+
+
+RAW = np.random.default_rng(0).integers(0, 256, (5, 9, 7, 3), dtype=np.uint8)
+HOW = Preprocess((0.5, 0.4, 0.3), (0.25,), resize=(4, 5))
+IMAGE = (TensorSpec("image", (-1, 3, 4, 5), preprocess=HOW),)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [RAW],
+        [*RAW],
+        [Image.fromarray(image) for image in RAW],
+        [torch.from_numpy(RAW)],
+        [(RAW, np.arange(5))],
+        [{"image": RAW}],
+        [HOW(RAW)],
+    ],
+    ids=["batch", "images", "pillow", "tensor", "labelled", "by-name", "preprocessed"],
+)
+def test_raw_images_are_preprocessed(items: list[Any], tmp_path: Path) -> None:
+    kept = write(items, IMAGE, tmp_path)
+    assert whole(kept)["image"].tobytes() == HOW(RAW).tobytes()
+    assert kept.manifest.hashes == tuple(sample_hash([sample]) for sample in HOW(RAW))
+
+
+def test_the_manifest_says_how_they_were_made(tmp_path: Path) -> None:
+    write_samples([RAW], IMAGE, 3, "calibration", tmp_path, seed=7)
+    found = Samples(tmp_path).manifest
+    assert found.seed == 7
+    assert list(found.preprocessing) == ["image"]
+    assert Preprocess.from_json(found.preprocessing["image"]) == HOW
+
+
+def test_images_of_many_sizes_one_by_one(tmp_path: Path) -> None:
+    images = [RAW[0], RAW[1][:6], RAW[2][:, :5, :1]]
+    found = whole(write(images, IMAGE, tmp_path))["image"]
+    np.testing.assert_array_equal(found, np.concatenate([HOW(image) for image in images]))
+
+
+def test_a_raw_image_that_does_not_fit(tmp_path: Path) -> None:
+    spec = (TensorSpec("image", (-1, 3, 4, 5), preprocess=Preprocess((0.5,) * 3)),)
+    with pytest.raises(DataError, match=r"'image' has shape \(5, 3, 9, 7\)"):
+        write([RAW], spec, tmp_path)
+    with pytest.raises(DataError, match=r"shape \(5, 9, 7, 3\).*raw images and preprocess="):
+        write([RAW], (TensorSpec("image", (-1, 3, 4, 5)),), tmp_path)
 
 
 NAN = np.where(np.arange(4) == 2, np.nan, X).astype(np.float32)
@@ -144,6 +258,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "nothing": ([], "is empty"),
     "no-samples": ([X[:0]], "is empty"),
     "nan": ([X, NAN], "NaN or infinity"),
+    "beyond-float32": ([X.astype(np.float64) * 1e300], "NaN or infinity"),
     "infinity": ([np.where(NAN > 0, np.inf, X)], "NaN or infinity"),
     "transposed": ([X.transpose(0, 2, 1)], r"shape \(5, 4, 3\).*\[batch, 3, 4\]"),
     "too-flat": ([np.zeros(4)], "shape"),
@@ -175,6 +290,8 @@ def test_one_part_too_few(tmp_path: Path) -> None:
 def test_a_free_size_takes_any(tmp_path: Path) -> None:
     free = (TensorSpec("x", (-1, 3, -1)),)
     assert whole(write([X], free, tmp_path))["x"].shape == (5, 3, 4)
+    with pytest.raises(DataError, match=r"'x' have unequal shapes: \(3, 2\) after \(3, 4\)"):
+        write([X, X[:, :, :2]], free, tmp_path)
 
 
 def test_disjoint_sets() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from torchopt2edge.errors import LowerError
-from torchopt2edge.quantize.tflite import activation_values, extremes, integer_ops, read_graph
+from torchopt2edge.quantize.tflite import activation_values, extremes, read_graph
 from torchopt2edge.types import Artifact
 
 
@@ -21,8 +21,22 @@ def test_operators_and_activations(tiny_tflite: Artifact) -> None:
     assert len(set(graph.activations.values())) == len(graph.activations)
 
 
-def test_a_float_file_has_no_integer_operator(tiny_tflite: Artifact) -> None:
-    assert integer_ops(tiny_tflite.path / "model.tflite") == []
+def test_tensors_are_described_as_the_file_holds_them(tiny_tflite: Artifact) -> None:
+    graph = read_graph(tiny_tflite.path / "model.tflite")
+    first = next(op for op in graph.ops if op.kind == "CONV_2D")
+    given, weights, bias = first.given
+    assert given is not None
+    assert given.data is None
+    assert weights is not None
+    assert weights.data is not None
+    assert weights.data.shape == weights.shape == (32, 3, 3, 3)
+    assert bias is not None
+    assert bias.data is not None
+    assert np.isfinite(bias.data).all()
+    assert {t.dtype for t in (given, weights, bias, *first.made)} == {"float32"}
+    assert not weights.scales
+    (end,) = graph.outputs
+    assert end.shape == (1, 10)
 
 
 def test_values_and_their_extremes(tiny_tflite: Artifact) -> None:
@@ -47,11 +61,10 @@ def test_values_and_their_extremes(tiny_tflite: Artifact) -> None:
 def test_a_file_that_is_no_tflite(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "x.tflite"
     file.write_bytes(content)
-    for read in (read_graph, integer_ops):
-        with pytest.raises(LowerError, match=r"(not a|damaged) \.tflite"):
-            read(file)
+    with pytest.raises(LowerError, match=r"(not a|damaged) \.tflite"):
+        read_graph(file)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(LowerError, match=r"not a \.tflite"):
-        integer_ops(tmp_path / "absent.tflite")
+        read_graph(tmp_path / "absent.tflite")

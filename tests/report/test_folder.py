@@ -28,6 +28,7 @@ def test_read_returns_what_write_was_given(run, tmp_path) -> None:
         "title": "digits",
         "stages": [{"name": "train", "seconds": 1.5, "facts": {"params": 3}}],
         "environment": {"command": "x", "versions": {"torch": "2.14.1"}},
+        "decisions": [{"group": "", "origin": "calibrated:minmax"}],
     }
     write(tmp_path / "a" / "run", rows, verdict, **context)
     assert {path.name for path in (tmp_path / "a" / "run").iterdir()} == FILES

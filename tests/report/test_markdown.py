@@ -20,8 +20,8 @@ STAGES = [
 
 
 def rendered(rows, verdict, **more) -> str:
-    given = {"title": "digits", "stages": (), "environment": {}, **more}
-    return render(rows, verdict, **given)
+    given = {"title": "digits", "stages": (), "environment": {}, "decisions": (), **more}
+    return render(rows, verdict, given)
 
 
 def test_structure_of_the_whole_report(run) -> None:

@@ -4,27 +4,43 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchopt2edge import converter
-from torchopt2edge.backends.quiet import quiet
+from torchopt2edge.backends.litert_facts import (
+    check_label,
+    facts_of,
+    interpreter_of,
+    left_in_float,
+    scheme_of,
+)
+from torchopt2edge.backends.litert_recipe import RECIPES, alive, numbers, quantize, recipe_of
 from torchopt2edge.backends.session import Array, FileSession
 from torchopt2edge.errors import LowerError
 from torchopt2edge.protocols import Sources
-from torchopt2edge.quantize.tflite import input_places, integer_ops, output_places, read_graph
+from torchopt2edge.quantize.counterpart import counterparts
+from torchopt2edge.quantize.samples import Samples
+from torchopt2edge.quantize.tflite import (
+    Op,
+    TfliteGraph,
+    input_places,
+    output_places,
+    read_graph,
+)
+from torchopt2edge.quantize.transfer import Transfer, transfer
 from torchopt2edge.store import key_of
 from torchopt2edge.types import Artifact, Facts, Scheme, Signature, TensorSpec
 
 if TYPE_CHECKING:
     from torchopt2edge.store import Store
 
-# XNNPACK has no integer kernel for these: in int8 each would leave the delegate (MobileNetV3-small
-# fell apart into 28 partitions and ran 2.5 times slower than with them in float).
-FLOAT_OPS = ("HARD_SWISH",)
+INT16_WARNING = (
+    "int16x8 has only reference kernels on a CPU (42 ms against 1.5 ms in float for "
+    "MobileNetV3-small): it is meant for an NPU"
+)
 _NAMED = ("python", "onnx2tf", "tensorflow")
 
 
@@ -40,7 +56,7 @@ class LiteRT:
     timeout_s: float = field(default=900.0, metadata={"identity": False})
 
     name = "litert"
-    schemes = ("fp32", "int8")
+    schemes = ("fp32", *RECIPES)
     tools = ("ai-edge-litert", "ai-edge-quantizer")
     runtime_module = "ai_edge_litert.interpreter"
     suffix = ".tflite"
@@ -79,45 +95,53 @@ class LiteRT:
         """Write ``model.tflite`` and ``signature.json``.
 
         Raises:
-            LowerError: the quantizer fails on this graph.
+            LowerError: the quantizer fails on this graph, or its file is not what the scheme says.
         """
         source = sources.base.path / str(sources.base.facts["file"])
         target = out / "model.tflite"
-        shutil.copyfile(sources.base.path / "signature.json", out / "signature.json")
-        converted = {key: sources.base.facts[key] for key in ("parity_db", "converter")}
+        float_graph = read_graph(source)
+        carried = _carry(sources, scheme, source) if scheme.needs_ranges else None
+        parts = {} if carried is None else _excluded(sources, float_graph, carried)
         if scheme.name == "fp32":
             shutil.copyfile(source, target)
-            return {"file": target.name, **converted, **_count(target)}
-        if sources.ranges is None or sources.samples is None:
-            raise LowerError(f"{scheme.name} takes activation ranges", mend="pass calibration data")
-        bounds, facts = self._ranges(source, sources)
-        _quantize(source, bounds, target)
-        return {"file": target.name, **converted, **facts, **_count(target)}
+        else:
+            bounds = {} if carried is None else carried.bounds
+            given = numbers(float_graph, bounds, scheme.name)
+            kept = dict.fromkeys(op for ops in parts.values() for op in ops)
+            quantize(source, recipe_of(scheme.name, kept), given, target)
+        graph = read_graph(target)
+        found = facts_of(graph, target)
+        check_label(graph, scheme, found, target)
+        _write_signature(self._as_held(signature_of(sources.base.path), target), out)
+        return {
+            "file": target.name,
+            **{key: sources.base.facts[key] for key in ("parity_db", "converter")},
+            **found,
+            **_range_facts(sources, carried),
+            **_exclusion(scheme, parts, left_in_float(graph, parts)),
+        }
 
-    def _ranges(
-        self, source: Path, sources: Sources
-    ) -> tuple[dict[str, tuple[float, float]], Facts]:
-        """Carry the shared ranges over to this file's tensors."""
-        from torchopt2edge.quantize.samples import Samples
-        from torchopt2edge.quantize.transfer import transfer
+    def _as_held(self, signature: Signature, file: Path) -> Signature:
+        """Add how the file itself holds what is integer in it."""
+        own = self.read_signature(file)
+        held = {spec.file_name: spec for spec in (*own.inputs, *own.outputs)}
 
-        assert sources.ranges is not None
-        assert sources.samples is not None
-        kept = json.loads((sources.base.path / "signature.json").read_text())
-        signature = Signature.from_json(kept)
-        layout = FileSession(signature, dict)
-        carried = transfer(
-            sources.graph.path / "model.onnx",
-            source,
-            sources.ranges,
-            Samples(sources.samples),
-            layout.prepare,
+        def joined(spec: TensorSpec) -> TensorSpec:
+            there = held[spec.file_name]
+            return replace(
+                spec,
+                file_dtype=there.file_dtype,
+                scale=there.scale,
+                zero_point=there.zero_point,
+            )
+
+        return Signature(
+            tuple(map(joined, signature.inputs)), tuple(map(joined, signature.outputs))
         )
-        return carried.bounds, carried.facts
 
     def read_signature(self, file: Path) -> Signature:
         """Read the .tflite's own inputs and outputs, in its own layout."""
-        interpreter = _interpreter(file, 1)
+        interpreter = interpreter_of(file, 1)
         inputs = {d["index"]: d for d in interpreter.get_input_details()}
         outputs = {d["index"]: d for d in interpreter.get_output_details()}
         return Signature(
@@ -126,8 +150,8 @@ class LiteRT:
         )
 
     def read_scheme(self, file: Path) -> str:
-        """Read off the file whether it computes in integers."""
-        return "int8" if integer_ops(file) else "fp32"
+        """Read off the file what it computes in and stores; a float one is ``fp32``."""
+        return scheme_of(read_graph(file))
 
     def open(self, file: Path, signature: Signature, threads: int) -> FileSession:
         """Open with XNNPACK, as LiteRT does by default, and pinned threads.
@@ -135,7 +159,7 @@ class LiteRT:
         Raises:
             LowerError: LiteRT cannot load the file.
         """
-        interpreter = _interpreter(file, threads)
+        interpreter = interpreter_of(file, threads)
         inputs, outputs = input_places(interpreter), output_places(interpreter)
 
         def execute(arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -158,43 +182,51 @@ class LiteRT:
         return {"runtime": "litert", "runtime_version": version, "delegate": "XNNPACK"}
 
 
-def _interpreter(file: Path, threads: int) -> Any:
-    from ai_edge_litert.interpreter import Interpreter
+def _carry(sources: Sources, scheme: Scheme, source: Path) -> Transfer:
+    """Carry the shared ranges over to this file's tensors, each with steps of its own."""
+    if sources.ranges is None or sources.samples is None:
+        raise LowerError(f"{scheme.name} takes activation ranges", mend="pass calibration data")
+    carried = transfer(
+        sources.graph.path / "model.onnx",
+        source,
+        sources.ranges,
+        Samples(sources.samples),
+        FileSession(signature_of(sources.base.path), dict).prepare,
+    )
+    return replace(carried, bounds={name: alive(*pair) for name, pair in carried.bounds.items()})
 
-    try:
-        interpreter = Interpreter(str(file), num_threads=threads)
-        interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        raise LowerError(f"LiteRT cannot open this file: {error}", artifact=file) from error
-    return interpreter
+
+def _excluded(sources: Sources, graph: TfliteGraph, carried: Transfer) -> dict[str, tuple[Op, ...]]:
+    """Find the operators of the nodes that the ranges leave in float."""
+    import onnx
+
+    if sources.ranges is None or not sources.ranges.excluded:
+        return {}
+    proto = onnx.load(sources.graph.path / "model.onnx")
+    return counterparts(proto, graph, carried.matched, sources.ranges.excluded)
 
 
-def _quantize(source: Path, bounds: Mapping[str, tuple[float, float]], target: Path) -> None:
-    """Make a static int8 file with float inputs and outputs from the given ranges."""
-    import numpy as np
-    from ai_edge_quantizer import quantizer, recipe
+def _range_facts(sources: Sources, carried: Transfer | None) -> Facts:
+    if carried is None or sources.ranges is None:
+        return {}
+    return {"ranges_origin": sources.ranges.origin, **carried.facts}
 
-    keep_float: list[dict[str, Any]] = [
-        {"regex": ".*", "operation": op, "algorithm_key": "no_quantize", "op_config": {}}
-        for op in ("INPUT", "OUTPUT", *FLOAT_OPS)
+
+def _exclusion(scheme: Scheme, parts: Mapping[str, tuple[Op, ...]], stayed: list[str]) -> Facts:
+    """Say which nodes really are in float, and warn of what is not as it was asked."""
+    warnings = [INT16_WARNING] if scheme.name == "int16x8" else []
+    warnings += [
+        f"the excluded node {name!r} is not in float: no operator of its own was found in the "
+        ".tflite"
+        for name in parts
+        if name not in stayed
     ]
-    calibration = {
-        name: {"min": np.float32(low).reshape(1), "max": np.float32(high).reshape(1)}
-        for name, (low, high) in bounds.items()
-    }
-    how = [*recipe.static_wi8_ai8(), *keep_float]
-    try:
-        with quiet():
-            made = quantizer.Quantizer(str(source), how).quantize(
-                calibration, enable_progress_bar=False, enable_progress_report=False
-            )
-    except (ValueError, RuntimeError, KeyError, TypeError, IndexError) as error:
-        raise LowerError(
-            f"ai-edge-quantizer failed: {type(error).__name__}: {error}",
-            artifact=source,
-            mend="leave int8 out for this backend, or report the net with this message",
-        ) from error
-    target.write_bytes(bytes(made.quantized_model))
+    return {"excluded": stayed, "notes": warnings}
+
+
+def signature_of(folder: Path) -> Signature:
+    """Read the signature in the folder of a base."""
+    return Signature.from_json(json.loads((folder / "signature.json").read_text()))
 
 
 def _signature(source: Path, made: converter.Conversion) -> Signature:
@@ -205,7 +237,8 @@ def _signature(source: Path, made: converter.Conversion) -> Signature:
     def joined(spec: TensorSpec) -> TensorSpec:
         place = places[spec.file_name]
         shape = tuple(1 if at == 0 and d == -1 else d for at, d in enumerate(spec.shape))
-        return replace(place, name=spec.name, shape=shape, dtype=spec.dtype)
+        place = replace(place, name=spec.name, dtype=spec.dtype, preprocess=spec.preprocess)
+        return replace(place, shape=shape)
 
     return Signature(tuple(map(joined, given.inputs)), tuple(map(joined, given.outputs)))
 
@@ -220,10 +253,6 @@ def _spec(name: str, detail: Mapping[str, Any]) -> TensorSpec:
     if scale:
         return TensorSpec(name, shape, "float32", name, dtype, None, scale, zero_point)
     return TensorSpec(name, shape, dtype, name, dtype)
-
-
-def _count(file: Path) -> Facts:
-    return {"ops": dict(Counter(op.kind for op in read_graph(file).ops).most_common())}
 
 
 def _write_signature(signature: Signature, out: Path) -> None:

@@ -1,14 +1,13 @@
-"""ONNX Runtime on CPU: fp32 as it is, int8 as static per-channel QDQ."""
+"""ONNX Runtime on CPU: float, float16, int8 weights, dynamic int8, static per-channel int8."""
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from torchopt2edge.backends.compact import compact, names_of
 from torchopt2edge.backends.session import FileSession
 from torchopt2edge.errors import LowerError
 from torchopt2edge.protocols import Sources
@@ -16,14 +15,18 @@ from torchopt2edge.quantize.runtime import ort_errors
 from torchopt2edge.types import Artifact, Facts, Ranges, Scheme, Signature
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from torchopt2edge.store import Store
 
-# Activation and weight types by the target's instruction set, and whether the weights give up
-# a bit: without VNNI the u8·s8 products are added in pairs in 16 bits and saturate.
-ISA = {
-    "x86-vnni": ("QUInt8", "QInt8", False),
-    "x86": ("QUInt8", "QInt8", True),
-    "arm64": ("QInt8", "QInt8", False),
+# Activation type by the target's instruction set, and whether the weights give up a bit: without
+# VNNI the u8·s8 products are added in pairs in 16 bits and saturate.
+ISA = {"x86-vnni": ("uint8", False), "x86": ("uint8", True), "arm64": ("int8", False)}
+SLOW = {
+    "fp16": "fp16 halves the file and gains no speed on CPUs without float16 kernels (x86): "
+    "ONNX Runtime computes in fp32 there",
+    "int8_dynamic": "convolutions whose ranges are found at run time are often slower than in "
+    "fp32; int8 with calibration data is the fast one",
 }
 
 
@@ -40,7 +43,7 @@ class Ort:
     optimize: bool = True
 
     name = "ort"
-    schemes = ("fp32", "int8")
+    schemes = ("fp32", "fp16", "int8_weights", "int8_dynamic", "int8", "int8_io")
     tools = ("onnx", "onnxruntime")
     runtime_module = "onnxruntime"
     suffix = ".onnx"
@@ -58,74 +61,83 @@ class Ort:
         return graph
 
     def lower(self, sources: Sources, scheme: Scheme, out: Path) -> Facts:
-        """Write ``model.onnx`` and ``signature.json``.
+        """Write ``model.onnx`` and ``signature.json``; the facts are read back from the file.
 
         Raises:
-            LowerError: the quantizer fails on this graph.
+            LowerError: a tensor has no range, or nothing in the file is what the scheme says.
         """
+        import onnx
+
+        from torchopt2edge.backends.compact import compact, names_of
+        from torchopt2edge.backends.ort_facts import read_back
+        from torchopt2edge.quantize.macs import macs_of
+
         source, target = sources.graph.path / "model.onnx", out / "model.onnx"
+        ranges = self._ranges(sources, scheme)
+        given = onnx.load(source)
         shutil.copyfile(sources.graph.path / "signature.json", out / "signature.json")
         if scheme.name == "fp32":
             shutil.copyfile(source, target)
-        elif sources.ranges is None:
-            raise LowerError(f"{scheme.name} takes activation ranges", mend="pass calibration data")
         else:
-            self._quantize(source, sources.ranges, target)
-        facts: Facts = {"file": target.name, **_count(target)}
+            made = self._made(source, scheme, ranges, out / "signature.json")
+            target.write_bytes(compact(made, names_of(given)).SerializeToString())
+        macs, excluded = macs_of(given), ranges.excluded if ranges else ()
+        facts: Facts = {"file": target.name, **read_back(target, macs, excluded)}
+        if ranges is not None:
+            facts["ranges_origin"] = ranges.origin
+        if scheme.weights == "int8" and scheme.activations != "float32":
+            _check(facts, scheme, bool(macs), target)
+        if scheme.name in SLOW and (scheme.name == "fp16" or "ConvInteger" in facts["integer_ops"]):
+            facts["notes"] = [SLOW[scheme.name]]
         return facts if scheme.name == "fp32" else {**facts, "isa": self._isa}
 
-    def _quantize(self, source: Path, ranges: Ranges, target: Path) -> None:
-        """Insert QuantizeLinear/DequantizeLinear pairs with the given ranges."""
-        import numpy as np
-        from onnxruntime.quantization import CalibrationMethod, QuantType
-        from onnxruntime.quantization.calibrate import TensorData, TensorsData
-        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-        from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+    def _ranges(self, sources: Sources, scheme: Scheme) -> Ranges | None:
+        if not scheme.needs_ranges:
+            return None
+        if sources.ranges is None:
+            raise LowerError(f"{scheme.name} takes activation ranges", mend="pass calibration data")
+        return sources.ranges
+
+    def _made(
+        self, source: Path, scheme: Scheme, ranges: Ranges | None, signature: Path
+    ) -> ModelProto:
+        """Return the graph in that format; write its signature anew where its ends change."""
+        from torchopt2edge.backends import ort_dynamic, ort_ends, ort_weights
+        from torchopt2edge.quantize.qdq import Types, load_modern, quantize_graph
 
         if self._isa not in ISA:
             raise LowerError(f"there is no isa {self.isa!r}", mend=f"isa= one of {', '.join(ISA)}")
-        activation, weight, reduce_range = ISA[self._isa]
-        bounds = {
-            name: TensorData(lowest=np.float32(low), highest=np.float32(high))
-            for name, (low, high) in ranges.bounds.items()
-        }
-        try:
-            float_graph = _modern(source)
-            known = names_of(float_graph)
-            quantizer = QDQQuantizer(
-                float_graph,
-                True,  # per channel
-                reduce_range,
-                QuantType[weight],
-                QuantType[activation],
-                TensorsData(CalibrationMethod.MinMax, bounds),
-                [],
-                list(ranges.excluded),
-                sorted({*QDQRegistry, *QLinearOpsRegistry}),
-                {"WeightSymmetric": True, "ActivationSymmetric": False},
-            )
-            quantizer.quantize_model()
-            quantizer.model.topological_sort()  # it appends nodes, and ONNX wants them in order
-            target.write_bytes(compact(quantizer.model.model, known).SerializeToString())
-        except (ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
-            raise LowerError(
-                f"ONNX Runtime's quantizer failed: {type(error).__name__}: {error}",
-                artifact=source,
-                mend="exclude the node it names, or leave int8 out for this backend",
-            ) from error
+        dtype, reduced = ISA[self._isa]
+        if ranges is not None:
+            made = quantize_graph(source, ranges, Types(dtype, reduced))
+            if scheme.io != "float32":
+                before = Signature.from_json(json.loads(signature.read_text()))
+                after = ort_ends.integer_ends(made, before, ranges.bounds, dtype)
+                signature.write_text(json.dumps(after.to_json(), indent=1))
+            return made
+        made = load_modern(source)
+        if scheme.name == "fp16":
+            return ort_weights.half(made)
+        if scheme.name == "int8_weights":
+            ort_weights.weights_only(made)
+        else:
+            ort_dynamic.dynamic(made, reduced=reduced)
+        return made
 
     def read_signature(self, file: Path) -> Signature:
-        """Read the ONNX graph's own inputs and outputs."""
+        """Read the ONNX graph's own inputs and outputs, integer ones with what they mean."""
+        from torchopt2edge.backends.ort_ends import read_ends
         from torchopt2edge.quantize.prepare import load, signature_of
 
-        return signature_of(load(file), file)
+        proto = load(file)
+        return read_ends(proto, signature_of(proto, file))
 
     def read_scheme(self, file: Path) -> str:
-        """Read off the file whether it computes in integers."""
-        from torchopt2edge.quantize.prepare import QUANTIZED_OPS, load, nodes
+        """Read the numeric format off the file's operators and weights."""
+        from torchopt2edge.backends.ort_facts import scheme_of
+        from torchopt2edge.quantize.prepare import load
 
-        ops = {node.op_type for node in nodes(load(file).graph)}
-        return "int8" if ops & QUANTIZED_OPS else "fp32"
+        return scheme_of(load(file))
 
     def open(self, file: Path, signature: Signature, threads: int) -> FileSession:
         """Open with pinned threads and no spinning: a session that waits must cost nothing.
@@ -173,21 +185,17 @@ def isa_of(facts: Facts) -> str:
     return "x86-vnni" if any("vnni" in flag for flag in facts.get("cpu_flags", ())) else "x86"
 
 
-def _modern(source: Path) -> Any:
-    """Load a graph at an opset that has per-axis DequantizeLinear (13)."""
-    import onnx
+def _check(facts: Facts, scheme: Scheme, heavy: bool, file: Path) -> None:
+    """Refuse a file whose label says integers when it has none where they count.
 
-    proto = onnx.load(source)
-    opset = next(entry.version for entry in proto.opset_import if entry.domain == "")
-    if opset >= 13:
-        return proto
-    return onnx.shape_inference.infer_shapes(onnx.version_converter.convert_version(proto, 13))
-
-
-def _count(file: Path) -> Facts:
-    import onnx
-
-    from torchopt2edge.quantize.prepare import nodes
-
-    proto = onnx.load(file)
-    return {"ops": dict(Counter(node.op_type for node in nodes(proto.graph)).most_common())}
+    Raises:
+        LowerError: no multiplication is on integers, or no operator in a graph without any.
+    """
+    if (facts["int8_macs"] > 0) if heavy else facts["integer_ops"]:
+        return
+    kept = ", ".join(f"{count} {op}" for op, count in facts["float_ops"].items()) or "nothing"
+    raise LowerError(
+        f"nothing of this model would run on integers under {scheme.name}: {kept} stay in float",
+        artifact=file,
+        mend="exclude fewer nodes, or leave the scheme out for this backend",
+    )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from torchopt2edge.errors import DataError
+from torchopt2edge.quantize.raw import ready
 from torchopt2edge.types import Signature, TensorSpec
 
 Array = np.ndarray[Any, Any]
@@ -18,7 +19,8 @@ Array = np.ndarray[Any, Any]
 class FileSession:
     """A TimedSession over ``execute``, which takes and gives arrays as the file holds them.
 
-    A file whose batch is fixed runs any multiple of it, piece by piece.
+    A file whose batch is fixed runs any multiple of it, piece by piece. Raw images are taken
+    where the signature says how to preprocess them (`quantize.raw`).
     """
 
     signature: Signature
@@ -36,15 +38,17 @@ class FileSession:
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run on source arrays of any batch the file allows, give source arrays back."""
-        pieces = [self.restore(self.run(self.prepare(piece))) for piece in self._pieces(inputs)]
+        given = self._ready(inputs)
+        pieces = [self.restore(self.run(self.prepare(piece))) for piece in self._pieces(given)]
         if len(pieces) == 1:
             return pieces[0]
         return {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
 
     def prepare(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Bring source arrays into the file's names, dtypes and layout."""
-        self._check(inputs)
-        return {spec.file_name: to_file(inputs[spec.name], spec) for spec in self.signature.inputs}
+        given = self._ready(inputs)
+        self._check(given)
+        return {spec.file_name: to_file(given[spec.name], spec) for spec in self.signature.inputs}
 
     def run(self, prepared: Mapping[str, Array]) -> dict[str, Array]:
         """Set the inputs, run, read the outputs."""
@@ -54,6 +58,13 @@ class FileSession:
         """Bring the file's outputs back into source names, dtypes and layout."""
         return {
             spec.name: from_file(outputs[spec.file_name], spec) for spec in self.signature.outputs
+        }
+
+    def _ready(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        specs = {spec.name: spec for spec in self.signature.inputs}
+        return {
+            name: ready(array, specs[name]) if name in specs else array
+            for name, array in inputs.items()
         }
 
     def _check(self, inputs: Mapping[str, Array]) -> None:

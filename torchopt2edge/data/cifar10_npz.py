@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchopt2edge.data.augment import flipped, shifted
-from torchopt2edge.data.dataset import Mapped, Samples, Split, check_name, stratified
+from torchopt2edge.data.dataset import Mapped, Samples, Split, check_name, prepared, stratified
 from torchopt2edge.errors import DataError
+from torchopt2edge.preprocess import Preprocess
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +49,11 @@ class Cifar10Npz:
     def input_shape(self) -> tuple[int, int, int]:
         """(3, size, size)."""
         return (3, self.size, self.size)
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """Scale to 0 … 1, less the mean, over the standard deviation."""
+        return Preprocess(self.mean, self.std)
 
     def fingerprint(self) -> str:
         """Return the sha256 of the files."""
@@ -100,14 +106,10 @@ class Cifar10Npz:
         return images, labels
 
     def _samples(self, images: Array, labels: Array, indices: Any, augment: bool) -> Samples:
-        import torch
-
-        mean = torch.tensor(self.mean)[:, None, None]
-        std = torch.tensor(self.std)[:, None, None]
+        preprocess = self.preprocess
 
         def sample(index: int) -> tuple[Tensor, int]:
-            raw = torch.from_numpy(images[index]).permute(2, 0, 1)
-            image = (raw / 255 - mean) / std
+            image = prepared(preprocess, images[index])
             return (flipped(shifted(image, 4)) if augment else image), int(labels[index])
 
         return Mapped(sample, indices)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from torchopt2edge.errors import DataError
+from torchopt2edge.preprocess import Preprocess
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
     from torch.utils.data import DataLoader
 
+    Array = np.ndarray[Any, Any]
     Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 Split = Literal["train", "calibration", "test"]
@@ -48,6 +50,17 @@ class DataSet(Protocol):
     def calibration_count(self) -> int:
         """How many samples ``split("calibration")`` has, at most."""
 
+    @property
+    def seed(self) -> int:
+        """What ``calibration`` is drawn with."""
+
+    @property
+    def preprocess(self) -> Preprocess | None:
+        """What makes every sample of ``calibration`` and ``test`` of its raw image.
+
+        None when no `Preprocess` can say it; then only preprocessed arrays fit the files made.
+        """
+
     def fingerprint(self) -> str:
         """Return the identity of the content, cheaply: the store's keys hold it."""
 
@@ -71,6 +84,13 @@ class Mapped:
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.make(int(self.indices[index]))
+
+
+def prepared(preprocess: Preprocess, raw: Array) -> Tensor:
+    """Return the float32 [C, H, W] that a preprocessing makes of one raw image."""
+    import torch
+
+    return torch.from_numpy(preprocess(raw)[0])
 
 
 def check_name(name: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from torchopt2edge.data.augment import shifted
 from torchopt2edge.data.dataset import Mapped, Samples, Split, check_name, stratified
+from torchopt2edge.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +45,17 @@ class Digits:
         """(channels, size, size)."""
         return (self.channels, self.size, self.size)
 
+    @property
+    def preprocess(self) -> Preprocess:
+        """Resize without rounding: 17 grey levels are too few to round to."""
+        return Preprocess(
+            (_MEAN,) * self.channels,
+            (_STD,) * self.channels,
+            scale=1 / 16,
+            resize=(self.size, self.size),
+            rounding=False,
+        )
+
     def fingerprint(self) -> str:
         """The content never changes: it is a part of scikit-learn."""
         return "sklearn.datasets.load_digits:1797x8x8"
@@ -67,13 +79,10 @@ class Digits:
         return Mapped(sample, chosen.tolist())
 
     def _all(self) -> tuple[Tensor, Tensor]:
+        import numpy as np
         import torch
         from sklearn.datasets import load_digits
 
         raw = load_digits()
-        images = torch.from_numpy(raw.images).float()[:, None] / 16
-        images = torch.nn.functional.interpolate(
-            images, size=(self.size, self.size), mode="bilinear", align_corners=False
-        )
-        images = ((images - _MEAN) / _STD).expand(-1, self.channels, -1, -1).contiguous()
-        return images, torch.from_numpy(raw.target).long()
+        images = self.preprocess(raw.images.astype(np.uint8)[..., None])
+        return torch.from_numpy(images), torch.from_numpy(raw.target).long()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchopt2edge.data.dataset import Mapped, Samples, Split, check_name, stratified
+from torchopt2edge.data.dataset import Mapped, Samples, Split, check_name, prepared, stratified
 from torchopt2edge.errors import DataError
+from torchopt2edge.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +47,11 @@ class ImageFolder:
         """(3, size, size)."""
         return (3, self.size, self.size)
 
+    @property
+    def preprocess(self) -> Preprocess:
+        """Resize, crop, scale, less the mean, over the standard deviation."""
+        return Preprocess(self.mean, self.std, resize=self.resize, crop=(self.size, self.size))
+
     def fingerprint(self) -> str:
         """Return the sha256 over the files' names, sizes and times of change."""
         if not Path(self.root).is_dir():
@@ -69,7 +76,7 @@ class ImageFolder:
 
         check_name(name)
         part = "test" if name == "test" else "train"
-        images = self._images(part, self.augment and name == "train")
+        images = self._images(part)
         indices = list(range(len(images)))
         if name == "calibration":
             paths = [Path(path) for path, _ in images.samples]
@@ -83,9 +90,11 @@ class ImageFolder:
             labels = np.array(images.targets)[free]
             indices = free[stratified(labels, self.calibration_count, self.seed)].tolist()
 
+        prepare = self._augmented() if self.augment and name == "train" else self._prepare
+
         def sample(index: int) -> tuple[Tensor, int]:
             image, label = images[index]
-            return image, int(label)
+            return prepare(image), int(label)
 
         return Mapped(sample, indices)
 
@@ -111,16 +120,30 @@ class ImageFolder:
             raise _missing(folder)
         return folder
 
-    def _images(self, part: str, augment: bool) -> Any:
-        from torchvision import datasets, transforms
+    def _prepare(self, image: Any) -> Tensor:
+        import numpy as np
 
-        steps: list[Any] = [transforms.Resize(self.resize), transforms.CenterCrop(self.size)]
-        if augment:
-            steps = [transforms.RandomResizedCrop(self.size), transforms.RandomHorizontalFlip()]
-        steps += [transforms.ToTensor(), transforms.Normalize(self.mean, self.std)]
+        return prepared(self.preprocess, np.asarray(image))
+
+    def _augmented(self) -> Callable[[Any], Tensor]:
+        from torchvision import transforms
+
+        steps: Callable[[Any], Tensor] = transforms.Compose(
+            [
+                transforms.RandomResizedCrop(self.size),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(self.mean, self.std),
+            ]
+        )
+        return steps
+
+    def _images(self, part: str) -> Any:
+        from torchvision import datasets
+
         folder = self._folder(part)
         try:
-            return datasets.ImageFolder(folder, transforms.Compose(steps))
+            return datasets.ImageFolder(folder)
         except FileNotFoundError as error:
             raise DataError(
                 "a folder of images has no class folder with images in it",

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchopt2edge.data.augment import shifted
-from torchopt2edge.data.dataset import Mapped, Samples, Split, check_name, stratified
+from torchopt2edge.data.dataset import Mapped, Samples, Split, check_name, prepared, stratified
 from torchopt2edge.errors import DataError
+from torchopt2edge.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +40,11 @@ class TorchvisionData:
         """(3, size, size)."""
         return (3, self.size, self.size)
 
+    @property
+    def preprocess(self) -> Preprocess:
+        """Resize the colour image, scale, less the mean, over the standard deviation."""
+        return Preprocess(self.mean, self.std, resize=(self.size, self.size))
+
     def fingerprint(self) -> str:
         """Return the name: torchvision itself checks what it downloaded against known sums."""
         return f"torchvision.datasets.{self.name}"
@@ -60,12 +66,13 @@ class TorchvisionData:
             labels = np.array([int(source[i][1]) for i in free])
             chosen = stratified(labels, self.calibration_count, self.seed)
             indices = [free[i] for i in chosen]
-        prepare = self._prepare()
+        preprocess = self.preprocess
         reach = self.size // 8 if self.augment and name == "train" else 0
 
         def sample(index: int) -> tuple[Tensor, int]:
             image, label = source[index]
-            return shifted(prepare(image), reach), int(label)
+            colour = np.asarray(image.convert("RGB"))
+            return shifted(prepared(preprocess, colour), reach), int(label)
 
         return Mapped(sample, indices)
 
@@ -73,18 +80,6 @@ class TorchvisionData:
     def _raw(image: Any) -> bytes:
         raw: bytes = image.tobytes()
         return raw
-
-    def _prepare(self) -> Any:
-        from torchvision import transforms
-
-        return transforms.Compose(
-            [
-                transforms.Lambda(lambda image: image.convert("RGB")),
-                transforms.Resize((self.size, self.size)),
-                transforms.ToTensor(),
-                transforms.Normalize(self.mean, self.std),
-            ]
-        )
 
     def _source(self, part: str) -> Any:
         from torchvision import datasets

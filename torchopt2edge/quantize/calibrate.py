@@ -1,54 +1,81 @@
 """Find activation ranges by running the float ONNX over samples, in one streaming pass.
 
-The minimum and maximum are taken inside the graph, so that no activation leaves the runtime and
-memory does not grow with the number of samples; the result does not depend on the samples' order
-or on the batch size.
+All that was asked for is computed in the same pass, sample by sample: exact minima and maxima,
+their moving average, and histograms with exact counts of every value. Memory does not grow with
+the number of samples, and but for ``ema`` the result does not depend on their order: there are
+no batches, so that no sum is taken in another order.
 """
 
 from __future__ import annotations
 
-import math
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from torchopt2edge.errors import DataError
-from torchopt2edge.quantize.runtime import host_session
+from torchopt2edge.errors import ConfigError
+from torchopt2edge.quantize.derive import derived, overflows
+from torchopt2edge.quantize.observe import OBSERVERS, Bounds
 from torchopt2edge.quantize.samples import Samples
+from torchopt2edge.quantize.watch import SEARCHES, watch
 from torchopt2edge.types import Ranges
 
 if TYPE_CHECKING:
     import onnx
 
 BATCH = 8
-# ONNX Runtime's minimum and maximum step over a NaN; the sum does not.
-REDUCTIONS = {"min": "ReduceMin", "max": "ReduceMax", "sum": "ReduceSum"}
 
 
-def calibrate(graph: Path, samples: Samples) -> Ranges:
-    """Return the (min, max) over all samples of every float activation of the graph.
+def calibrate(
+    graph: Path,
+    samples: Samples,
+    observers: Sequence[str] = ("minmax",),
+    *,
+    threads: int | None = None,
+) -> dict[str, Ranges]:
+    """Return, by observer, the (min, max) of every float activation of the graph.
 
-    ``graph`` is the shared float ONNX with inferred shapes.
+    ``graph`` is the shared float ONNX with inferred shapes. ``minmax`` is exact; ``ema`` a moving
+    average (0.95) of each sample's extremes in the samples' order; ``percentile``, ``mse`` and
+    ``entropy`` are searched on histograms (`threshold`). Tensors that `derive` has rules for take
+    another's range. Facts hold the ``instability``: how far two halves of the samples differ.
+    ``threads`` is all cores by default.
 
     Raises:
+        ConfigError: an observer that there is not.
         DataError: an activation is NaN or infinite on some sample.
     """
     import onnx
 
+    unknown = [name for name in observers if name not in OBSERVERS]
+    if unknown:
+        raise ConfigError(f"there is no observer {unknown[0]!r}", mend=f"take of {OBSERVERS}")
     proto = onnx.load(graph)
     tensors = activations(proto)
-    session = host_session(_with_extremes(proto, tensors))
-    low = dict.fromkeys(tensors, math.inf)
-    high = dict.fromkeys(tensors, -math.inf)
-    names = [f"{side}/{name}" for name in tensors for side in REDUCTIONS]
-    for batch in samples.batches(batch_of(proto)):
-        values = iter(session.run(names, batch))
-        for name in tensors:
-            low[name] = min(low[name], _finite(next(values), name))
-            high[name] = max(high[name], _finite(next(values), name))
-            if math.isnan(next(values)):
-                _finite(math.nan, name)
-    bounds = {name: (low[name], high[name]) for name in tensors}
-    return Ranges(bounds, "calibrated:minmax", samples.manifest)
+    counting, cores = bool(SEARCHES.keys() & set(observers)), threads or os.cpu_count() or 1
+    for fuse in (True, False):
+        twins = derived(proto, tensors, fuse=fuse)
+        watched = [name for name in tensors if name not in twins]
+        seen = watch(proto, watched, samples, counting=counting, threads=cores)
+        exact = _spread(seen.whole.bounds("minmax"), tensors, twins)
+        if not overflows(proto, exact, twins.keys()):
+            break
+    return {
+        name: Ranges(
+            _spread(seen.whole.bounds(name), tensors, twins),
+            f"calibrated:{name}",
+            samples.manifest,
+            facts={"instability": seen.instability(name)},
+        )
+        for name in observers
+    }
+
+
+def _spread(
+    found: Mapping[str, Bounds], tensors: Sequence[str], twins: Mapping[str, str]
+) -> dict[str, Bounds]:
+    """Give every tensor its range or that of the one it goes by."""
+    return {name: found[twins.get(name, name)] for name in tensors}
 
 
 def activations(proto: onnx.ModelProto) -> list[str]:
@@ -88,30 +115,3 @@ def with_outputs(proto: onnx.ModelProto, tensors: list[str]) -> onnx.ModelProto:
         if name not in there
     )
     return copy
-
-
-def _with_extremes(proto: onnx.ModelProto, tensors: list[str]) -> onnx.ModelProto:
-    """Return a copy that gives out the scalar reductions of each tensor, and nothing else."""
-    import onnx
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    del copy.graph.output[:]
-    for name in tensors:
-        for side, op in REDUCTIONS.items():
-            made = f"{side}/{name}"
-            copy.graph.node.append(onnx.helper.make_node(op, [name], [made], keepdims=0))
-            copy.graph.output.append(
-                onnx.helper.make_tensor_value_info(made, onnx.TensorProto.FLOAT, [])
-            )
-    return copy
-
-
-def _finite(value: Any, name: str) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise DataError(
-            f"the activation {name!r} is {number} on a calibration sample",
-            mend="check the preprocessing, and the model on that sample in PyTorch",
-        )
-    return number

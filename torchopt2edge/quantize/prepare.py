@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from torchopt2edge.canonicalize import canonicalize
 from torchopt2edge.errors import ExportError
+from torchopt2edge.quantize.affine import settle_affine
 from torchopt2edge.quantize.runtime import host_session, ort_errors
 from torchopt2edge.types import Signature, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
 
+OPSET, IR_VERSION = 13, 8
+FOLD_LIMIT = 2**28  # elements of one constant
 QUANTIZED_OPS = frozenset(
     "QuantizeLinear DequantizeLinear DynamicQuantizeLinear QLinearConv QLinearMatMul "
     "ConvInteger MatMulInteger QGemm QLinearAdd".split()
@@ -27,8 +30,10 @@ QUANTIZED_OPS = frozenset(
 def prepare(model: Path, out: Path) -> None:
     """Write the shared float graph of the ONNX file ``model`` to the file ``out``.
 
-    Constants are folded, BatchNormalization goes into the convolution before it, identities go,
-    the rules of `canonicalize` are applied, and every tensor has an inferred shape.
+    Opsets from 13 on stay, older ones become 13. Constants are folded, identities go,
+    BatchNormalization and other affine nodes go into the layer before them or become Mul and Add
+    (`settle_affine`), the rules of `canonicalize` are applied, and every tensor has an inferred
+    shape.
 
     Raises:
         ExportError: not an ONNX file, not valid, not float, or with a batch fixed to several.
@@ -38,8 +43,10 @@ def prepare(model: Path, out: Path) -> None:
     proto = load(model)
     check_float(proto, model)
     check_batch(proto, model)
-    proto = _fold(proto, model)
+    proto = _fold(_modern(proto, model))
+    settle_affine(proto)
     canonicalize(proto)
+    _check_runs(proto, model)
     proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     onnx.save(proto, out)
 
@@ -110,24 +117,57 @@ def nodes(graph: Any) -> Iterator[Any]:
                 yield from nodes(attribute.g)
 
 
-def _fold(proto: onnx.ModelProto, model: Path) -> onnx.ModelProto:
-    """Fold constants and BatchNormalization with onnxscript's standard rules.
+def _modern(proto: onnx.ModelProto, model: Path) -> onnx.ModelProto:
+    """Bring an older file to opset 13, with weights that are not inputs as well.
+
+    Opset 13 is the first whose DequantizeLinear takes a scale per channel. Until IR version 4
+    every weight had to be listed as an input, and nothing listed there may be folded.
+    """
+    import onnx
+
+    weights = {weight.name for weight in proto.graph.initializer}
+    given = [value for value in proto.graph.input if value.name not in weights]
+    del proto.graph.input[:]
+    proto.graph.input.extend(given)
+    proto.ir_version = max(proto.ir_version, IR_VERSION)
+    opset = next((entry.version for entry in proto.opset_import if not entry.domain), OPSET)
+    if opset >= OPSET:
+        return proto
+    try:
+        return onnx.version_converter.convert_version(proto, OPSET)
+    except (RuntimeError, ValueError) as error:
+        said = str(error).splitlines()[0].rpartition("failed: ")[2]
+        raise ExportError(
+            f"opset {opset} cannot be brought to {OPSET}: {said}",
+            artifact=model,
+            mend="export it again in opset 18",
+        ) from error
+
+
+def _fold(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Fold constants of any size and simplify with onnxscript's standard rules.
 
     Not with ONNX Runtime's own: they would break HardSwish into HardSigmoid and Mul, which
-    TFLite has no integer kernel for.
+    TFLite has no integer kernel for. The limits of size would leave standardised weights to be
+    computed at run time, where no quantizer sees them as weights.
     """
-    from onnxscript import optimizer, rewriter
+    from onnxscript import optimizer
 
-    folded: onnx.ModelProto = rewriter.rewrite(optimizer.optimize(proto))
+    folded: onnx.ModelProto = optimizer.optimize(
+        proto, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT
+    )
+    return folded
+
+
+def _check_runs(proto: onnx.ModelProto, model: Path) -> None:
     try:
-        host_session(folded, optimize=False)
+        host_session(proto, optimize=False)
     except ort_errors() as error:
         raise ExportError(
             f"ONNX Runtime cannot load this graph: {str(error).splitlines()[0]}",
             artifact=model,
             mend="check the file with onnx.checker.check_model(path, full_check=True)",
         ) from error
-    return folded
 
 
 def signature_of(proto: onnx.ModelProto, model: Path) -> Signature:

@@ -1,4 +1,4 @@
-"""Read a float .tflite: its operators, its activations, and their values on given samples."""
+"""Read a .tflite: its operators, its tensors, and the activations' values on given samples."""
 
 from __future__ import annotations
 
@@ -17,77 +17,139 @@ from torchopt2edge.errors import LowerError
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """One tensor: ``dtype`` as numpy names it, ``data`` when it is a constant, a read-only view.
+
+    ``scales`` and ``zero_points`` hold one number, or one per index of ``axis``; none in float.
+    """
+
+    name: str
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
+    data: Array | None = None
+    scales: tuple[float, ...] = ()
+    zero_points: tuple[int, ...] = ()
+    axis: int = 0
+
+
+@dataclass(frozen=True, eq=False)
 class Op:
-    """One operator: its builtin name and the names of its inputs and outputs ("" for none)."""
+    """One operator: its builtin name, the tensors it is given (None for one left out) and makes."""
 
     kind: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    given: tuple[Tensor | None, ...]
+    made: tuple[Tensor, ...]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of its inputs, "" for one left out."""
+        return tuple("" if tensor is None else tensor.name for tensor in self.given)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of its outputs."""
+        return tuple(tensor.name for tensor in self.made)
 
 
 @dataclass(frozen=True)
 class TfliteGraph:
-    """The main subgraph of a .tflite: operators in order, activations by tensor index.
+    """The main subgraph of a .tflite: operators in order, inputs and outputs.
 
-    ``constants`` holds the float tensors of one element, such as the value of a PADV2.
+    ``activations`` holds the float tensors that change with the input, by tensor index;
+    ``subgraphs`` counts all of the file's, several where there is control flow.
     """
 
     ops: tuple[Op, ...]
     activations: Mapping[int, str]
-    constants: Mapping[str, float]
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    subgraphs: int = 1
 
 
 def read_graph(file: Path) -> TfliteGraph:
-    """Read operators and float activations out of the flatbuffer.
+    """Read the main subgraph out of the flatbuffer.
 
     Raises:
-        LowerError: not a .tflite, or one with control flow (several subgraphs).
+        LowerError: not a .tflite.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = _model(file)
-    if len(model.subgraphs) != 1:
-        raise LowerError("a .tflite with control flow cannot be calibrated", artifact=file)
-    graph = model.subgraphs[0]
-    kinds = {value: name for name, value in vars(schema.BuiltinOperator).items()}
-    names = [tensor.name.decode() for tensor in graph.tensors]
-
-    def named(indices: Any) -> tuple[str, ...]:
-        return tuple(names[i] if i >= 0 else "" for i in indices)
-
-    ops = tuple(
-        Op(_kind(model.operatorCodes[op.opcodeIndex], kinds), named(op.inputs), named(op.outputs))
-        for op in graph.operators
-    )
-    made = {int(i) for op in graph.operators for i in op.outputs} | {int(i) for i in graph.inputs}
-    floats = {
-        i: names[i] for i in sorted(made) if graph.tensors[i].type == schema.TensorType.FLOAT32
-    }
-    constants = {
-        tensor.name.decode(): float(np.frombuffer(bytes(data), np.float32)[0])
-        for tensor in graph.tensors
-        if tensor.type == schema.TensorType.FLOAT32
-        and (data := model.buffers[tensor.buffer].data) is not None
-        and len(data) == 4
-    }
-    return TfliteGraph(ops, floats, constants)
-
-
-def _model(file: Path) -> Any:
-    """Unpack the flatbuffer."""
     from ai_edge_litert import schema_py_generated as schema
 
     content = file.read_bytes() if file.is_file() else b""
     if content[4:8] != b"TFL3":
         raise LowerError("not a .tflite file", artifact=file)
     try:
-        model = schema.ModelT.InitFromPackedBuf(content, 0)
+        return _unpacked(schema.ModelT.InitFromPackedBuf(content, 0), content)
     except (struct.error, LookupError, TypeError, ValueError) as error:
         raise LowerError("a damaged .tflite file", artifact=file) from error
-    if not model.subgraphs or model.operatorCodes is None or model.buffers is None:
-        raise LowerError("a damaged .tflite file", artifact=file)
-    return model
+
+
+def _unpacked(model: Any, content: bytes) -> TfliteGraph:
+    """Read an unpacked flatbuffer; ``content`` are the file's bytes."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = model.subgraphs[0]
+    kinds = {value: name for name, value in vars(schema.BuiltinOperator).items()}
+    dtypes = {value: name.lower() for name, value in vars(schema.TensorType).items()}
+    buffers = [_bytes(buffer, content) for buffer in model.buffers]
+    tensors = [_tensor(tensor, buffers[tensor.buffer], dtypes) for tensor in graph.tensors or ()]
+    ops = tuple(
+        Op(
+            _kind(model.operatorCodes[op.opcodeIndex], kinds),
+            tuple(tensors[i] if i >= 0 else None for i in _indices(op.inputs)),
+            tuple(tensors[i] for i in _indices(op.outputs)),
+        )
+        for op in graph.operators or ()
+    )
+    made = {i for op in graph.operators or () for i in _indices(op.outputs)}
+    changing = sorted(made | set(_indices(graph.inputs)))
+    return TfliteGraph(
+        ops,
+        {i: tensors[i].name for i in changing if tensors[i].dtype == "float32"},
+        tuple(tensors[i] for i in _indices(graph.inputs)),
+        tuple(tensors[i] for i in _indices(graph.outputs)),
+        len(model.subgraphs),
+    )
+
+
+def _indices(listed: Any) -> tuple[int, ...]:
+    """Return a vector of the flatbuffer as numbers; one that is left out is empty."""
+    return () if listed is None else tuple(int(i) for i in listed)
+
+
+def _bytes(buffer: Any, content: bytes) -> Array:
+    """Return a buffer's bytes; ai-edge-quantizer writes large ones behind the flatbuffer."""
+    if buffer.offset > 1:  # 0 and 1 mean that there is none
+        return np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+    return np.asarray([] if buffer.data is None else buffer.data, np.uint8)
+
+
+def _tensor(tensor: Any, values: Array, dtypes: Mapping[int, str]) -> Tensor:
+    shape, dtype = _indices(tensor.shape), dtypes[tensor.type]
+    steps = tensor.quantization
+    known = steps is not None and steps.scale is not None
+    return Tensor(
+        tensor.name.decode() if tensor.name else "",
+        shape,
+        dtype,
+        _constant(values, shape, dtype),
+        tuple(float(scale) for scale in steps.scale) if known else (),
+        _indices(steps.zeroPoint) if known else (),
+        int(steps.quantizedDimension) if known else 0,
+    )
+
+
+def _constant(values: Array, shape: tuple[int, ...], dtype: str) -> Array | None:
+    """Return the values of a constant, None of one that numpy does not hold (int4, strings)."""
+    if values.size == 0:
+        return None
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        return None
+    if values.size != wanted.itemsize * math.prod(shape):
+        return None
+    return values.view(wanted).reshape(shape)
 
 
 def _kind(code: Any, kinds: Mapping[int, str]) -> str:
@@ -103,9 +165,14 @@ def activation_values(
     """Yield every activation's value for each prepared sample (the file's names and layout).
 
     The XNNPACK delegate hides what it computes, so it is off here.
+
+    Raises:
+        LowerError: a file with control flow.
     """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+    if graph.subgraphs != 1:
+        raise LowerError("a .tflite with control flow cannot be calibrated", artifact=file)
     interpreter = Interpreter(
         str(file),
         num_threads=os.cpu_count() or 1,
@@ -150,24 +217,3 @@ def extremes(
             array = sample[name]
             bounds[name] = (min(low, float(array.min())), max(high, float(array.max())))
     return bounds
-
-
-def integer_ops(file: Path) -> list[str]:
-    """Name the operators that compute on integer tensors, QUANTIZE and DEQUANTIZE left out.
-
-    Raises:
-        LowerError: not a .tflite.
-    """
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = _model(file)
-    kinds = {value: name for name, value in vars(schema.BuiltinOperator).items()}
-    whole = {schema.TensorType.INT8, schema.TensorType.UINT8, schema.TensorType.INT16}
-    graph = model.subgraphs[0]
-    found = []
-    for op in graph.operators:
-        kind = _kind(model.operatorCodes[op.opcodeIndex], kinds)
-        types = {graph.tensors[i].type for i in op.outputs}
-        if types & whole and kind not in ("QUANTIZE", "DEQUANTIZE"):
-            found.append(kind)
-    return found

@@ -1,7 +1,8 @@
 """A run's folder: rows, verdict and context as data, and the report rendered from them.
 
 ``rows.jsonl`` (one Measurement a line, every sample included), ``verdict.json``,
-``context.json`` (title, stages, environment), ``report.md``, ``report.png``, ``report.svg``.
+``context.json`` (title, stages, environment, decisions), ``report.md``, ``report.png``,
+``report.svg``, and ``sensitivity.png`` where operators were ranked.
 Every file appears whole or not at all.
 """
 
@@ -29,15 +30,18 @@ def write(
     title: str,
     stages: Sequence[Mapping[str, Any]] = (),
     environment: Mapping[str, Any] = _EMPTY,
+    decisions: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write the data and the report of a run into the folder ``out``, made when absent.
 
     A stage is ``{"name", "seconds", "cached", "facts"}``; ``environment`` is what the reader
-    needs to judge and repeat the run (``command``, ``device``, ``protocol``, ``versions`` …).
+    needs to judge and repeat the run (``command``, ``device``, ``protocol``, ``versions`` …);
+    a decision is how one model was quantized (`quantize.decide`), with its ``group``.
 
     Raises:
         ConfigError: the folder cannot be written.
     """
+    from torchopt2edge.report import ladder
     from torchopt2edge.report.markdown import render
     from torchopt2edge.report.plots import draw
 
@@ -46,6 +50,7 @@ def write(
         "title": title,
         "stages": [dict(stage) for stage in stages],
         "environment": dict(environment),
+        "decisions": [dict(decision) for decision in decisions],
     }
     files = {
         ROWS: "".join(f"{_dumps(row.to_json())}\n" for row in rows).encode(),
@@ -57,9 +62,8 @@ def write(
         out,
         {
             **draw(rows, verdict, title=title),
-            "report.md": render(
-                rows, verdict, title=title, stages=stages, environment=environment
-            ).encode(),
+            **ladder.draw(decisions),
+            "report.md": render(rows, verdict, context).encode(),
         },
     )
 
@@ -83,7 +87,7 @@ def read(out: Path) -> tuple[list[Measurement], Verdict, dict[str, Any]]:
         raise _damaged(out / VERDICT, "its content") from error
     try:
         kept = json.loads(_text(out / CONTEXT))
-        context = {key: kept[key] for key in ("title", "stages", "environment")}
+        context = {key: kept[key] for key in ("title", "stages", "environment", "decisions")}
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(out / CONTEXT, "its content") from error
     return rows, verdict, context

@@ -9,6 +9,7 @@ from typing import Any
 from torchopt2edge.report.column import columns
 from torchopt2edge.report.line import Line, is_share, lines, metric_title, plain
 from torchopt2edge.report.number import count, duration
+from torchopt2edge.report.quantization import holds, notes, sections
 from torchopt2edge.report.words import headline
 from torchopt2edge.types import Measurement, Verdict
 
@@ -30,15 +31,8 @@ def fence(text: object) -> str:
     return f"{ticks}bash\n{body}\n{ticks}"
 
 
-def render(
-    rows: Sequence[Measurement],
-    verdict: Verdict,
-    *,
-    title: str,
-    stages: Sequence[Mapping[str, Any]],
-    environment: Mapping[str, Any],
-) -> str:
-    """Return ``report.md``."""
+def render(rows: Sequence[Measurement], verdict: Verdict, context: Mapping[str, Any]) -> str:
+    """Return ``report.md``; ``context`` is what ``context.json`` holds."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     # Escaping is ours: the text is Markdown, in which HTML's escaping alone is not enough.
@@ -51,13 +45,17 @@ def render(
     )
     jinja.filters.update(md=escape, fence=fence)
     table = lines(rows, verdict)
+    environment = context["environment"]
     return jinja.get_template("report.md.jinja").render(
-        title=title,
+        title=context["title"],
         headline=headline(rows, verdict),
         verdict=verdict,
         table=_result(table),
-        stages=_stages(stages, table[0].metric if table else ""),
+        stages=_stages(context["stages"], table[0].metric if table else ""),
         method=_method(table, environment),
+        holds=holds(table),
+        notes=notes(table),
+        decisions=sections(context["decisions"]),
         failed=[line for line in table if line.failed],
         out=[line for line in table if line.out],
         warnings=_warnings(table, verdict),

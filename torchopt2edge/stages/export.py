@@ -6,13 +6,15 @@ import inspect
 import io
 import json
 import logging
+import os
+import shutil
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +28,9 @@ from torchopt2edge.models.mode import modes_kept
 from torchopt2edge.stages.parity import check_parity, named_outputs
 from torchopt2edge.types import Artifact, Facts, Signature, TensorSpec
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 _SAMPLES = 16  # of the calibration split, for the parity check
 
 
@@ -34,7 +39,8 @@ class Export:
     """Exports the net of the stage named ``source`` in ``opset``.
 
     The folder holds ``model.onnx`` (float32, dynamic batch where the net allows), its
-    ``signature.json`` and ``model.pt2``, the same program for torch.
+    ``signature.json`` and ``model.pt2``, the same program for torch. Of a stage that trained
+    with quantization (kind ``qat``) its export is passed on, with the learned ``ranges.json``.
     """
 
     data: DataSet
@@ -57,10 +63,23 @@ class Export:
         Raises:
             ExportError: the net cannot be exported, or the file computes something else.
         """
-        net = load_model(inputs["source"].path)
+        source = inputs["source"]
+        if source.kind == "qat":
+            return _passed_on(source, out)
+        net = load_model(source.path)
         samples = self.data.split("calibration")
         images = [samples[i][0] for i in range(min(_SAMPLES, len(samples)))]
         return export_module(net, (torch.stack(images),), out, opset=self.opset)
+
+
+def _passed_on(source: Artifact, out: Path) -> Facts:
+    """Give the files of a net that was exported already a second name; ranges among them."""
+    for name in ("model.onnx", "model.pt2", "signature.json", "ranges.json"):
+        try:
+            os.link(source.path / name, out / name)
+        except OSError:  # another file system
+            shutil.copyfile(source.path / name, out / name)
+    return source.facts
 
 
 def export_module(
@@ -85,7 +104,9 @@ def export_module(
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     with modes_kept(model):
         try:
-            return _export(model.cpu().eval(), dict(zip(names, example, strict=True)), out, opset)
+            return write_export(
+                model.cpu().eval(), dict(zip(names, example, strict=True)), out, opset
+            )
         finally:
             model.to(device)
 
@@ -109,12 +130,23 @@ def input_names(model: nn.Module, number: int) -> list[str]:
     return [p.name for p in arguments[:number]]
 
 
-def _export(model: nn.Module, inputs: dict[str, Tensor], out: Path, opset: int) -> Facts:
+def write_export(
+    model: nn.Module,
+    inputs: dict[str, Tensor],
+    out: Path,
+    opset: int,
+    proto: ModelProto | None = None,
+) -> Facts:
+    """Write the export of ``model``, in eval mode on the CPU, and return its facts.
+
+    ``proto`` is its graph where that was made already; parity is checked all the same.
+    """
     import onnx
 
     outputs = _try(model, inputs)
-    program, reason = _program(model, inputs)
-    proto = _onnx(program, list(inputs), list(outputs), opset)
+    program, reason = program_of(model, inputs)
+    if proto is None:
+        proto = onnx_of(program, list(inputs), list(outputs), opset)
     canonicalize(proto)
     out.mkdir(parents=True, exist_ok=True)
     onnx.save(proto, out / "model.onnx")
@@ -132,7 +164,7 @@ def _export(model: nn.Module, inputs: dict[str, Tensor], out: Path, opset: int) 
         "params": count.params(model),
         "ops": dict(sorted(Counter(node.op_type for node in proto.graph.node).items())),
         "nodes": len(proto.graph.node),
-        **check_parity(model, _enough(inputs, max(batches)), out / "model.onnx", batches),
+        **check_parity(model, enough(inputs, max(batches)), out / "model.onnx", batches),
     }
     first, *others = inputs.values()
     if not others and first.is_floating_point():
@@ -157,7 +189,7 @@ def _try(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         ) from error
 
 
-def _enough(inputs: dict[str, Tensor], number: int) -> dict[str, Tensor]:
+def enough(inputs: dict[str, Tensor], number: int) -> dict[str, Tensor]:
     """Repeat samples until there are ``number``: the batch sizes must be run."""
     return {
         name: torch.cat([value] * -(-number // len(value))) if len(value) < number else value
@@ -165,21 +197,21 @@ def _enough(inputs: dict[str, Tensor], number: int) -> dict[str, Tensor]:
     }
 
 
-def _program(
+def program_of(
     model: nn.Module, inputs: dict[str, Tensor]
 ) -> tuple[torch.export.ExportedProgram, str | None]:
     """Return the traced program, and why its batch had to be fixed (None when it is free)."""
-    two = tuple(value[:2] for value in _enough(inputs, 2).values())
+    two = tuple(value[:2] for value in enough(inputs, 2).values())
     one = tuple(value[:1] for value in inputs.values())
     batch = torch.export.Dim("batch", min=1)
     free = tuple({0: batch} for _ in two)
     try:
-        with _quiet():
+        with hushed():
             return torch.export.export(model, two, dynamic_shapes=free), None
     except _UNEXPORTED as error:
         reason = _short(error)
     try:
-        with _quiet():
+        with hushed():
             return torch.export.export(model, one), reason
     except _UNEXPORTED as error:
         raise ExportError(
@@ -189,11 +221,16 @@ def _program(
         ) from error
 
 
-def _onnx(
+def onnx_of(
     program: torch.export.ExportedProgram, inputs: list[str], outputs: list[str], opset: int
 ) -> Any:
+    """Write the program as ONNX, an ``onnx.ModelProto``.
+
+    Raises:
+        ExportError: the exporter cannot write an operation.
+    """
     try:
-        with _quiet():
+        with hushed():
             made = torch.onnx.export(
                 program,
                 (),
@@ -244,10 +281,11 @@ def _spec(name: str, value: Tensor, free: bool) -> TensorSpec:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def hushed() -> Iterator[None]:
     """Hush what the exporter says of its own insides; its errors are exceptions."""
     tracer = "torch.fx.experimental.symbolic_shapes"
-    names = ("torch.onnx", "torch.export", "torch._dynamo", tracer, "onnxscript", "onnx_ir")
+    names = ["torch.onnx", "torch.export", "torch._dynamo", tracer, "onnxscript", "onnx_ir"]
+    names += ["torch.utils._pytree", "torchao"]
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -6,7 +6,7 @@ import logging
 import math
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,11 +23,19 @@ _LOG = logging.getLogger("torchopt2edge")
 _HUSHED = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
 
 
-def fit(net: nn.Module, loss: Loss, samples: Samples, recipe: Recipe, name: str) -> float | None:
+def fit(
+    net: nn.Module,
+    loss: Loss,
+    samples: Samples,
+    recipe: Recipe,
+    name: str,
+    before_epoch: Callable[[int], None] | None = None,
+) -> float | None:
     """Train ``net`` in place and return the mean loss of the last epoch (None without epochs).
 
     ``name`` stands in the progress lines, which go to the ``torchopt2edge`` logger, one an epoch.
-    The net comes back in eval mode, on the CPU.
+    ``before_epoch`` is called with the number of epochs that are done, 0 for the first. The net
+    comes back in eval mode, on the CPU.
 
     Raises:
         TrainError: the loss is not a number, or there are fewer samples than one batch of two.
@@ -40,7 +48,7 @@ def fit(net: nn.Module, loss: Loss, samples: Samples, recipe: Recipe, name: str)
         raise TrainError(f"{len(samples)} samples are too few to train {name}")
     batches = loader(samples, recipe.batch_size, True, recipe.seed, recipe.workers, spare_one=True)
     module = Fit(net, loss, recipe)
-    progress = Progress(name)
+    progress = Progress(name, before_epoch)
     with seeded(recipe.seed), _quiet(), tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(
             max_epochs=recipe.epochs,
@@ -117,10 +125,16 @@ class CosineWithWarmup:
 class Progress(L.Callback):  # type: ignore[misc]
     """Logs one line an epoch and keeps the last epoch's mean loss in ``mean``."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, before_epoch: Callable[[int], None] | None) -> None:
         self.name = name
+        self.before_epoch = before_epoch
         self.losses: list[Tensor] = []
         self.mean = math.nan
+
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+        """Let the stage change what the next epoch trains."""
+        if self.before_epoch is not None:
+            self.before_epoch(trainer.current_epoch)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *rest: Any) -> None:
         """Note the batch's loss (still on its device: reading it would wait)."""

@@ -1,0 +1,286 @@
+"""Decide how a float graph is quantized: its ranges, what is done to it before, what stays float.
+
+Everything is judged on calibration data alone, in one simulation of both runtimes, so that the
+decision is the same for every backend:
+
+D1. The calibrator is the one named, or with ``auto`` the observer whose ranges keep the outputs
+    closest to the float ones (signal-to-quantization-noise ratio, SQNR).
+D2. Equalization and bias correction are applied when asked for; with ``auto`` they are tried
+    when the SQNR is below ``poor_db``, and kept when they raise it by ``GAIN_DB`` or more. Of
+    the two ways to equalize the better is taken.
+D3. Ranges that training learned are never replaced: only tensors that it did not observe are
+    calibrated, and the graph, whose weights are on their trained grid, is left alone.
+D4. Operators named in ``exclude`` stay in float. With ``max_drop`` so do, besides, those that
+    cost most, as few MACs as suffice.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torchopt2edge.errors import ConfigError
+from torchopt2edge.quantize.observe import OBSERVERS
+from torchopt2edge.quantize.samples import Samples
+from torchopt2edge.types import Facts, Ranges
+
+if TYPE_CHECKING:
+    from torchopt2edge.quantize.sensitivity import Sensitivity
+
+Tick = Callable[[int, int, str], None]
+AUTO = tuple(name for name in OBSERVERS if name != "ema")  # ema depends on the samples' order
+GAIN_DB = 0.5
+SIMULATED = 32
+RANKED = 8
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """How static ranges are decided.
+
+    ``calibrator`` is one of `OBSERVERS` or ``auto``; ``equalize`` and ``bias_correction`` are
+    True, False or ``auto`` (tried below ``poor_db`` of SQNR); ``sensitivity`` ranks the operators
+    by what quantizing each costs; ``max_drop`` (points of the task metric on held-out calibration
+    samples) leaves as few MACs in float as keep it, judged on ``validation_samples``; ``exclude``
+    names nodes that stay in float, ``*`` and ``?`` standing for any letters.
+    """
+
+    calibrator: str = "auto"
+    equalize: bool | str = "auto"
+    bias_correction: bool | str = "auto"
+    poor_db: float = 20.0
+    sensitivity: bool = False
+    max_drop: float | None = None
+    validation_samples: int = 512
+    exclude: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Refuse what there is not.
+
+        Raises:
+            ConfigError: names the choices.
+        """
+        known = ("auto", *OBSERVERS)
+        if self.calibrator not in known:
+            raise ConfigError(
+                f"there is no calibrator {self.calibrator!r}", mend=f"one of {', '.join(known)}"
+            )
+        for name in ("equalize", "bias_correction"):
+            if getattr(self, name) not in (True, False, "auto"):
+                raise ConfigError(
+                    f"quantize.{name} is {getattr(self, name)!r}", mend="true, false or auto"
+                )
+
+
+@dataclass(frozen=True)
+class State:
+    """A graph with its ranges, how well it does, and what led there."""
+
+    graph: Path
+    ranges: Ranges
+    sqnr_db: float
+    facts: Facts
+
+
+def decide(
+    graph: Path,
+    samples: Samples,
+    options: Quantize,
+    out: Path,
+    validation: Samples | None = None,
+    learned: Ranges | None = None,
+    tick: Tick = lambda done, total, what: None,
+) -> Facts:
+    """Write ``ranges.json`` and ``decision.json`` into ``out``; return the decision.
+
+    ``model.onnx`` is written too when the graph itself was changed (D2); ``ranges.json`` is then
+    of that graph. ``validation`` is what D4 is judged on.
+    """
+    from torchopt2edge.quantize.lint import lint
+
+    options.check()
+    tick(0, 4, "ranges")
+    if learned is None:
+        state = _tuned(_calibrated(graph, samples, options), samples, options, out, graph)
+    else:
+        state = _completed(graph, samples, learned)
+    state = _without(state, options.exclude)
+    facts: Facts = {
+        "origin": state.ranges.origin,
+        "sqnr_db": state.sqnr_db,
+        **state.facts,
+        "instability": state.ranges.facts.get("instability"),
+        "lints": [asdict(found) for found in lint(state.graph, state.ranges)],
+    }
+    if options.sensitivity or options.max_drop is not None:
+        tick(2, 4, "sensitivity")
+        ranking, facts["ranked_db"] = _ranking(state, samples)
+        facts["sensitivity"] = [one.to_json() for one in ranking]
+        if options.max_drop is not None:
+            tick(3, 4, "mixed precision")
+            state, facts["mixed"] = _mixed(state, ranking, options, validation or samples, out)
+    _write(out / "ranges.json", state.ranges.to_json())
+    _write(out / "decision.json", facts)
+    return facts
+
+
+def _calibrated(graph: Path, samples: Samples, options: Quantize) -> State:
+    """D1, with the ranges already as both runtimes can hold them (`join`)."""
+    from torchopt2edge.quantize.calibrate import calibrate
+    from torchopt2edge.quantize.choose import choose
+    from torchopt2edge.quantize.simulate import simulation
+
+    wanted = AUTO if options.calibrator == "auto" else (options.calibrator,)
+    found = _joined(graph, calibrate(graph, samples, wanted))
+    if options.calibrator != "auto":
+        ranges = found[options.calibrator]
+        sqnr = simulation(graph, samples, SIMULATED).sqnr(ranges)
+        return State(graph, ranges, sqnr, {"calibrator": options.calibrator, "why": "asked for"})
+    choice = choose(simulation(graph, samples, SIMULATED), found)
+    tried = {name: round(value, 2) for name, value in choice.sqnr_db.items()}
+    facts = {"calibrator": choice.name, "why": choice.why, "sqnr_by_calibrator": tried}
+    return State(graph, found[choice.name], choice.sqnr_db[choice.name], facts)
+
+
+def _joined(graph: Path, found: Mapping[str, Ranges]) -> dict[str, Ranges]:
+    import onnx
+
+    from torchopt2edge.quantize.join import join_ranges
+
+    proto = onnx.load(graph)
+    return {
+        name: replace(ranges, bounds=join_ranges(proto, ranges.bounds))
+        for name, ranges in found.items()
+    }
+
+
+def _tuned(state: State, samples: Samples, options: Quantize, out: Path, source: Path) -> State:
+    """D2: equalize first, since the bias is corrected for the ranges that are then used."""
+    from torchopt2edge.quantize.bias import correct_bias
+    from torchopt2edge.quantize.equalize import equalize
+
+    def equalized(now: State) -> Iterator[State]:
+        for by, given in (("weights", None), ("weights and activations", samples)):
+            file = out / f"equalized by {by}.onnx"
+            found = equalize(now.graph, file, given)
+            if found["pairs"]:
+                there = _calibrated(file, samples, options)
+                yield replace(there, facts={**there.facts, "equalize": {"by": by, **found}})
+
+    def corrected(now: State) -> Iterator[State]:
+        file = out / "corrected.onnx"
+        found = correct_bias(now.graph, now.ranges, samples, file)
+        yield replace(now, graph=file, facts={**now.facts, "bias_correction": found})
+
+    for name, wanted, step in (
+        ("equalize", options.equalize, equalized),
+        ("bias_correction", options.bias_correction, corrected),
+    ):
+        if wanted is False or (wanted == "auto" and state.sqnr_db >= options.poor_db):
+            continue
+        tried = [replace(one, sqnr_db=_sqnr(one, samples, source)) for one in step(state)]
+        best = max(tried, key=lambda one: one.sqnr_db, default=None)
+        if best is not None and (wanted is True or best.sqnr_db - state.sqnr_db >= GAIN_DB):
+            state = best
+        elif best is not None:
+            said = f"tried: {best.sqnr_db:.1f} dB, not kept"
+            state = replace(state, facts={**state.facts, name: said})
+    return _settled(state, out, source)
+
+
+def _settled(state: State, out: Path, source: Path) -> State:
+    """Give the graph that was kept its name; forget those that were not."""
+    if state.graph != source:
+        state = replace(state, graph=state.graph.rename(out / "model.onnx"))
+    for left in set(out.glob("*.onnx")) - {state.graph}:
+        left.unlink()
+    return state
+
+
+def _sqnr(state: State, samples: Samples, source: Path) -> float:
+    """Hold the quantized changed graph against the float outputs of the source."""
+    from torchopt2edge.quantize.simulate import simulation
+
+    return simulation(state.graph, samples, SIMULATED, reference=source).sqnr(state.ranges)
+
+
+def _completed(graph: Path, samples: Samples, learned: Ranges) -> State:
+    """D3."""
+    from torchopt2edge.quantize.calibrate import calibrate
+    from torchopt2edge.quantize.learned import merge
+    from torchopt2edge.quantize.simulate import simulation
+
+    rest = _joined(graph, calibrate(graph, samples, ("minmax",)))["minmax"]
+    ranges = merge(learned, rest)
+    sqnr = simulation(graph, samples, SIMULATED).sqnr(ranges)
+    facts = {"calibrator": "qat", "why": "learned in training", **ranges.facts}
+    return State(graph, ranges, sqnr, facts)
+
+
+def _without(state: State, patterns: tuple[str, ...]) -> State:
+    """D4, what was named by hand."""
+    import onnx
+
+    if not patterns:
+        return state
+    names = [node.name for node in onnx.load(state.graph).graph.node]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            near = difflib.get_close_matches(pattern, names, 3)
+            raise ConfigError(
+                f"no node of the graph is called {pattern!r}",
+                artifact=state.graph,
+                mend=f"quantize.exclude= for instance {near or names[:3]}",
+            )
+    found = tuple(n for n in names if any(fnmatch.fnmatch(n, one) for one in patterns))
+    return replace(state, ranges=replace(state.ranges, excluded=found))
+
+
+def _ranking(state: State, samples: Samples) -> tuple[list[Sensitivity], float]:
+    """Rank the operators; beside them, on the same samples, the SQNR with all of them in int8."""
+    import onnx
+
+    from torchopt2edge.quantize.macs import macs_of
+    from torchopt2edge.quantize.sensitivity import rank
+    from torchopt2edge.quantize.simulate import simulation
+
+    macs = macs_of(onnx.load(state.graph))
+    simulated = simulation(state.graph, samples, RANKED)
+    return rank(simulated, state.ranges, macs), simulated.sqnr(state.ranges)
+
+
+def _mixed(
+    state: State, ranking: list[Sensitivity], options: Quantize, validation: Samples, out: Path
+) -> tuple[State, Facts]:
+    """D4; the trail of evaluations outlives a killed run beside the store's temporary folder."""
+    from torchopt2edge.quantize.mixed import search
+    from torchopt2edge.quantize.validation import Validation
+
+    assert options.max_drop is not None
+    judge = Validation(state.graph, validation)
+
+    named = state.ranges.excluded
+
+    def drop_of(excluded: tuple[str, ...]) -> float:
+        return judge.drop(replace(state.ranges, excluded=(*named, *excluded)))
+
+    trail = out.parent / f"{out.name.split('-')[0]}.trail.json"
+    found = search(ranking, drop_of, options.max_drop, trail=trail)
+    trail.unlink(missing_ok=True)
+    manifest = validation.manifest
+    facts = {
+        **asdict(found),
+        "metric": judge.metric,
+        "max_drop": options.max_drop,
+        "judged_on": f"{len(manifest.hashes)} {manifest.split} samples",
+    }
+    return replace(state, ranges=replace(state.ranges, excluded=(*named, *found.excluded))), facts
+
+
+def _write(file: Path, data: Any) -> None:
+    file.write_text(json.dumps(data, indent=1))
