@@ -6,6 +6,7 @@ A recipe is a list of rules; of those whose regex and operation fit an operator,
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ RECIPES: Mapping[str, tuple[Rule, ...]] = {
 }
 """What each scheme tells the quantizer; ``fp32`` tells it nothing."""
 
+_TENSOR_INDEX = 6  # of the field in a TensorMap
 LEVELS = {"int8": 255, "int8_io": 255, "int16x8": 65534}
 """Steps between the ends of an activation's range, in the schemes that are static."""
 
@@ -171,4 +173,25 @@ def quantize(source: Path, rules: list[Rule], given: Mapping[str, Any], target: 
             artifact=source,
             mend="leave this scheme out for this backend, or report the net with this message",
         ) from error
-    target.write_bytes(bytes(made.quantized_model))
+    target.write_bytes(_signed(source.read_bytes(), bytearray(made.quantized_model)))
+
+
+def _signed(before: bytes, after: bytearray) -> bytes:
+    """Point the signature at the graph's outputs again.
+
+    Where an operator of the graph reads an output too, the quantizer gives out another tensor
+    than before and leaves the signature at the integers.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    given, made = (schema.Model.GetRootAs(data, 0) for data in (before, after))
+    old, new = (model.Subgraphs(0).OutputsAsNumpy().tolist() for model in (given, made))
+    for at in range(given.SignatureDefsLength()):
+        ends, held = given.SignatureDefs(at), made.SignatureDefs(at)
+        for place in range(ends.OutputsLength()):
+            wanted = new[old.index(ends.Outputs(place).TensorIndex())]
+            table = held.Outputs(place)._tab
+            field = table.Offset(_TENSOR_INDEX)
+            if field and held.Outputs(place).TensorIndex() != wanted:
+                struct.pack_into("<I", after, table.Pos + field, wanted)
+    return bytes(after)

@@ -10,6 +10,7 @@ import numpy as np
 
 from torchopt2edge.backends.ort_weights import constant, rewrite
 from torchopt2edge.quantize.grid import Grid, grid_of
+from torchopt2edge.quantize.qdq import LAYERS
 from torchopt2edge.quantize.qdq_plan import values
 from torchopt2edge.types import Signature, TensorSpec
 
@@ -54,6 +55,7 @@ class _Ends:
             self.graph.node.remove(dequantize)
         self._redirect(name, back)
         self._insert(0, "DequantizeLinear", [name, *means], back)
+        self._hide_layers(back)
         return grid
 
     def output(self, name: str) -> Grid | None:
@@ -77,6 +79,17 @@ class _Ends:
         self._redirect(name, maker.output[place])
         self._insert(len(self.graph.node), "QuantizeLinear", [maker.output[place], *means], name)
         return grid
+
+    def _hide_layers(self, back: str) -> None:
+        """Keep the float layers that read integers now from being rounded: Q7 of `qdq`."""
+        from onnx import helper
+
+        for at, node in reversed(list(enumerate(self.graph.node))):
+            if node.op_type in LAYERS and node.input[0] == back and node.input[1] in self.weights:
+                made = node.output[0]
+                node.output[0] = f"{made}@plain"
+                hiding = helper.make_node("LeakyRelu", [node.output[0]], [made], alpha=1.0)
+                self.graph.node.insert(at + 1, hiding)
 
     def _turn(self, value: Any) -> bool:
         """Declare an end as integer; False when it is not float or has no range."""
