@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 Base = tuple[Backend, Future[Artifact]]
 """A backend and what it makes once per model, begun."""
 
-STAGE_TOOLS = ("torch", "torchvision", "lightning", "torch-pruning", "timm", "onnx", "onnxscript")
+STAGE_TOOLS = (
+    *("torch", "torchvision", "torchao", "lightning", "torch-pruning", "timm"),
+    *("onnx", "onnxscript"),
+)
 REFERENCE_SAMPLES = 32
 
 
