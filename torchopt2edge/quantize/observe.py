@@ -28,7 +28,7 @@ OBSERVERS = ("minmax", "ema", "percentile", "mse", "entropy")
 
 BINS = 8192
 EMPTY: Bounds = (math.inf, -math.inf)
-_PIECE = 1 << 17  # values at a time: their codes stay in a core's cache
+_PIECE = 1 << 18  # values at a time: their codes stay in a core's cache
 _LONG = 1 << 15  # from here on two tables pay
 _TURNS = np.tile(np.array([0, BINS], np.int32), _PIECE // 2)
 _FINEST = -100

@@ -72,9 +72,11 @@ class Watched:
     def instability(self, observer: str) -> dict[str, Any] | None:
         """Say by how much the widths of the halves' ranges differ, in % of the wider of the two.
 
-        The median and the worst over the tensors, and which that is; None with one sample.
+        The median and the worst over the tensors, and which that is; None with one sample. What
+        is searched for is compared by ``percentile``, the quick one of the searches.
         """
-        first, second = (half.bounds(observer) for half in self.halves)
+        how = "percentile" if observer in SEARCHES else observer
+        first, second = (half.bounds(how) for half in self.halves)
         if not first or not second:
             return None
         found = {name: _difference(first[name], second[name]) for name in first}
