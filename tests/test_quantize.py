@@ -1,0 +1,162 @@
+"""Files without timing, and every way into the quantization room, on a tiny net."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import torchopt2edge as t2e
+from tests.conftest import users_cache
+from tests.hub import Made
+from torchopt2edge import calibration, converter
+from torchopt2edge.backends.ort import Ort
+from torchopt2edge.cli import main
+from torchopt2edge.pipeline import signature_in
+from torchopt2edge.protocols import Sources
+from torchopt2edge.quantize.decide import Quantize
+from torchopt2edge.quantize.validation import Validation
+from torchopt2edge.store import Store
+from torchopt2edge.types import SCHEMES, Ranges
+
+ALL = tuple(SCHEMES)
+
+
+@pytest.fixture(autouse=True)
+def _cache(sealed: converter.Environment) -> Iterator[None]:
+    with users_cache():
+        yield
+
+
+def test_every_scheme_is_a_file_or_a_row_that_says_why_not(
+    tiny: Made, hub_store: Store, tmp_path: Path
+) -> None:
+    images = torch.from_numpy(tiny.inputs["image"])
+    found = t2e.lower(
+        tiny.net,
+        (images[:4],),
+        [images],
+        schemes=ALL,
+        baseline=False,
+        store=hub_store,
+        out=tmp_path,
+    )
+    rows = {row.candidate: row for row in found.rows}
+    assert set(rows) == {f"{backend}-{scheme}" for backend in ("ort", "litert") for scheme in ALL}
+    broken = {name: str(row.err) for name, row in rows.items() if row.err is not None}
+    assert set(broken) == {"ort-int16x8"}
+    assert "does not take the scheme 'int16x8'" in broken["ort-int16x8"]
+    for name, row in rows.items():
+        if name not in broken:
+            (file,) = (tmp_path / "artifacts").glob(f"{name}.*")
+            assert file.is_file()
+            assert "latency_ms" not in row.metrics
+            assert row.metrics["size_mb"] > 0
+            assert row.metrics["sqnr_db"] >= SCHEMES[row.scheme].min_sqnr_db
+    for backend in ("ort", "litert"):
+        size = {s: rows[f"{backend}-{s}"].metrics["size_mb"] for s in ("fp32", "fp16", "int8")}
+        assert size["int8"] < size["fp16"] < size["fp32"]
+        assert rows[f"{backend}-int8"].facts["int8_macs"] > 90
+        assert rows[f"{backend}-int8"].facts["ranges_origin"].startswith("calibrated:")
+    assert any("NPU" in note for note in rows["litert-int16x8"].facts["notes"])
+    assert found.verdict.winner is None
+    report = (tmp_path / "report.md").read_text()
+    assert "## What the files hold" in report
+    assert "SQNR at the output by calibrator" in report
+
+
+def test_a_quantized_onnx_gives_its_ranges_to_both_runtimes(
+    tiny: Made, hub_store: Store, tmp_path: Path
+) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    given = Sources(tiny.graph, tiny.graph, tiny.ranges, tiny.samples.path)
+    Ort(isa="x86-vnni").lower(given, SCHEMES["int8"], made)
+    qdq = tmp_path / "qdq.onnx"
+    qdq.write_bytes((made / "model.onnx").read_bytes())
+    images = tiny.inputs["image"]
+    found = t2e.lower(qdq, None, [images], schemes=("int8",), store=hub_store, out=tmp_path / "run")
+    for row in found.rows:
+        assert row.err is None
+        assert row.facts["ranges_origin"] == "learned:qat"
+        assert row.metrics["sqnr_db"] > 25
+    first = Ort().open(made / "model.onnx", signature_in(made), 1)({"image": images})
+    again = next(Path(row.facts["file"]) for row in found.rows if row.backend == "ort")
+    second = Ort().open(again, signature_in(again.parent), 1)({"image": images})
+    for one, other in zip(first.values(), second.values(), strict=True):
+        assert np.mean(one.argmax(1) == other.argmax(1)) == 1.0
+
+
+def test_loaders_of_raw_images_are_preprocessed_from_the_signature(
+    tiny: Made, hub_store: Store, tmp_path: Path
+) -> None:
+    chance = np.random.default_rng(0)
+    raw = chance.integers(0, 256, (24, 32, 32, 3), np.uint8)
+    how = t2e.Preprocess(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    graph = tiny.graph.path / "model.onnx"
+    wanted = how(raw)
+    scores = []
+    for name, images in (("raw", raw), ("floats", wanted)):
+        found = t2e.lower(
+            graph,
+            None,
+            [images],
+            schemes=("int8_io",),
+            backends=("ort",),
+            baseline=False,
+            preprocess=how,
+            store=hub_store,
+            out=tmp_path / name,
+        )
+        (row,) = found.rows
+        assert row.err is None
+        scores.append(row.metrics["sqnr_db"])
+        kept = signature_in(Path(row.facts["file"]).parent)
+        assert kept.inputs[0].preprocess == how
+        assert kept.inputs[0].file_dtype in ("uint8", "int8")
+    assert scores[0] == scores[1]
+
+
+def test_a_search_that_was_killed_goes_on_where_it_was(
+    tiny: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[tuple[str, ...]] = []
+    real = Validation.drop
+
+    def drop(self: Validation, ranges: Ranges) -> float:
+        judged.append(ranges.excluded)
+        if len(judged) == 3:
+            raise KeyboardInterrupt
+        return real(self, ranges) + 10.0  # never within the budget: every evaluation is used
+
+    monkeypatch.setattr(Validation, "drop", drop)
+    options = Quantize(calibrator="minmax", max_drop=0.0)
+    store = Store(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        calibration.decide(tiny.graph, tiny.samples, store, options)
+    before = judged[:2]
+    found = calibration.decide(tiny.graph, tiny.samples, store, options)
+    assert not set(before) & set(judged[3:])
+    assert found.facts["mixed"]["evaluations"] == len(judged) - 1
+    assert not list(tmp_path.rglob("*.trail.json"))
+
+
+def test_the_command_makes_files_and_ranks_the_operators(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ["model=resnet8", "data=digits", "backend=[ort]", "schemes=[int8]"]
+    words += ["calibration_samples=32", "quantize.calibrator=percentile"]
+    assert main(["quantize", *words, "quantize.sensitivity=true", f"out={out}"]) == 0
+    assert (out / "sensitivity.png").is_file()
+    (file,) = (out / "artifacts").iterdir()
+    onnx.checker.check_model(onnx.load(file))
+    context = json.loads((out / "context.json").read_text())
+    (decision,) = context["decisions"]
+    assert decision["origin"] == "calibrated:percentile"
+    assert decision["sensitivity"]
+    row = json.loads((out / "rows.jsonl").read_text())
+    assert row["facts"]["n_eval"] == 540
