@@ -17,7 +17,18 @@ from benchmarks.watch import Watch
 from torchopt2edge.types import Measurement
 
 SUITES = (
-    *("calibrate", "cifar", "compare", "convert", "digits", "imports", "once", "photos", "qat"),
+    *(
+        "calibrate",
+        "cifar",
+        "collapse",
+        "compare",
+        "convert",
+        "digits",
+        "imports",
+        "once",
+        "photos",
+        "qat",
+    ),
     *("resume", "zoo"),
 )
 MACHINE = {"cpu": "Intel(R) Xeon(R) CPU E5-2680 v4 @ 2.40GHz", "cores": 2}

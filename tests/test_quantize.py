@@ -17,6 +17,7 @@ from tests.hub import Made
 from torchopt2edge import calibration, converter
 from torchopt2edge.backends.ort import Ort
 from torchopt2edge.cli import main
+from torchopt2edge.errors import ExportError
 from torchopt2edge.pipeline import signature_in
 from torchopt2edge.protocols import Sources
 from torchopt2edge.quantize.decide import Quantize
@@ -90,6 +91,13 @@ def test_a_quantized_onnx_gives_its_ranges_to_both_runtimes(
     second = Ort().open(again, signature_in(again.parent), 1)({"image": images})
     for one, other in zip(first.values(), second.values(), strict=True):
         assert np.mean(one.argmax(1) == other.argmax(1)) == 1.0
+
+
+def test_ranges_that_are_not_ours_are_refused_by_name(tiny: Made, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes((tiny.graph.path / "model.onnx").read_bytes())
+    (tmp_path / "ranges.json").write_text('{"input": 3}')
+    with pytest.raises(ExportError, match="ranges beside this model"):
+        t2e.lower(tmp_path / "model.onnx", None, [tiny.inputs["image"]], out=tmp_path / "run")
 
 
 def test_loaders_of_raw_images_are_preprocessed_from_the_signature(

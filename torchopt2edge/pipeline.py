@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from torchopt2edge.calibration import GRAPH_TOOLS, Calibration, link, signature_in
-from torchopt2edge.errors import ConfigError, EdgeError, SchemeError, VerifyError
+from torchopt2edge.errors import ConfigError, EdgeError, ExportError, SchemeError, VerifyError
 from torchopt2edge.preprocess import Preprocess
 from torchopt2edge.progress import Progress
 from torchopt2edge.protocols import Backend, Sources, Stage
@@ -126,7 +126,14 @@ def _learned(onnx_file: Path, split: Path) -> Ranges | None:
 
     beside = onnx_file.with_name("ranges.json")
     if beside.is_file():
-        return Ranges.from_json(json.loads(beside.read_text()))
+        try:
+            return Ranges.from_json(json.loads(beside.read_text()))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ExportError(
+                "the ranges beside this model cannot be read",
+                artifact=beside,
+                mend="remove the file, or write it again with finish() of qat",
+            ) from error
     return unquantize(onnx_file, split) if is_qdq(load(onnx_file)) else None
 
 
