@@ -11,7 +11,7 @@ import pytest
 from tests.hub import Made
 from torchopt2edge import calibration
 from torchopt2edge.errors import ConfigError
-from torchopt2edge.quantize.decide import AUTO, Quantize, decide
+from torchopt2edge.quantize.decide import AUTO, UNSEEN, Quantize, decide
 from torchopt2edge.quantize.samples import Samples, write_samples
 from torchopt2edge.quantize.simulate import simulation
 from torchopt2edge.quantize.validation import Validation
@@ -154,3 +154,20 @@ def test_a_decision_is_made_once(tiny: Made, hub_store: Store) -> None:
     assert (first.graph.path / "signature.json").is_file()
     plain = calibration.decide(tiny.graph, tiny.samples, hub_store, Quantize(calibrator="minmax"))
     assert plain.graph == tiny.graph
+
+
+def test_a_graph_without_a_float_output_is_calibrated_all_the_same(
+    tiny: Made, tmp_path: Path
+) -> None:
+    proto = onnx.load(tiny.graph.path / "model.onnx")
+    scores = proto.graph.output[0].name
+    proto.graph.node.append(onnx.helper.make_node("ArgMax", [scores], ["best"], "best", axis=1))
+    del proto.graph.output[:]
+    best = onnx.helper.make_tensor_value_info("best", onnx.TensorProto.INT64, None)
+    proto.graph.output.append(best)
+    (tmp_path / "out").mkdir()
+    onnx.save(onnx.shape_inference.infer_shapes(proto), tmp_path / "model.onnx")
+    facts = decide(tmp_path / "model.onnx", tiny.kept, Quantize(), tmp_path / "out")
+    assert facts["origin"] == f"calibrated:{UNSEEN}"
+    assert facts["sqnr_db"] is None
+    assert "no float output" in facts["why"]

@@ -4,7 +4,8 @@ Everything is judged on calibration data alone, in one simulation of both runtim
 decision is the same for every backend:
 
 D1. The calibrator is the one named, or with ``auto`` the observer whose ranges keep the outputs
-    closest to the float ones (signal-to-quantization-noise ratio, SQNR).
+    closest to the float ones (signal-to-quantization-noise ratio, SQNR). Where there is no float
+    output to compare it is `UNSEEN`.
 D2. Equalization and bias correction are applied when asked for; with ``auto`` they are tried
     when the SQNR is below ``poor_db``, and kept when they raise it by ``GAIN_DB`` or more. Of
     the two ways to equalize the better is taken.
@@ -31,9 +32,11 @@ from torchopt2edge.types import Facts, Ranges
 
 if TYPE_CHECKING:
     from torchopt2edge.quantize.sensitivity import Sensitivity
+    from torchopt2edge.quantize.simulate import Simulation
 
 Tick = Callable[[int, int, str], None]
 AUTO = tuple(name for name in OBSERVERS if name != "ema")  # ema depends on the samples' order
+UNSEEN = "mse"
 GAIN_DB = 0.5
 SIMULATED = 32
 RANKED = 8
@@ -83,7 +86,7 @@ class State:
 
     graph: Path
     ranges: Ranges
-    sqnr_db: float
+    sqnr_db: float | None
     facts: Facts
 
 
@@ -133,18 +136,32 @@ def _calibrated(graph: Path, samples: Samples, options: Quantize) -> State:
     """D1, with the ranges already as both runtimes can hold them (`join`)."""
     from torchopt2edge.quantize.calibrate import calibrate
     from torchopt2edge.quantize.choose import choose
-    from torchopt2edge.quantize.simulate import simulation
 
-    wanted = AUTO if options.calibrator == "auto" else (options.calibrator,)
-    found = _joined(graph, calibrate(graph, samples, wanted))
-    if options.calibrator != "auto":
-        ranges = found[options.calibrator]
-        sqnr = simulation(graph, samples, SIMULATED).sqnr(ranges)
-        return State(graph, ranges, sqnr, {"calibrator": options.calibrator, "why": "asked for"})
-    choice = choose(simulation(graph, samples, SIMULATED), found)
+    named, why = options.calibrator, "asked for"
+    simulated = _simulated(graph, samples)
+    if named == "auto" and simulated is None:
+        named, why = UNSEEN, "the graph has no float output by which to choose"
+    found = _joined(graph, calibrate(graph, samples, AUTO if named == "auto" else (named,)))
+    if named != "auto":
+        sqnr = None if simulated is None else simulated.sqnr(found[named])
+        return State(graph, found[named], sqnr, {"calibrator": named, "why": why})
+    assert simulated is not None
+    choice = choose(simulated, found)
     tried = {name: round(value, 2) for name, value in choice.sqnr_db.items()}
     facts = {"calibrator": choice.name, "why": choice.why, "sqnr_by_calibrator": tried}
     return State(graph, found[choice.name], choice.sqnr_db[choice.name], facts)
+
+
+def _simulated(graph: Path, samples: Samples) -> Simulation | None:
+    """Return the simulation of the graph, None when no output of it is float."""
+    import onnx
+
+    from torchopt2edge.quantize.simulate import simulation
+
+    outputs = onnx.load(graph).graph.output
+    if not any(v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT for v in outputs):
+        return None
+    return simulation(graph, samples, SIMULATED)
 
 
 def _joined(graph: Path, found: Mapping[str, Ranges]) -> dict[str, Ranges]:
@@ -181,14 +198,15 @@ def _tuned(state: State, samples: Samples, options: Quantize, out: Path, source:
         ("equalize", options.equalize, equalized),
         ("bias_correction", options.bias_correction, corrected),
     ):
-        if wanted is False or (wanted == "auto" and state.sqnr_db >= options.poor_db):
+        before = state.sqnr_db
+        if wanted is False or before is None or (wanted == "auto" and before >= options.poor_db):
             continue
-        tried = [replace(one, sqnr_db=_sqnr(one, samples, source)) for one in step(state)]
-        best = max(tried, key=lambda one: one.sqnr_db, default=None)
-        if best is not None and (wanted is True or best.sqnr_db - state.sqnr_db >= GAIN_DB):
-            state = best
-        elif best is not None:
-            said = f"tried: {best.sqnr_db:.1f} dB, not kept"
+        tried = [(_sqnr(one, samples, source), one) for one in step(state)]
+        after, best = max(tried, key=lambda pair: pair[0], default=(before, state))
+        if best is not state and (wanted is True or after - before >= GAIN_DB):
+            state = replace(best, sqnr_db=after)
+        elif best is not state:
+            said = f"tried: {after:.1f} dB, not kept"
             state = replace(state, facts={**state.facts, name: said})
     return _settled(state, out, source)
 
@@ -213,11 +231,11 @@ def _completed(graph: Path, samples: Samples, learned: Ranges) -> State:
     """D3."""
     from torchopt2edge.quantize.calibrate import calibrate
     from torchopt2edge.quantize.learned import merge
-    from torchopt2edge.quantize.simulate import simulation
 
     rest = _joined(graph, calibrate(graph, samples, ("minmax",)))["minmax"]
     ranges = merge(learned, rest)
-    sqnr = simulation(graph, samples, SIMULATED).sqnr(ranges)
+    simulated = _simulated(graph, samples)
+    sqnr = None if simulated is None else simulated.sqnr(ranges)
     facts = {"calibrator": "qat", "why": "learned in training", **ranges.facts}
     return State(graph, ranges, sqnr, facts)
 
