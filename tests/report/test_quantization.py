@@ -12,6 +12,9 @@ DECISION = {
     "why": "mse keeps 31.0 dB at the output",
     "sqnr_db": 31.0,
     "ranked_db": 31.2,
+    "excluded": ["conv_9"],
+    "learned": 25,
+    "calibrated": ["add_1", "add_2"],
     "sqnr_by_calibrator": {"minmax": 28.25, "mse": 31.0},
     "instability": {"median_pct": 1.25, "worst_pct": 12.0, "worst": "add_3"},
     "equalize": "tried: 30.9 dB, not kept",
@@ -41,6 +44,9 @@ def test_the_report_says_how_the_model_was_quantized(make_row) -> None:
     assert "## How student was quantized" in text
     assert "minmax 28.2 dB, mse 31.0 dB" in text
     assert "1.2 % in the median tensor and 12.0 % in the worst" in text
+    assert "25 tensors were learned; calibrated besides: add\\_1, add\\_2." in text
+    assert "In float by name: conv\\_9." in text
+    assert "(6 evaluated)" in text
     assert "Equalization: tried: 30.9 dB, not kept." in text
     assert "Bias correction: applied (corrected 4)." in text
     assert "2.1 % of the MACs, costs 0.40 points" in text

@@ -119,6 +119,7 @@ def decide(
         "origin": state.ranges.origin,
         "sqnr_db": state.sqnr_db,
         **state.facts,
+        "excluded": list(state.ranges.excluded),
         "instability": state.ranges.facts.get("instability"),
         "lints": [asdict(found) for found in lint(state.graph, state.ranges)],
     }

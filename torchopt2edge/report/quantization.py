@@ -73,6 +73,11 @@ def _ranges(decision: Mapping[str, Any]) -> list[str]:
     said = [
         f"Activation ranges: {decision.get('origin', '?')}; {decision.get('why', '')}".strip("; ")
     ]
+    if "learned" in decision:
+        rest = ", ".join(map(plain, decision["calibrated"])) or "none"
+        said.append(f"{decision['learned']} tensors were learned; calibrated besides: {rest}.")
+    if decision.get("excluded"):
+        said.append(f"In float by name: {', '.join(map(plain, decision['excluded']))}.")
     tried = decision.get("sqnr_by_calibrator")
     if tried:
         listed = ", ".join(f"{name} {fixed(float(db), 1)} dB" for name, db in tried.items())
@@ -109,7 +114,7 @@ def _mixed(decision: Mapping[str, Any]) -> list[str]:
         f"Mixed precision: {names} in float, {fixed(found['macs_float_share'], 1)} % of the "
         f"MACs, costs {fixed(found['drop'], 2)} points of {plain(found['metric'])} on "
         f"{plain(found['judged_on'])} where {found['max_drop']} are allowed "
-        f"({found['evaluations']} evaluations).{met}"
+        f"({count(found['evaluations'])} evaluated).{met}"
     ]
 
 
