@@ -156,10 +156,7 @@ def compare(
     Raises:
         EdgeError: nothing could be compared at all; the failure of one candidate is a row.
     """
-    options = Settings.of(settings)
-    plan = options.plan()
-    entry = Entry("", _graph(model, example_inputs, plan, options.preprocess))
-    data = _data(calibration, evaluate, entry.graph, example_inputs, options)
+    entry, data, plan = _resolved(model, example_inputs, calibration, evaluate, settings)
     rows, verdict = run.compare([entry], data, plan)
     return Result(rows, verdict, plan.out)
 
@@ -178,10 +175,7 @@ def lower(
     Raises:
         EdgeError: nothing could be made at all; the failure of one file is a row.
     """
-    options = Settings.of(settings)
-    plan = options.plan()
-    entry = Entry("", _graph(model, example_inputs, plan, options.preprocess))
-    data = _data(calibration, evaluate, entry.graph, example_inputs, options)
+    entry, data, plan = _resolved(model, example_inputs, calibration, evaluate, settings)
     rows, verdict = run.lower(entry, data, plan)
     return Result(rows, verdict, plan.out)
 
@@ -254,6 +248,21 @@ def render(out: str | Path) -> Result:
     rows, verdict, context = report.read(folder)
     report.write(folder, rows, verdict, **context)
     return Result(rows, verdict, folder)
+
+
+def _resolved(
+    model: nn.Module | str | Path,
+    example_inputs: tuple[Tensor, ...] | None,
+    calibration: Iterable[Any] | None,
+    evaluate: Evaluate | None,
+    settings: SettingsArgs,
+) -> tuple[Entry, Data, Plan]:
+    """Put one model on the hub and keep its calibration samples."""
+    options = Settings.of(settings)
+    plan = options.plan()
+    entry = Entry("", _graph(model, example_inputs, plan, options.preprocess))
+    data = _data(calibration, evaluate, entry.graph, example_inputs, options)
+    return entry, data, plan
 
 
 def _graph(

@@ -88,7 +88,6 @@ def share_graph(
     """
     from torchopt2edge.canonicalize import canonicalize
     from torchopt2edge.quantize import prepare
-    from torchopt2edge.quantize.affine import settle_affine
     from torchopt2edge.quantize.learned import carry
     from torchopt2edge.quantize.raw import with_preprocess
 
@@ -110,7 +109,7 @@ def share_graph(
             link(program, out / "model.pt2")
         return {"inputs": [spec.name for spec in signature.inputs]}
 
-    code = [prepare.prepare, canonicalize, settle_affine, preprocess]
+    code = [prepare.prepare, canonicalize, preprocess]
     inputs = {"onnx": digest}
     beside = onnx_file.with_name("ranges.json")
     if beside.is_file():

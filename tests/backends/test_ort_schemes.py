@@ -29,7 +29,8 @@ Given = Callable[[str, str], Sources]
 @pytest.mark.parametrize("scheme", Ort.schemes)
 def test_it_is_above_the_schemes_floor(net: str, scheme: str, lowered: Lower) -> None:
     found = lowered(net, "ort", scheme)
-    verify(found.open(), found.inputs(16), found.reference(16), SCHEMES[scheme])
+    parity = verify(found.open(), found.inputs(16), found.reference(16), SCHEMES[scheme])
+    assert parity.sqnr_db >= SCHEMES[scheme].min_sqnr_db
 
 
 def test_files_shrink_with_their_weights(lowered: Lower) -> None:

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from torchopt2edge.store import Store
 
 INT16_WARNING = (
-    "int16x8 has only reference kernels on a CPU (42 ms against 1.5 ms in float for "
-    "MobileNetV3-small): it is meant for an NPU"
+    "int16x8 has only reference kernels on a CPU and is many times slower than float there: "
+    "it is meant for an NPU"
 )
 _NAMED = ("python", "onnx2tf", "tensorflow")
 

@@ -61,11 +61,9 @@ _WEIGHTS = _int(8, "CHANNELWISE")
 _HALF = {**_int(16, "TENSORWISE"), "dtype": "FLOAT"}
 _A8, _A16 = _int(8, "TENSORWISE", symmetric=False), _int(16, "TENSORWISE")
 _FLOAT_IO = (_float("INPUT"), _float("OUTPUT"))
-# XNNPACK has no integer kernel for it: quantized, each leaves the delegate (MobileNetV3-small falls
-# into 28 partitions, with its hard-swishes in float into 10).
+# XNNPACK has no integer kernel for it: quantized, each leaves the delegate and parts it in two.
 _SWISH = _float("HARD_SWISH")
-# Nor has it a kernel for a depthwise convolution of float activations with int8 weights (21
-# partitions against 10).
+# Nor has it a kernel for a depthwise convolution of float activations with int8 weights.
 _DEPTHWISE = _float("DEPTHWISE_CONV_2D")
 
 RECIPES: Mapping[str, tuple[Rule, ...]] = {

@@ -1,7 +1,7 @@
 """A session that gives out activations at the price of plain inference.
 
 ONNX Runtime computes convolutions in a blocked layout (NCHWc) and brings back into the plain one
-every tensor that is asked for, which alone costs half an inference again. Ranges and counts do
+every tensor that is asked for, which costs time for nothing: ranges and counts do
 not depend on the layout: the graph is optimized once with the tensors as its outputs, as it would
 be anyway, and then gives them out as they are computed.
 """

@@ -22,6 +22,7 @@ class Validation:
 
     With labels the metric is top-1, and a drop is in points of it; without, a drop is the share
     (per cent) of samples whose arg-max is no longer the float graph's, which bounds it from above.
+    On a host without VNNI the integer kernels saturate, and drops come out too large.
     """
 
     graph: Path
