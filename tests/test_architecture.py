@@ -36,8 +36,11 @@ LAYERS = (
         "doctor",
         "terminal",
     },
-    {"stages", "quantize", "backends", "converter", "devices", "data", "models"},
-    {"store", "progress", "stats", "frames", "canonicalize"},
+    {"stages", "integrations"},
+    {"pruning", "sparsity", "distillation"},
+    {"training"},
+    {"quantize", "backends", "converter", "devices", "data", "models", "tasks"},
+    {"store", "ramp", "progress", "stats", "frames", "canonicalize"},
     {"protocols"},
     {"types"},
     {"preprocess"},
@@ -58,16 +61,18 @@ SIBLINGS = {
     ("pipeline", "verify"),  # a reference that is no number is refused before it is kept
     ("backends", "quantize"),  # the ranges come from above the backends
     ("backends", "converter"),
-    ("stages", "data"),
-    ("stages", "quantize"),  # what training learned is ranges, as calibration finds them
-    ("stages", "models"),
     ("protocols", "store"),  # in annotations of the Backend protocol alone
 }
 TOP = {  # what may be imported at the top of a module besides numpy, so that importing is cheap
     "stages": {"torch"},
+    "training": {"torch"},
+    "pruning": {"torch"},
+    "sparsity": {"torch"},
+    "distillation": {"torch"},
+    "integrations": {"torch"},
     "models": {"torch"},
     # A subclass needs its base; these are imported late.
-    "stages/fit.py": {"torch", "lightning"},
+    "training/fit.py": {"torch", "lightning"},
     "stages/qat_spots.py": {"torch", "torchao"},
 }
 
@@ -133,7 +138,7 @@ def test_importing_a_module_is_cheap(name: str) -> None:
 
 
 def test_what_is_late_stays_late() -> None:
-    late = {f"{NAME}.stages.fit", f"{NAME}.stages.qat_spots"}
+    late = {f"{NAME}.training.fit", f"{NAME}.stages.qat_spots"}
     assert not [name for name, tree in TREES.items() if late & set(at_the_top(tree))]
 
 

@@ -8,14 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from tests.stages import nets
+from tests import nets
 from tests.stages.conftest import Run
 from torchopt2edge.data.digits import Digits
+from torchopt2edge.distillation.loss import Distillation
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.models.artifact import load_model
 from torchopt2edge.stages.distill import Distill
-from torchopt2edge.stages.loss import Distillation
 from torchopt2edge.stages.train import Train
+from torchopt2edge.tasks.classification import Classification
+from torchopt2edge.training.batch import Batch
 from torchopt2edge.types import Artifact
 
 Save = Callable[[nn.Module, Callable[..., nn.Module]], Artifact]
@@ -36,22 +38,22 @@ class Fixed(nn.Module):
 
 def test_loss_by_hand():
     teacher, student = Fixed([2.0, 0.0]), Fixed([0.0, 1.0])
-    loss = Distillation(teacher, temperature=2.0, alpha=0.25)
+    loss = Distillation(teacher, Classification(), temperature=2.0, alpha=0.25)
     images, labels = torch.zeros(3, 1), torch.tensor([1, 1, 1])
     p = 1 / (1 + math.exp(-1.0))  # teacher: softmax of (1, 0)
     q = 1 / (1 + math.exp(0.5))  # student: softmax of (0, 1/2)
     soft = p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
     hard = math.log(1 + math.exp(-1.0))
-    got = loss(student, images, labels)
+    got = loss(student, Batch(images, labels))
     assert float(got.detach()) == pytest.approx(0.25 * 4 * soft + 0.75 * hard, rel=1e-5)
 
 
 def test_teacher_sees_the_students_batch_and_does_not_learn():
     teacher, student = Fixed([2.0, 0.0]), Fixed([0.0, 1.0])
-    loss = Distillation(nn.Sequential(nn.BatchNorm1d(1), teacher), 2.0, 0.5)
+    loss = Distillation(nn.Sequential(nn.BatchNorm1d(1), teacher), Classification(), 2.0, 0.5)
     loss.train()
     images = torch.randn(4, 1)
-    loss(student, images, torch.zeros(4, dtype=torch.int64)).backward()
+    loss(student, Batch(images, torch.zeros(4, dtype=torch.int64))).backward()
     assert student.logits.grad is not None
     assert teacher.logits.grad is None
     norm = loss.teacher[0]

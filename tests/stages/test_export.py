@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.stages import nets
+from tests import nets
 from tests.stages.conftest import Run
 from torchopt2edge.data.digits import Digits
 from torchopt2edge.errors import ConfigError, ExportError

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from tests.stages import nets
+from tests import nets
 from tests.stages.conftest import Run
 from torchopt2edge.data.digits import Digits
 from torchopt2edge.errors import ConfigError, PruneError
 from torchopt2edge.models import count
 from torchopt2edge.models.artifact import load_model
 from torchopt2edge.models.torchvision_net import torchvision_net
-from torchopt2edge.stages.budget import Budget
+from torchopt2edge.pruning.budget import Budget
 from torchopt2edge.stages.prune import Prune, plan_cuts, refresh_statistics
 from torchopt2edge.types import Artifact
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from tests.stages import nets
+from tests import nets
 from tests.stages.conftest import Run
 from torchopt2edge.backends.ort import Ort
 from torchopt2edge.data.digits import Digits

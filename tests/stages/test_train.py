@@ -9,17 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from tests.stages import nets
+from tests import nets
 from tests.stages.conftest import Run
 from torchopt2edge.data.digits import Digits
 from torchopt2edge.errors import ConfigError, ModelError, TrainError
 from torchopt2edge.models.artifact import load_model
-from torchopt2edge.stages.fit import fit
-from torchopt2edge.stages.loss import CrossEntropy
-from torchopt2edge.stages.recipe import Recipe
-from torchopt2edge.stages.score import top1
 from torchopt2edge.stages.train import Train
 from torchopt2edge.store import identity
+from torchopt2edge.tasks.classification import Classification
+from torchopt2edge.training.fit import fit
+from torchopt2edge.training.loss import TaskLoss
+from torchopt2edge.training.recipe import Recipe
+from torchopt2edge.training.score import top1
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -73,11 +74,13 @@ def test_a_lone_last_sample_does_not_stop_it():
             return self.head(self.norm(x.flatten(1)))
 
     samples = [(torch.randn(3, 1, 1), i % 2) for i in range(9)]
-    loss = fit(Pixels(), CrossEntropy(), samples, Recipe(epochs=1, batch_size=4), "pixels")
+    loss = fit(
+        Pixels(), TaskLoss(Classification()), samples, Recipe(epochs=1, batch_size=4), "pixels"
+    )
     assert loss is not None
     assert loss > 0
     with pytest.raises(TrainError, match="1 samples are too few"):
-        fit(Pixels(), CrossEntropy(), samples[:1], Recipe(epochs=1), "pixels")
+        fit(Pixels(), TaskLoss(Classification()), samples[:1], Recipe(epochs=1), "pixels")
 
 
 def test_a_checkpoint_without_epochs_only_loads(run: Run, digits: Digits, tmp_path: Path):

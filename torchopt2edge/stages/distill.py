@@ -9,11 +9,11 @@ from pathlib import Path
 from torch import nn
 
 from torchopt2edge.data.dataset import DataSet
+from torchopt2edge.distillation.loss import Distillation
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.models.artifact import describe, load_factory, load_model, load_plan, save_model
-from torchopt2edge.stages.loss import Distillation
-from torchopt2edge.stages.recipe import Recipe, seeded
 from torchopt2edge.stages.train import finish
+from torchopt2edge.training.recipe import Recipe, seeded
 from torchopt2edge.types import Artifact, Facts
 
 
@@ -51,7 +51,7 @@ class Distill(Recipe):
             ModelError: a model cannot be built or saved.
             TrainError: the loss is not a number.
         """
-        from torchopt2edge.stages.fit import fit
+        from torchopt2edge.training.fit import fit
 
         check_soft(self.temperature, self.alpha)
         plan = None
@@ -69,7 +69,7 @@ class Distill(Recipe):
                 "distillation has no student", mend="give `student` a model or `init` a stage"
             )
         teacher = load_model(inputs["teacher"].path)
-        loss = Distillation(teacher, self.temperature, self.alpha, self.label_smoothing)
+        loss = Distillation(teacher, self.task, self.temperature, self.alpha)
         mean = fit(net, loss, self.data.split("train"), self, "distill")
         save_model(net, factory, out, plan)
         return finish(net, self.data, mean)

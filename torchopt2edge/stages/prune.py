@@ -11,17 +11,18 @@ import torch
 from torch import nn
 
 from torchopt2edge.data.dataset import DataSet, Samples, loader
+from torchopt2edge.distillation.loss import Distillation
 from torchopt2edge.errors import ConfigError, ModelError, PruneError
 from torchopt2edge.models import count
 from torchopt2edge.models.artifact import load_factory, load_model, load_plan, save_model
 from torchopt2edge.models.plan import Plan
-from torchopt2edge.stages import groups as grouping
-from torchopt2edge.stages.budget import Budget, choose
+from torchopt2edge.pruning import groups as grouping
+from torchopt2edge.pruning.budget import Budget, choose
+from torchopt2edge.pruning.sound import unsound
 from torchopt2edge.stages.distill import check_soft
-from torchopt2edge.stages.loss import CrossEntropy, Distillation, Loss
-from torchopt2edge.stages.recipe import Recipe
-from torchopt2edge.stages.sound import unsound
 from torchopt2edge.stages.train import finish
+from torchopt2edge.training.loss import Loss, TaskLoss
+from torchopt2edge.training.recipe import Recipe
 from torchopt2edge.types import Artifact, Facts
 
 
@@ -63,7 +64,7 @@ class Prune(Recipe):
             PruneError: the budget cannot be met, or the net cannot be cut.
             TrainError: the loss is not a number.
         """
-        from torchopt2edge.stages.fit import fit
+        from torchopt2edge.training.fit import fit
 
         self._check()
         folder, shape = inputs["source"].path, self.data.input_shape
@@ -100,9 +101,9 @@ class Prune(Recipe):
 
     def _loss(self, inputs: Mapping[str, Artifact]) -> Loss:
         if "teacher" not in inputs:
-            return CrossEntropy(self.label_smoothing)
+            return TaskLoss(self.task)
         teacher = load_model(inputs["teacher"].path)
-        return Distillation(teacher, self.temperature, self.alpha, self.label_smoothing)
+        return Distillation(teacher, self.task, self.temperature, self.alpha)
 
 
 def plan_cuts(

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from torchopt2edge.data.dataset import DataSet, loader
+from torchopt2edge.distillation.loss import Distillation
 from torchopt2edge.models import count
 from torchopt2edge.models.artifact import load_model
 from torchopt2edge.stages.distill import check_soft
-from torchopt2edge.stages.loss import CrossEntropy, Distillation, Loss
 from torchopt2edge.stages.qat_session import QatSession, qat
-from torchopt2edge.stages.recipe import Recipe
-from torchopt2edge.stages.score import top1_test
+from torchopt2edge.training.control import Control
+from torchopt2edge.training.loss import Loss, TaskLoss
+from torchopt2edge.training.recipe import Recipe
+from torchopt2edge.training.score import top1_test
 from torchopt2edge.types import Artifact, Facts
 
 _PARITY = 16  # calibration samples that the export is checked on
@@ -71,7 +73,7 @@ class Qat(Recipe):
             ExportError: the net cannot be traced or exported.
             TrainError: the loss is not a number.
         """
-        from torchopt2edge.stages.fit import fit
+        from torchopt2edge.training.fit import fit
 
         self.check()
         net = load_model(inputs["source"].path)
@@ -85,7 +87,7 @@ class Qat(Recipe):
                 self.data.split("train"),
                 self,
                 "qat",
-                self._freezer(session),
+                (self._freezer(session),),
             )
             facts = session.finish(out).facts
             facts |= {
@@ -98,22 +100,31 @@ class Qat(Recipe):
 
     def _loss(self, inputs: Mapping[str, Artifact]) -> Loss:
         if "teacher" not in inputs:
-            return CrossEntropy(self.label_smoothing)
+            return TaskLoss(self.task)
         check_soft(self.temperature, self.alpha)
         teacher = load_model(inputs["teacher"].path)
-        return Distillation(teacher, self.temperature, self.alpha, self.label_smoothing)
+        return Distillation(teacher, self.task, self.temperature, self.alpha)
 
-    def _freezer(self, session: QatSession) -> Callable[[int], None]:
+    def _freezer(self, session: QatSession) -> Freezer:
         """Return what freezes at the start of an epoch."""
         norm, ranges = self.freeze_bn_epoch, self.freeze_observer_epoch
         last = max(1, math.ceil(self.epochs * 3 / 4))
         norm = last if norm is None else norm
         ranges = last if ranges is None else ranges
+        return Freezer(session, norm, ranges)
 
-        def freeze(done: int) -> None:
-            if done >= norm:
-                session.freeze_batch_norm()
-            if done >= ranges:
-                session.freeze_observers()
 
-        return freeze
+class Freezer(Control):
+    """Freezes statistics before epoch ``norm`` and ranges before epoch ``ranges``."""
+
+    def __init__(self, session: QatSession, norm: int, ranges: int) -> None:
+        self.session = session
+        self.norm = norm
+        self.ranges = ranges
+
+    def before_epoch(self, epoch: int) -> None:
+        """Freeze what is due."""
+        if epoch >= self.norm:
+            self.session.freeze_batch_norm()
+        if epoch >= self.ranges:
+            self.session.freeze_observers()

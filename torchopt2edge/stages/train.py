@@ -13,9 +13,9 @@ from torchopt2edge.data.dataset import DataSet
 from torchopt2edge.errors import ModelError
 from torchopt2edge.models import count
 from torchopt2edge.models.artifact import describe, load_checkpoint, save_model
-from torchopt2edge.stages.loss import CrossEntropy
-from torchopt2edge.stages.recipe import Recipe, seeded
-from torchopt2edge.stages.score import top1_test
+from torchopt2edge.training.loss import TaskLoss
+from torchopt2edge.training.recipe import Recipe, seeded
+from torchopt2edge.training.score import top1_test
 from torchopt2edge.types import Artifact, Facts
 
 
@@ -62,7 +62,7 @@ class Train(Recipe):
             ModelError: the model or its checkpoint cannot be used.
             TrainError: the loss is not a number.
         """
-        from torchopt2edge.stages.fit import fit
+        from torchopt2edge.training.fit import fit
 
         describe(self.model)  # before the work: what cannot be saved is not trained
         with seeded(self.seed):
@@ -71,8 +71,7 @@ class Train(Recipe):
             load_checkpoint(net, Path(self.checkpoint))
         loss = None
         if self.epochs:
-            criterion = CrossEntropy(self.label_smoothing)
-            loss = fit(net, criterion, self.data.split("train"), self, "train")
+            loss = fit(net, TaskLoss(self.task), self.data.split("train"), self, "train")
         save_model(net, self.model, out)
         return finish(net, self.data, loss)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torchopt2edge.errors import PruneError
 from torchopt2edge.models.count import Layer
-from torchopt2edge.stages.groups import Group, macs_after
+from torchopt2edge.pruning.groups import Group, macs_after
 
 
 @dataclass(frozen=True)

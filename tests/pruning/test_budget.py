@@ -4,8 +4,8 @@ import pytest
 
 from torchopt2edge.errors import PruneError
 from torchopt2edge.models.count import Layer
-from torchopt2edge.stages.budget import Budget, choose
-from torchopt2edge.stages.groups import Group, macs_after
+from torchopt2edge.pruning.budget import Budget, choose
+from torchopt2edge.pruning.groups import Group, macs_after
 
 LAYERS = {
     "a": Layer(3, 32, 1, 9, 100),

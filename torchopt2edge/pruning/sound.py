@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from torchopt2edge.errors import ModelError
 from torchopt2edge.models.plan import Cut, Plan, trace
-from torchopt2edge.stages.recipe import seeded
+from torchopt2edge.training.recipe import seeded
 
 _CLOSE = 1e-3  # of the output's standard deviation; float32 rounding stays far below
 

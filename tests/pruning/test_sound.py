@@ -4,10 +4,10 @@ import copy
 
 import torch
 
-from tests.stages import nets
+from tests import nets
 from torchopt2edge.models.cifar_resnet import cifar_resnet
 from torchopt2edge.models.plan import Cut, Plan
-from torchopt2edge.stages.sound import probe, sound, unsound
+from torchopt2edge.pruning.sound import probe, sound, unsound
 
 SHAPE = (3, 12, 12)
 STEM = Cut("conv1", True, (1, 3, 5, 9))

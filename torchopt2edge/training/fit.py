@@ -6,7 +6,7 @@ import logging
 import math
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from torchopt2edge.data.dataset import Samples, loader
 from torchopt2edge.errors import TrainError
-from torchopt2edge.stages.loss import Loss
-from torchopt2edge.stages.recipe import Recipe, seeded
+from torchopt2edge.training.batch import Batch
+from torchopt2edge.training.control import Control
+from torchopt2edge.training.loss import Loss
+from torchopt2edge.training.recipe import Recipe, seeded
 
 _LOG = logging.getLogger("torchopt2edge")
 _HUSHED = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
@@ -29,13 +31,12 @@ def fit(
     samples: Samples,
     recipe: Recipe,
     name: str,
-    before_epoch: Callable[[int], None] | None = None,
+    controls: Sequence[Control] = (),
 ) -> float | None:
     """Train ``net`` in place and return the mean loss of the last epoch (None without epochs).
 
     ``name`` stands in the progress lines, which go to the ``torchopt2edge`` logger, one an epoch.
-    ``before_epoch`` is called with the number of epochs that are done, 0 for the first. The net
-    comes back in eval mode, on the CPU.
+    ``controls`` change the net while it trains. The net comes back in eval mode, on the CPU.
 
     Raises:
         TrainError: the loss is not a number, or there are fewer samples than one batch of two.
@@ -48,14 +49,14 @@ def fit(
         raise TrainError(f"{len(samples)} samples are too few to train {name}")
     batches = loader(samples, recipe.batch_size, True, recipe.seed, recipe.workers, spare_one=True)
     module = Fit(net, loss, recipe)
-    progress = Progress(name, before_epoch)
+    progress = Progress(name)
     with seeded(recipe.seed), _quiet(), tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(
             max_epochs=recipe.epochs,
             accelerator=recipe.accelerator,
             devices=1,
             default_root_dir=folder,
-            callbacks=[progress],
+            callbacks=[progress, Controls(controls)],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -81,7 +82,7 @@ class Fit(L.LightningModule):  # type: ignore[misc]
         Raises:
             TrainError: the loss is not a number.
         """
-        loss = self.loss(self.net, *batch)
+        loss = self.loss(self.net, Batch(*batch))
         if not torch.isfinite(loss):
             place = f"epoch {self.current_epoch + 1}, batch {index + 1}"
             raise TrainError(
@@ -125,16 +126,10 @@ class CosineWithWarmup:
 class Progress(L.Callback):  # type: ignore[misc]
     """Logs one line an epoch and keeps the last epoch's mean loss in ``mean``."""
 
-    def __init__(self, name: str, before_epoch: Callable[[int], None] | None) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.before_epoch = before_epoch
         self.losses: list[Tensor] = []
         self.mean = math.nan
-
-    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
-        """Let the stage change what the next epoch trains."""
-        if self.before_epoch is not None:
-            self.before_epoch(trainer.current_epoch)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *rest: Any) -> None:
         """Note the batch's loss (still on its device: reading it would wait)."""
@@ -146,6 +141,33 @@ class Progress(L.Callback):  # type: ignore[misc]
         self.losses.clear()
         epoch = trainer.current_epoch + 1
         _LOG.info("%s: epoch %d of %d, loss %.4f", self.name, epoch, trainer.max_epochs, self.mean)
+
+
+class Controls(L.Callback):  # type: ignore[misc]
+    """Calls the controls at their places."""
+
+    def __init__(self, controls: Sequence[Control]) -> None:
+        self.controls = controls
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        """Let them meet the net and its optimizer."""
+        for control in self.controls:
+            control.attach(module.net, trainer.optimizers[0])
+
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+        """Tell them which epoch comes."""
+        for control in self.controls:
+            control.before_epoch(trainer.current_epoch)
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *rest: Any) -> None:
+        """Tell them that a step is done."""
+        for control in self.controls:
+            control.after_step(trainer.global_step)
+
+    def on_train_end(self, trainer: Any, module: Any) -> None:
+        """Tell them that it is over."""
+        for control in self.controls:
+            control.finish()
 
 
 @contextmanager

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from tests.stages import nets
+from tests import nets
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.models import count
 from torchopt2edge.models.plan import Plan
-from torchopt2edge.stages import groups as grouping
-from torchopt2edge.stages.groups import Group, macs_after
+from torchopt2edge.pruning import groups as grouping
+from torchopt2edge.pruning.groups import Group, macs_after
 
 SHAPE = (3, 10, 10)
 

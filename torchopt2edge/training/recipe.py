@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from torchopt2edge.errors import ConfigError
+from torchopt2edge.tasks.classification import Classification
+from torchopt2edge.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +21,7 @@ class Recipe:
 
     ``lr`` is the peak learning rate, reached after ``warmup`` epochs (a fraction will do) and
     lowered to zero along a half cosine (Loshchilov & Hutter 2017). ``weight_decay`` spares biases
-    and normalisations. ``label_smoothing`` as in Szegedy et al. 2016. ``seed`` decides the
+    and normalisations. ``task`` is what the net is for. ``seed`` decides the
     initial weights, the order of the samples and the augmentation.
     """
 
@@ -30,7 +32,7 @@ class Recipe:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
     warmup: float = 1.0
-    label_smoothing: float = 0.0
+    task: Task = field(default_factory=Classification)
     seed: int = 0
     accelerator: str = field(default="auto", metadata={"identity": False})
     workers: int = field(default=0, metadata={"identity": False})

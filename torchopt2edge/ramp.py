@@ -1,0 +1,133 @@
+"""How a quantity grows with the steps of a training: what pruning and sparsity follow.
+
+Standard library only. A schedule is a frozen dataclass; steps are optimizer steps that are done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torchopt2edge.errors import ConfigError
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """When to act and how far to be: a share of what shall be gone at the end."""
+
+    def amount(self, step: int, final: float) -> float:
+        """Return what should be gone after ``step`` optimizer steps, ``final`` at the end."""
+
+    def due(self, step: int) -> bool:
+        """Whether the net is to be changed after ``step`` optimizer steps."""
+
+    @property
+    def last(self) -> int:
+        """The step at which ``final`` is reached."""
+
+
+@dataclass(frozen=True)
+class OneShot:
+    """Everything at once, after ``begin`` steps (0: before the first)."""
+
+    begin: int = 0
+
+    def amount(self, step: int, final: float) -> float:
+        """Nothing before ``begin``, all of it from then on."""
+        return final if step >= self.begin else 0.0
+
+    def due(self, step: int) -> bool:
+        """Only at ``begin``."""
+        return step == self.begin
+
+    @property
+    def last(self) -> int:
+        """The step at which all is gone."""
+        return self.begin
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """From ``initial`` at step ``begin`` to the final amount at step ``end``, fast at first.
+
+    ``initial`` + (final - ``initial``) · (1 - (1 - t)^``power``) with t from 0 to 1: the cubic
+    schedule of Zhu & Gupta 2017 ("To prune, or not to prune"), eq. 1. The net is changed every
+    ``every`` steps, and at ``end``.
+    """
+
+    begin: int = 0
+    end: int = 1000
+    initial: float = 0.0
+    power: float = 3.0
+    every: int = 100
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.begin <= self.end or self.every < 1 or self.power <= 0:
+            raise ConfigError(
+                f"a schedule cannot run from step {self.begin} to {self.end}, "
+                f"every {self.every}, to the power of {self.power}",
+                mend="0 ≤ begin ≤ end, every of at least 1, a power above 0",
+            )
+
+    def amount(self, step: int, final: float) -> float:
+        """Return ``initial`` at ``begin``, ``final`` from ``end`` on, nothing before."""
+        if step < self.begin:
+            return 0.0
+        if step >= self.end:
+            return final
+        start = min(self.initial, final)
+        done = (step - self.begin) / (self.end - self.begin)
+        return start + (final - start) * float(1 - (1 - done) ** self.power)
+
+    def due(self, step: int) -> bool:
+        """Every ``every`` steps from ``begin``, and at ``end``."""
+        if not self.begin <= step <= self.end:
+            return False
+        return step == self.end or (step - self.begin) % self.every == 0
+
+    @property
+    def last(self) -> int:
+        """The step at which the final amount is reached."""
+        return self.end
+
+
+@dataclass(frozen=True)
+class Linear(Polynomial):
+    """From ``initial`` at step ``begin`` to the final amount at step ``end``, evenly."""
+
+    power: float = 1.0
+
+
+@dataclass(frozen=True)
+class Iterative:
+    """``rounds`` equal parts, the first after ``begin`` steps, ``between`` steps of training apart.
+
+    Cut, train, cut again (Han et al. 2015, "Learning both Weights and Connections").
+    """
+
+    rounds: int = 4
+    between: int = 200
+    begin: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or self.between < 1 or self.begin < 0:
+            raise ConfigError(
+                f"{self.rounds} rounds, {self.between} steps apart from step {self.begin} on, "
+                "are no schedule",
+                mend="at least one round, at least one step between, begin of at least 0",
+            )
+
+    def amount(self, step: int, final: float) -> float:
+        """Return the parts that are due by ``step``."""
+        if step < self.begin:
+            return 0.0
+        return final * min(self.rounds, (step - self.begin) // self.between + 1) / self.rounds
+
+    def due(self, step: int) -> bool:
+        """At the beginning of each round."""
+        return self.begin <= step <= self.last and (step - self.begin) % self.between == 0
+
+    @property
+    def last(self) -> int:
+        """The step of the last round."""
+        return self.begin + (self.rounds - 1) * self.between
