@@ -220,6 +220,7 @@ class Store:
                 record = {"kind": kind, "key": key, "digest": digest, "facts": facts}
                 (temporary / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True))
                 temporary.rename(place)  # R2
+                shutil.rmtree(work_of(temporary), ignore_errors=True)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -235,6 +236,16 @@ class Store:
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def work_of(out: Path) -> Path:
+    """Return the folder beside a maker's ``out`` that outlives it.
+
+    What a maker leaves there when it is killed or fails, its next try finds: the key is the
+    same, so it was left under the same configuration. It goes once the artifact is made.
+    """
+    name = out.name.rpartition("-")[0] if out.name.startswith(".") else out.name
+    return out.with_name(f"{name}.work")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from torchopt2edge.tasks.classification import Classification
 from torchopt2edge.training.fit import fit
 from torchopt2edge.training.loss import TaskLoss
 from torchopt2edge.training.recipe import Recipe
-from torchopt2edge.training.score import top1
+from torchopt2edge.training.score import scores
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -30,9 +30,8 @@ def test_it_learns(run: Run, digits: Digits, optimizer: str, caplog: pytest.LogC
     with caplog.at_level(logging.INFO, logger="torchopt2edge"):
         made = run(stage)
     assert made.facts["top1_test"] > 75
-    assert top1(load_model(made.path), digits.split("test")) == pytest.approx(
-        made.facts["top1_test"], abs=1e-3
-    )
+    name, value = scores(load_model(made.path), digits.split("test"), Classification())
+    assert (name, value) == ("top1", pytest.approx(made.facts["top1_test"], abs=1e-3))
     lines = [r.getMessage() for r in caplog.records if r.name == "torchopt2edge"]
     assert [line.split(",")[0] for line in lines] == [f"train: epoch {i} of 4" for i in range(1, 5)]
     assert made.facts["params"] > 0 < made.facts["macs"]
@@ -77,8 +76,8 @@ def test_a_lone_last_sample_does_not_stop_it():
     loss = fit(
         Pixels(), TaskLoss(Classification()), samples, Recipe(epochs=1, batch_size=4), "pixels"
     )
-    assert loss is not None
-    assert loss > 0
+    assert loss.loss is not None
+    assert loss.loss > 0
     with pytest.raises(TrainError, match="1 samples are too few"):
         fit(Pixels(), TaskLoss(Classification()), samples[:1], Recipe(epochs=1), "pixels")
 

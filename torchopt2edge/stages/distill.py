@@ -13,7 +13,9 @@ from torchopt2edge.distillation.loss import Distillation
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.models.artifact import describe, load_factory, load_model, load_plan, save_model
 from torchopt2edge.stages.train import finish
+from torchopt2edge.store import work_of
 from torchopt2edge.training.recipe import Recipe, seeded
+from torchopt2edge.training.splits import splits_of
 from torchopt2edge.types import Artifact, Facts
 
 
@@ -70,9 +72,9 @@ class Distill(Recipe):
             )
         teacher = load_model(inputs["teacher"].path)
         loss = Distillation(teacher, self.task, self.temperature, self.alpha)
-        mean = fit(net, loss, self.data.split("train"), self, "distill")
+        fitted = fit(net, loss, splits_of(self.data, self), self, "distill", (), work_of(out))
         save_model(net, factory, out, plan)
-        return finish(net, self.data, mean)
+        return finish(net, self.data, self.task, fitted)
 
 
 def check_soft(temperature: float, alpha: float) -> None:

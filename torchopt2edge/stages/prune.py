@@ -21,8 +21,10 @@ from torchopt2edge.pruning.budget import Budget, choose
 from torchopt2edge.pruning.sound import unsound
 from torchopt2edge.stages.distill import check_soft
 from torchopt2edge.stages.train import finish
+from torchopt2edge.store import work_of
 from torchopt2edge.training.loss import Loss, TaskLoss
 from torchopt2edge.training.recipe import Recipe
+from torchopt2edge.training.splits import splits_of
 from torchopt2edge.types import Artifact, Facts
 
 
@@ -74,10 +76,11 @@ class Prune(Recipe):
         plan.apply(net)
         train = self.data.split("train")
         refresh_statistics(net, train, self.batch_size, self.seed)
-        mean = fit(net, self._loss(inputs), train, self, "prune")
+        splits = splits_of(self.data, self)
+        fitted = fit(net, self._loss(inputs), splits, self, "prune", (), work_of(out))
         whole = plan if made is None else Plan(made.shape, (*made.cuts, *plan.cuts))
         save_model(net, load_factory(folder), out, whole)
-        facts = finish(net, self.data, mean)
+        facts = finish(net, self.data, self.task, fitted)
         after = _widths(net)
         channels = {name: [widths[name], after[name]] for name in widths}
         return {

@@ -15,10 +15,12 @@ from torchopt2edge.models import count
 from torchopt2edge.models.artifact import load_model
 from torchopt2edge.stages.distill import check_soft
 from torchopt2edge.stages.qat_session import QatSession, qat
+from torchopt2edge.store import work_of
 from torchopt2edge.training.control import Control
 from torchopt2edge.training.loss import Loss, TaskLoss
 from torchopt2edge.training.recipe import Recipe
-from torchopt2edge.training.score import top1_test
+from torchopt2edge.training.score import score_test
+from torchopt2edge.training.splits import splits_of
 from torchopt2edge.types import Artifact, Facts
 
 _PARITY = 16  # calibration samples that the export is checked on
@@ -81,21 +83,24 @@ class Qat(Recipe):
         images = torch.stack([seen[i][0] for i in range(min(_PARITY, len(seen)))])
         with qat(net, (images,), weight_bits=self.weight_bits) as session:
             session.calibrate(batch for batch, _ in loader(seen, self.batch_size))
-            mean = fit(
+            fitted = fit(
                 session.model,
                 self._loss(inputs),
-                self.data.split("train"),
+                splits_of(self.data, self),
                 self,
                 "qat",
                 (self._freezer(session),),
+                work_of(out),
             )
             facts = session.finish(out).facts
             facts |= {
                 "macs": count.macs(net, self.data.input_shape),
                 "input_shape": list(self.data.input_shape),
                 "weight_bits": self.weight_bits,
-                **top1_test(session.model, self.data),
+                **score_test(session.model, self.data, self.task),
+                **fitted.facts,
             }
+        mean = fitted.loss
         return facts if mean is None else {**facts, "train_loss": round(mean, 5)}
 
     def _loss(self, inputs: Mapping[str, Artifact]) -> Loss:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -13,10 +14,16 @@ from torchopt2edge.data.dataset import DataSet
 from torchopt2edge.errors import ModelError
 from torchopt2edge.models import count
 from torchopt2edge.models.artifact import describe, load_checkpoint, save_model
+from torchopt2edge.store import work_of
 from torchopt2edge.training.loss import TaskLoss
 from torchopt2edge.training.recipe import Recipe, seeded
-from torchopt2edge.training.score import top1_test
+from torchopt2edge.training.score import score_test
+from torchopt2edge.training.splits import splits_of
 from torchopt2edge.types import Artifact, Facts
+
+if TYPE_CHECKING:
+    from torchopt2edge.tasks.task import Task
+    from torchopt2edge.training.fit import Fitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,19 +76,22 @@ class Train(Recipe):
             net = self.model()
         if self.checkpoint is not None:
             load_checkpoint(net, Path(self.checkpoint))
-        loss = None
+        fitted = None
         if self.epochs:
-            loss = fit(net, TaskLoss(self.task), self.data.split("train"), self, "train")
+            splits = splits_of(self.data, self)
+            fitted = fit(net, TaskLoss(self.task), splits, self, "train", (), work_of(out))
         save_model(net, self.model, out)
-        return finish(net, self.data, loss)
+        return finish(net, self.data, self.task, fitted)
 
 
-def finish(net: nn.Module, data: DataSet, loss: float | None) -> Facts:
+def finish(net: nn.Module, data: DataSet, task: Task, fitted: Fitted | None) -> Facts:
     """Return the facts that every model artifact has."""
     facts: Facts = {
         "params": count.params(net),
         "macs": count.macs(net, data.input_shape),
         "input_shape": list(data.input_shape),
-        **top1_test(net, data),
+        **score_test(net, data, task),
+        **(fitted.facts if fitted else {}),
     }
+    loss = fitted.loss if fitted else None
     return facts if loss is None else {**facts, "train_loss": round(loss, 5)}

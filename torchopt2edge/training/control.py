@@ -11,11 +11,20 @@ from torch import Tensor, nn
 class Control:
     """A seam of every training loop, ours, Lightning's or the user's; each hook does nothing here.
 
-    The order is: `attach`, then for each epoch `before_epoch`, for each batch the loss plus
-    `penalty`, the optimizer's step, `after_step`; at the end `finish`. A run that goes on from
+    The order is: `attach` (which does what is due before the first step), then for each epoch
+    `before_epoch`, for each batch the loss plus `penalty`, the optimizer's step, `after_step`;
+    at the end `finish`. A run that goes on from
     a checkpoint calls `restore` before the weights are loaded, so that the net has the shapes
     they were saved with.
     """
+
+    reshapes = False
+    """Whether it takes channels away: the weights' shapes change, and several devices cannot."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether the net keeps its form from now on: only then an epoch can be the best."""
+        return True
 
     def attach(self, net: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
         """Meet the net, and the optimizer whose state must follow what is done to it."""

@@ -1,192 +1,333 @@
-"""The training loop that every stage uses: Lightning, without its litter."""
+"""The training loop that every stage uses, on Lightning Fabric.
+
+It carries no state of random generators: order, augmentation and dropout follow from the seed and
+the step. So a run that was killed goes on from its last checkpoint to the same weights, bit for
+bit on a CPU.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
-import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
+from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from torchopt2edge.data.dataset import Samples, loader
-from torchopt2edge.errors import TrainError
-from torchopt2edge.training.batch import Batch
+from torchopt2edge.data.dataset import Samples
+from torchopt2edge.errors import ConfigError, TrainError
+from torchopt2edge.training import checkpoint, views
 from torchopt2edge.training.control import Control
+from torchopt2edge.training.ema import Ema
+from torchopt2edge.training.logbook import Logbook, open_logbook
 from torchopt2edge.training.loss import Loss
+from torchopt2edge.training.mix import Mix, mixing
+from torchopt2edge.training.quiet import quiet, repeatable
 from torchopt2edge.training.recipe import Recipe, seeded
+from torchopt2edge.training.schedule import shape
+from torchopt2edge.training.score import scores
+from torchopt2edge.training.splits import Splits
+from torchopt2edge.types import Facts
 
 _LOG = logging.getLogger("torchopt2edge")
-_HUSHED = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+_LOOK = 50  # steps between two looks at a loss that lies on an accelerator: reading it waits
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training came to: the mean ``loss`` of its last epoch (None without epochs), facts."""
+
+    loss: float | None = None
+    facts: Facts = field(default_factory=dict)
 
 
 def fit(
     net: nn.Module,
     loss: Loss,
-    samples: Samples,
+    samples: Samples | Splits,
     recipe: Recipe,
     name: str,
     controls: Sequence[Control] = (),
-) -> float | None:
-    """Train ``net`` in place and return the mean loss of the last epoch (None without epochs).
+    work: Path | None = None,
+) -> Fitted:
+    """Train ``net`` in place; it comes back in eval mode, on the CPU.
 
     ``name`` stands in the progress lines, which go to the ``torchopt2edge`` logger, one an epoch.
-    ``controls`` change the net while it trains. The net comes back in eval mode, on the CPU.
+    ``controls`` change the net while it trains. ``work`` is a folder for checkpoints: a training
+    that finds its own there goes on from it.
 
     Raises:
-        TrainError: the loss is not a number, or there are fewer samples than one batch of two.
+        TrainError: the loss is not a number, there are fewer samples than one batch of two, or a
+            checkpoint cannot be read.
+        ConfigError: the recipe's numbers cannot work.
     """
     recipe.check()
     if recipe.epochs == 0:
         net.eval()
-        return None
-    if len(samples) < 2:
-        raise TrainError(f"{len(samples)} samples are too few to train {name}")
-    batches = loader(samples, recipe.batch_size, True, recipe.seed, recipe.workers, spare_one=True)
-    module = Fit(net, loss, recipe)
-    progress = Progress(name)
-    with seeded(recipe.seed), _quiet(), tempfile.TemporaryDirectory() as folder:
-        trainer = L.Trainer(
-            max_epochs=recipe.epochs,
-            accelerator=recipe.accelerator,
-            devices=1,
-            default_root_dir=folder,
-            callbacks=[progress, Controls(controls)],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
+        return Fitted()
+    splits = samples if isinstance(samples, Splits) else Splits(samples)
+    if len(splits.train) < 2:
+        raise TrainError(f"{len(splits.train)} samples are too few to train {name}")
+    if recipe.devices > 1 and any(control.reshapes for control in controls):
+        raise ConfigError(
+            "channels cannot be cut while several devices train the same net",
+            mend="devices=1, or a schedule that cuts before the training",
         )
-        trainer.fit(module.train(), batches)
-    module.cpu().eval()
-    return progress.mean
+    loop = _Loop(net, loss, splits, recipe, name, controls, work)
+    with seeded(recipe.seed), quiet(), repeatable(recipe.deterministic):
+        fabric = Fabric(
+            accelerator=recipe.accelerator,
+            devices=recipe.devices,
+            strategy=recipe.strategy,
+            precision=recipe.precision,
+        )
+        if recipe.devices == 1:
+            return loop.run(fabric)
+        fitted: Fitted
+        fitted, state = fabric.launch(loop.shared)
+        net.load_state_dict(state)  # the processes that trained it had their own
+        net.eval()
+        return fitted
 
 
-class Fit(L.LightningModule):  # type: ignore[misc]
-    """Ties a net, a loss and a recipe together for Lightning."""
+@dataclass
+class _State:
+    """Where a training stands; all of it is in a checkpoint."""
 
-    def __init__(self, net: nn.Module, loss: Loss, recipe: Recipe) -> None:
-        super().__init__()
-        self.net = net
-        self.loss = loss
-        self.recipe = recipe
+    epoch: int = 0
+    done: int = 0  # batches of this epoch
+    step: int = 0
+    loss: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    mean: float = math.nan
+    best: float = -math.inf
+    best_epoch: int = -1
+    best_net: dict[str, Tensor] = field(default_factory=dict)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        """Float [N, C, H, W] and int [N] → the batch's loss.
 
-        Raises:
-            TrainError: the loss is not a number.
-        """
-        loss = self.loss(self.net, Batch(*batch))
-        if not torch.isfinite(loss):
-            place = f"epoch {self.current_epoch + 1}, batch {index + 1}"
-            raise TrainError(
-                f"the loss is {float(loss.detach())} in {place}",
-                mend=f"a smaller lr than {self.recipe.lr}, or a longer warmup",
-            )
-        return loss
+class _Loop:
+    """One training: the parts `fit` was given, and where it stands."""
 
-    def configure_optimizers(self) -> Any:
-        """Return the recipe's optimizer and its schedule, which moves at every batch."""
+    def __init__(
+        self,
+        net: nn.Module,
+        loss: Loss,
+        splits: Splits,
+        recipe: Recipe,
+        name: str,
+        controls: Sequence[Control],
+        work: Path | None,
+    ) -> None:
+        self.net, self.loss, self.splits = net, loss, splits
+        self.recipe, self.name, self.controls, self.work = recipe, name, controls, work
+        self.at = _State()
+        self.ema: Ema | None = None
+        self.saved = time.monotonic()
+
+    def shared(self, fabric: Fabric) -> tuple[Fitted, dict[str, Tensor]]:
+        """Train as one of several processes and return the weights too."""
+        return self.run(fabric), self.net.state_dict()
+
+    def run(self, fabric: Fabric) -> Fitted:
+        """Train to the end."""
+        optimizer = self._begin(fabric)
+        recipe, order = self.recipe, self._order(fabric)
+        loading = views.batches(self.splits.train, order, recipe.workers, self._view_seed)
+        model, stepper = fabric.setup(self.net, optimizer)
+        for control in self.controls:
+            control.attach(self.net, optimizer)
+        epoch = _Epoch(self, fabric, model, stepper, order.whole)
+        book = open_logbook(recipe, self.name) if fabric.is_global_zero else None
+        resumed = self.at.step
+        while self.at.epoch < recipe.epochs:
+            order.epoch, order.done = self.at.epoch, self.at.done
+            for control in self.controls:
+                control.before_epoch(self.at.epoch)
+            epoch.run(loading, order.view)
+            if not self._close(fabric, optimizer, book, order.whole):
+                break
+        if book is not None:
+            book.finalize("success")
+        return self._end(fabric, resumed)
+
+    @property
+    def _view_seed(self) -> int:
+        return self.recipe.seed if self.recipe.view_seed is None else self.recipe.view_seed
+
+    def _order(self, fabric: Fabric) -> views.Order:
         recipe = self.recipe
-        groups = recipe.parameters(self.net)
-        optimizer: torch.optim.Optimizer
-        if recipe.optimizer == "sgd":
-            nesterov = recipe.momentum > 0
-            optimizer = torch.optim.SGD(
-                groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov
-            )
-        else:
-            optimizer = torch.optim.AdamW(groups, lr=recipe.lr)
-        steps = int(self.trainer.estimated_stepping_batches)
-        shape = CosineWithWarmup(steps, round(recipe.warmup * steps / recipe.epochs))
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        size = recipe.batch_size * fabric.world_size
+        world = (fabric.global_rank, fabric.world_size)
+        return views.Order(len(self.splits.train), size, recipe.seed, recipe.views, *world)
 
+    def _begin(self, fabric: Fabric) -> torch.optim.Optimizer:
+        """Bring the parts to the device, and to where a checkpoint left them."""
+        kept = checkpoint.load(self.work) if self.work else None
+        if kept is not None:
+            for control, state in zip(self.controls, kept["controls"], strict=True):
+                control.restore(self.net, state)
+            self.net.load_state_dict(kept["net"])
+        self.net.to(fabric.device)
+        if any(p.ndim == 4 for p in self.net.parameters()):
+            self.net.to(memory_format=torch.channels_last)
+        module = self.loss if isinstance(self.loss, nn.Module) else None
+        if module is not None:
+            module.to(fabric.device).train()
+        optimizer = self.recipe.optimizer_of(self.net, module)
+        if self.recipe.ema is not None:
+            self.ema = Ema(self.net, self.recipe.ema)
+        if kept is not None:
+            self._go_on(kept, optimizer, module)
+        return optimizer
 
-class CosineWithWarmup:
-    """The share of the peak learning rate at a step: up a line, then down a half cosine."""
+    def _go_on(
+        self, kept: dict[str, Any], optimizer: torch.optim.Optimizer, module: nn.Module | None
+    ) -> None:
+        optimizer.load_state_dict(kept["optimizer"])
+        if module is not None:
+            module.load_state_dict(kept["loss"], strict=False)
+        if self.ema is not None:
+            self.ema.net.load_state_dict(kept["ema"])
+            self.ema.steps = kept["ema_steps"]
+        self.at = _State(**kept["at"])
+        _LOG.info(
+            "%s: goes on from step %d, in epoch %d", self.name, self.at.step, self.at.epoch + 1
+        )
 
-    def __init__(self, steps: int, warmup: int) -> None:
-        self.steps = steps
-        self.warmup = min(warmup, steps - 1)
+    def save(self, optimizer: torch.optim.Optimizer) -> None:
+        """Keep where the training stands; with a weight that is not finite, the last one stays."""
+        if self.work is None or not all(bool(p.isfinite().all()) for p in self.net.parameters()):
+            return
+        own = self.loss.named_parameters() if isinstance(self.loss, nn.Module) else ()
+        state: dict[str, Any] = {
+            "at": dataclasses.asdict(self.at),
+            "net": self.net.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "loss": {key: value.detach() for key, value in own if value.requires_grad},
+            "controls": [control.state_dict() for control in self.controls],
+        }
+        if self.ema is not None:
+            state |= {"ema": self.ema.net.state_dict(), "ema_steps": self.ema.steps}
+        checkpoint.save(state, self.work)
+        self.saved = time.monotonic()
 
-    def __call__(self, step: int) -> float:
-        if step < self.warmup:
-            return (step + 1) / (self.warmup + 1)
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    def _close(
+        self, fabric: Fabric, optimizer: torch.optim.Optimizer, book: Logbook | None, whole: int
+    ) -> bool:
+        """End an epoch: log, judge, keep; return whether another one follows."""
+        at, recipe = self.at, self.recipe
+        at.mean = float(at.loss) / whole
+        if not math.isfinite(at.mean):
+            raise self.failed(at.mean)
+        at.epoch, at.done, at.loss = at.epoch + 1, 0, torch.zeros_like(at.loss)
+        figures = {"loss": at.mean} | self._judge(fabric)
+        shown = "".join(f", {key} {value:.4g}" for key, value in figures.items() if key != "loss")
+        _LOG.info(
+            "%s: epoch %d of %d, loss %.4f%s",
+            *(self.name, at.epoch, recipe.epochs, at.mean, shown),
+            extra={"done": at.epoch, "total": recipe.epochs},
+        )
+        if book is not None:
+            book.log_metrics(figures, step=at.step)
+            book.save()
+        if fabric.is_global_zero:
+            self.save(optimizer)
+        return recipe.patience is None or at.epoch - at.best_epoch <= recipe.patience
 
+    def _judge(self, fabric: Fabric) -> dict[str, float]:
+        """Score the net, or its average, on what was held out."""
+        held = self.splits.validation
+        if held is None or not self.recipe.validation:
+            return {}
+        net = self.ema.net if self.ema is not None else self.net
+        metric, value = scores(net, held, self.recipe.task, fabric.device)
+        at = self.at
+        if value > at.best and all(control.settled for control in self.controls):
+            at.best, at.best_epoch = value, at.epoch
+            if self.recipe.best:
+                at.best_net = {k: v.detach().clone() for k, v in net.state_dict().items()}
+        elif at.best_epoch < 0:
+            at.best_epoch = at.epoch  # patience begins once nothing is being cut any more
+        return {f"{metric}_validation": value}
 
-class Progress(L.Callback):  # type: ignore[misc]
-    """Logs one line an epoch and keeps the last epoch's mean loss in ``mean``."""
+    def failed(self, value: float) -> TrainError:
+        """Return the error of a loss that is no number: where, and what is left."""
+        file = self.work / checkpoint.NAME if self.work else None
+        kept = f"; the last good state is kept in {file}" if file and file.exists() else ""
+        place = f"epoch {self.at.epoch + 1}, batch {self.at.done + 1}"
+        return TrainError(
+            f"the loss is {value} in {place}{kept}",
+            mend=f"a smaller lr than {self.recipe.lr}, a longer warmup, or clip=1.0",
+        )
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.losses: list[Tensor] = []
-        self.mean = math.nan
-
-    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *rest: Any) -> None:
-        """Note the batch's loss (still on its device: reading it would wait)."""
-        self.losses.append(outputs["loss"].detach())
-
-    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
-        """Log the epoch."""
-        self.mean = float(torch.stack(self.losses).mean())
-        self.losses.clear()
-        epoch = trainer.current_epoch + 1
-        _LOG.info("%s: epoch %d of %d, loss %.4f", self.name, epoch, trainer.max_epochs, self.mean)
-
-
-class Controls(L.Callback):  # type: ignore[misc]
-    """Calls the controls at their places."""
-
-    def __init__(self, controls: Sequence[Control]) -> None:
-        self.controls = controls
-
-    def on_train_start(self, trainer: Any, module: Any) -> None:
-        """Let them meet the net and its optimizer."""
-        for control in self.controls:
-            control.attach(module.net, trainer.optimizers[0])
-
-    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
-        """Tell them which epoch comes."""
-        for control in self.controls:
-            control.before_epoch(trainer.current_epoch)
-
-    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *rest: Any) -> None:
-        """Tell them that a step is done."""
-        for control in self.controls:
-            control.after_step(trainer.global_step)
-
-    def on_train_end(self, trainer: Any, module: Any) -> None:
-        """Tell them that it is over."""
+    def _end(self, fabric: Fabric, resumed: int) -> Fitted:
+        at = self.at
+        facts: Facts = {"epochs": at.epoch}
+        if self.recipe.best and at.best_net:
+            self.net.load_state_dict(at.best_net)
+        elif self.ema is not None:
+            self.net.load_state_dict(self.ema.net.state_dict())
         for control in self.controls:
             control.finish()
+        self.net.cpu().to(memory_format=torch.contiguous_format).eval()
+        if self.splits.validation is not None and at.best_epoch >= 0:
+            facts |= {"best_epoch": at.best_epoch, "best_validation": round(at.best, 4)}
+        if resumed:
+            facts["resumed_at_step"] = resumed
+        return Fitted(at.mean, facts)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hush Lightning's advice, which is about its own features and not about this run."""
-    levels = {name: logging.getLogger(name).level for name in _HUSHED}
-    for name in _HUSHED:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            for advice in (
-                ".*does not have many workers.*",  # small data in memory: workers cost more
-                ".*smaller than the logging interval.*",
-                ".*GPU available but not used.*",
-                ".*in eval mode at the start of training.*",  # the teacher, on purpose
-                r".*isinstance\(treespec, LeafSpec\).* is deprecated.*",  # its own call of torch
-            ):
-                warnings.filterwarnings("ignore", message=advice)
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
+class _Epoch:
+    """The batches of one epoch."""
+
+    def __init__(
+        self, loop: _Loop, fabric: Fabric, model: nn.Module, stepper: Any, whole: int
+    ) -> None:
+        self.loop, self.fabric, self.model, self.stepper = loop, fabric, model, stepper
+        self.rate = shape(loop.recipe, whole * loop.recipe.epochs)
+        self.mix: Mix | None = mixing(loop.recipe, loop.splits.num_classes)
+        self.on_cpu = fabric.device.type == "cpu"
+
+    def run(self, loading: Any, view: int) -> None:
+        """Train on every batch that is left of the epoch."""
+        loop, recipe = self.loop, self.loop.recipe
+        loop.net.train()
+        for loaded in loading:
+            torch.manual_seed(views.mixed(recipe.seed, loop.at.step, 2))
+            batch = views.to_batch(loaded, view, self.fabric.device)
+            loss = self._step(self.mix(batch) if self.mix else batch)
+            loop.at.loss += loss.double().cpu() if self.on_cpu else loss.double()
+            loop.at.done += 1
+            due = loop.work is not None and time.monotonic() - loop.saved > recipe.checkpoint_s
+            if due and self.fabric.is_global_zero and math.isfinite(float(loss)):
+                loop.save(self.stepper.optimizer)
+
+    def _step(self, batch: Any) -> Tensor:
+        """Take one optimizer step and return the batch's loss."""
+        loop, recipe, stepper = self.loop, self.loop.recipe, self.stepper
+        at = loop.at
+        for group in stepper.param_groups:
+            group["lr"] = recipe.lr * self.rate(at.step)
+        loss = loop.loss(self.model, batch)
+        for control in loop.controls:
+            extra = control.penalty()
+            loss = loss if extra is None else loss + extra
+        value = loss.detach()
+        if (self.on_cpu or at.step % _LOOK == 0) and not math.isfinite(float(value)):
+            raise loop.failed(float(value))
+        self.fabric.backward(loss)
+        if recipe.clip is not None:
+            self.fabric.clip_gradients(self.model, stepper, max_norm=recipe.clip)
+        stepper.step()
+        at.step += 1
+        for control in loop.controls:
+            control.after_step(at.step)
+        stepper.zero_grad()
+        if loop.ema is not None:
+            loop.ema.update(loop.net)
+        return value

@@ -1,29 +1,62 @@
-"""Accuracy of a net, for the facts of a stage: reported, never used to choose."""
+"""What a net scores at its task, for the facts of a stage and to judge its epochs."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from torchopt2edge.data.dataset import DataSet, Samples, loader
 from torchopt2edge.errors import DataError
+from torchopt2edge.tasks.task import Task
 from torchopt2edge.types import Facts
 
+Array = np.ndarray[Any, Any]
 
-def top1(net: nn.Module, samples: Samples, batch_size: int = 128) -> float:
-    """Return the per cent of samples whose largest logit is the label's."""
-    right = 0
+
+def per_sample(
+    net: nn.Module,
+    samples: Samples,
+    task: Task,
+    device: torch.device | None = None,
+    batch_size: int = 128,
+) -> dict[str, Array]:
+    """Return the task's scores [N] by name, in the order of the samples; the net is put in eval."""
+    found: list[dict[str, Array]] = []
     net.eval()
     with torch.no_grad():
-        for images, labels in loader(samples, batch_size, shuffle=False):
-            right += int((net(images).argmax(1) == labels).sum())
-    return 100 * right / max(1, len(samples))
+        for inputs, targets in loader(samples, batch_size, shuffle=False):
+            outputs = _first(net(inputs.to(device) if device is not None else inputs))
+            found.append(task.metric(outputs.float().cpu().numpy(), np.asarray(targets)))
+    names = found[0] if found else {}
+    return {name: np.concatenate([one[name] for one in found]) for name in names}
 
 
-def top1_test(net: nn.Module, data: DataSet) -> Facts:
-    """Return ``{"top1_test": per cent}``, or why there is none when the data has no test split."""
+def scores(
+    net: nn.Module, samples: Samples, task: Task, device: torch.device | None = None
+) -> tuple[str, float]:
+    """Return the name and the mean of the task's first score."""
+    found = per_sample(net, samples, task, device)
+    if not found:
+        raise DataError("there are no samples to score on")
+    name = next(iter(found))
+    return name, float(found[name].mean())
+
+
+def score_test(net: nn.Module, data: DataSet, task: Task) -> Facts:
+    """Return ``{"<metric>_test": mean}``, or why there is none when the data has no test split."""
     try:
         test = data.split("test")
     except DataError as error:
-        return {"top1_test_absent": error.what}
-    return {"top1_test": round(top1(net, test), 3)}
+        return {"test_absent": error.what}
+    name, value = scores(net, test, task)
+    return {f"{name}_test": round(value, 3)}
+
+
+def _first(outputs: Any) -> Tensor:
+    """Return a net's first output."""
+    while not isinstance(outputs, Tensor):
+        outputs = next(iter(outputs.values() if isinstance(outputs, dict) else outputs))
+    return outputs
