@@ -8,6 +8,7 @@ bit on a CPU.
 from __future__ import annotations
 
 import dataclasses
+import io
 import logging
 import math
 import time
@@ -89,11 +90,10 @@ def fit(
         )
         if recipe.devices == 1:
             return loop.run(fabric)
-        fitted: Fitted
-        fitted, state = fabric.launch(loop.shared)
-        net.load_state_dict(state)  # the processes that trained it had their own
+        mean, facts, state = fabric.launch(loop.shared)
+        net.load_state_dict(torch.load(io.BytesIO(state), weights_only=True))
         net.eval()
-        return fitted
+        return Fitted(mean, facts)
 
 
 @dataclass
@@ -129,9 +129,14 @@ class _Loop:
         self.ema: Ema | None = None
         self.saved = time.monotonic()
 
-    def shared(self, fabric: Fabric) -> tuple[Fitted, dict[str, Tensor]]:
-        """Train as one of several processes and return the weights too."""
-        return self.run(fabric), self.net.state_dict()
+    def shared(self, fabric: Fabric) -> tuple[float | None, Facts, bytes]:
+        """Train as one of several processes; return what `Fitted` holds, and the weights.
+
+        As bytes: a tensor's memory would go with the process that sends it.
+        """
+        fitted, packed = self.run(fabric), io.BytesIO()
+        torch.save(self.net.state_dict(), packed)
+        return fitted.loss, fitted.facts, packed.getvalue()
 
     def run(self, fabric: Fabric) -> Fitted:
         """Train to the end."""
@@ -237,7 +242,7 @@ class _Loop:
             book.save()
         if fabric.is_global_zero:
             self.save(optimizer)
-        return recipe.patience is None or at.epoch - at.best_epoch <= recipe.patience
+        return recipe.patience is None or at.epoch - at.best_epoch < recipe.patience
 
     def _judge(self, fabric: Fabric) -> dict[str, float]:
         """Score the net, or its average, on what was held out."""

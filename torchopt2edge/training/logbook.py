@@ -32,6 +32,8 @@ def open_logbook(recipe: Recipe, name: str) -> Logbook | None:
         ConfigError: its package is not installed; it says which.
     """
     folder = Path(recipe.log_dir)
+    if recipe.logger != "none":
+        folder.mkdir(parents=True, exist_ok=True)
     made: Any
     try:
         made = _made(recipe.logger, folder, name)
@@ -41,7 +43,6 @@ def open_logbook(recipe: Recipe, name: str) -> Logbook | None:
             mend=f"pip install {_NEEDS[recipe.logger]}, or logger=csv",
         ) from error
     if made is not None:
-        folder.mkdir(parents=True, exist_ok=True)
         made.log_hyperparams({"lr": recipe.lr, "epochs": recipe.epochs, "seed": recipe.seed})
     book: Logbook | None = made
     return book
@@ -56,4 +57,4 @@ def _made(kind: str, folder: Path, name: str) -> Any:
         return loggers.CSVLogger(folder, name)
     if kind == "tensorboard":
         return loggers.TensorBoardLogger(folder, name)
-    return loggers.MLFlowLogger(name, tracking_uri=f"file:{(folder / 'mlruns').resolve()}")
+    return loggers.MLFlowLogger(name, tracking_uri=f"sqlite:///{folder.resolve()}/mlflow.db")

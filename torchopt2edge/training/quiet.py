@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 
 _HUSHED = (
+    "lightning.pytorch.utilities.rank_zero",
     "lightning.fabric",
     "lightning.fabric.utilities.rank_zero",
     "lightning.fabric.utilities.seed",
@@ -17,6 +18,7 @@ _HUSHED = (
 _ADVICE = (
     ".*does not have many workers.*",  # small data in memory: workers cost more
     ".*GPU available but not used.*",
+    ".*``noload`` loader strategy is deprecated.*",  # mlflow's own call of sqlalchemy
     r".*isinstance\(treespec, LeafSpec\).* is deprecated.*",  # its own call of torch
 )
 
