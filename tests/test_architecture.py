@@ -23,7 +23,8 @@ CHILD = "converter/child.py"  # a script of the sealed environment, never import
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"api", "run", "candidates", "existing", "plan", "upkeep"},
+    {"upkeep", "meter"},
+    {"api", "run", "candidates", "existing", "plan"},
     {
         "calibration",
         "pipeline",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from torchopt2edge.bench.protocol import Protocol
     from torchopt2edge.data import DataSet
+    from torchopt2edge.pruning.explain import Explanation
 
 Evaluate = Callable[[Session], dict[str, float]] | Iterable[Any]
 
@@ -223,6 +224,40 @@ def optimize(
     history = [_history(name, one) for name, one in made.items()]
     rows, verdict = run.compare(entries, taken, plan, history)
     return Result(rows, verdict, plan.out)
+
+
+def explain_cuts(
+    stages: Mapping[str, Stage], store: Store | None = None, progress: Progress | None = None
+) -> dict[str, Explanation]:
+    """Say what every pruning among the stages would cut, by its name; no net is cut.
+
+    What a pruning needs (the net it cuts) is made, or found in the store.
+
+    Raises:
+        ConfigError: none of the stages prunes.
+    """
+    from torchopt2edge.stages.prune import Prune
+
+    named = {name: stage for name, stage in stages.items() if isinstance(stage, Prune)}
+    if not named:
+        raise ConfigError("no stage of this run prunes", mend="stage=[teacher,student,pruned]")
+    found = {}
+    for name, stage in named.items():
+        before = _before(stages, stage.source)
+        made = pipeline.run_stages(before, store or Store.default(), progress or LogProgress())
+        found[name] = stage.explain({"source": made[stage.source].artifact})
+    return found
+
+
+def _before(stages: Mapping[str, Stage], name: str) -> dict[str, Stage]:
+    """Return the stage of that name and all that it needs, in order."""
+    if name not in stages:
+        raise ConfigError(f"there is no stage {name!r}", mend=f"one of {', '.join(stages)}")
+    needed = {name}
+    for other, stage in reversed(list(stages.items())):
+        if other in needed:
+            needed |= set(stage.needs.values())
+    return {other: stage for other, stage in stages.items() if other in needed}
 
 
 def measure(artifacts: Sequence[str | Path], **settings: Unpack[SettingsArgs]) -> Result:

@@ -36,7 +36,8 @@ GROUPS = {
 HELP = {
     "optimize": (
         "the whole road: train, distill, prune, export, quantize, measure, choose",
-        "torchopt2edge optimize\n  torchopt2edge optimize protocol=standard device.threads=2\n"
+        "torchopt2edge optimize\n  torchopt2edge optimize prune.dry_run=true\n"
+        "  torchopt2edge optimize protocol=standard device.threads=2\n"
         "  torchopt2edge optimize -m stage.pruned.macs=0.3,0.5,0.7",
     ),
     "compare": (
@@ -210,6 +211,8 @@ def _sweep_table(jobs: Sequence[tuple[str, str]]) -> None:
 
 
 def _run(command: str, config: DictConfig, out: str | None) -> int:
+    if command == "optimize" and config.prune.dry_run:
+        return _explain(config)
     folder = Path(out or config.get("out") or _fresh(str(config.get("name", command))))
     if command == "report":
         return _report(config)
@@ -225,6 +228,19 @@ def _run(command: str, config: DictConfig, out: str | None) -> int:
     result = actions[command](config, _settings(config, folder, command))
     _show(result)
     return 0 if any(row.err is None for row in result.rows) else 1
+
+
+def _explain(config: DictConfig) -> int:
+    """Say what would be cut, and stop."""
+    from torchopt2edge import api
+
+    shown = console()
+    for name, found in api.explain_cuts(_make(config.stage), progress=progress()).items():
+        shown.print(f"{name}:", markup=False, highlight=False)
+        shown.print(found.table())
+        for layer, why in found.kept.items():
+            shown.print(f"stays whole: {layer}: {why}", markup=False, highlight=False)
+    return 0
 
 
 def _fresh(name: str) -> str:

@@ -14,6 +14,7 @@ from torchopt2edge.types import Artifact, Facts, Ranges, Scheme, Signature
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import nn
 
     from torchopt2edge.store import Store
 
@@ -135,6 +136,29 @@ class Backend(Protocol):
 
     def receipt(self) -> Facts:
         """Name the runtime, its version and the options that are pinned."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the milliseconds of one inference go: by layer of the PyTorch net, and the rest."""
+
+    layers: Mapping[str, float]
+    rest: float
+
+
+class Meter(Protocol):
+    """Measures how fast a net's files are: what a search by latency asks.
+
+    A frozen dataclass; ``where`` is a backend and a scheme (``ort-int8``), ``shape`` one sample's.
+    """
+
+    def profile(self, net: nn.Module, shape: tuple[int, ...], where: str) -> Profile:
+        """Return the time of each layer, in milliseconds."""
+
+    def measure(
+        self, net: nn.Module, shape: tuple[int, ...], where: str
+    ) -> tuple[float, float, float]:
+        """Return the latency in milliseconds and its 95 % interval."""
 
 
 class Job(Protocol):

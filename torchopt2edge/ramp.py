@@ -1,12 +1,13 @@
 """How a quantity grows with the steps of a training: what pruning and sparsity follow.
 
 Standard library only. A schedule is a frozen dataclass; steps are optimizer steps that are done.
+Where the length of the training is known, a step may be given as a float: its share (`timed`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 from torchopt2edge.errors import ConfigError
 
@@ -22,7 +23,7 @@ class Schedule(Protocol):
         """Whether the net is to be changed after ``step`` optimizer steps."""
 
     @property
-    def last(self) -> int:
+    def last(self) -> float:
         """The step at which ``final`` is reached."""
 
 
@@ -30,7 +31,7 @@ class Schedule(Protocol):
 class OneShot:
     """Everything at once, after ``begin`` steps (0: before the first)."""
 
-    begin: int = 0
+    begin: float = 0
 
     def amount(self, step: int, final: float) -> float:
         """Nothing before ``begin``, all of it from then on."""
@@ -41,7 +42,7 @@ class OneShot:
         return step == self.begin
 
     @property
-    def last(self) -> int:
+    def last(self) -> float:
         """The step at which all is gone."""
         return self.begin
 
@@ -55,8 +56,8 @@ class Polynomial:
     ``every`` steps, and at ``end``.
     """
 
-    begin: int = 0
-    end: int = 1000
+    begin: float = 0
+    end: float = 1000
     initial: float = 0.0
     power: float = 3.0
     every: int = 100
@@ -86,7 +87,7 @@ class Polynomial:
         return step == self.end or (step - self.begin) % self.every == 0
 
     @property
-    def last(self) -> int:
+    def last(self) -> float:
         """The step at which the final amount is reached."""
         return self.end
 
@@ -106,11 +107,11 @@ class Iterative:
     """
 
     rounds: int = 4
-    between: int = 200
-    begin: int = 0
+    between: float = 200
+    begin: float = 0
 
     def __post_init__(self) -> None:
-        if self.rounds < 1 or self.between < 1 or self.begin < 0:
+        if self.rounds < 1 or self.between <= 0 or self.begin < 0:
             raise ConfigError(
                 f"{self.rounds} rounds, {self.between} steps apart from step {self.begin} on, "
                 "are no schedule",
@@ -121,13 +122,41 @@ class Iterative:
         """Return the parts that are due by ``step``."""
         if step < self.begin:
             return 0.0
-        return final * min(self.rounds, (step - self.begin) // self.between + 1) / self.rounds
+        return final * min(self.rounds, int((step - self.begin) // self.between) + 1) / self.rounds
 
     def due(self, step: int) -> bool:
         """At the beginning of each round."""
         return self.begin <= step <= self.last and (step - self.begin) % self.between == 0
 
     @property
-    def last(self) -> int:
+    def last(self) -> float:
         """The step of the last round."""
         return self.begin + (self.rounds - 1) * self.between
+
+
+def timed(schedule: Any, steps: int) -> Any:
+    """Return the schedule with its shares of a training of ``steps`` steps turned into steps.
+
+    A float is a share (``end=0.5``), an int a step. Anything that is not ours stays as it is.
+
+    Raises:
+        ConfigError: a share beyond 1, or an end that the training does not reach.
+    """
+    if not isinstance(schedule, OneShot | Polynomial | Iterative):
+        return schedule
+    given = {name: getattr(schedule, name, 0) for name in ("begin", "end", "between")}
+    shares = {name: value for name, value in given.items() if isinstance(value, float)}
+    wrong = {name: value for name, value in shares.items() if not 0 <= value <= 1}
+    if wrong:
+        raise ConfigError(
+            f"a share of the training cannot be {wrong}", mend="0.0 to 1.0, or a whole step"
+        )
+    least = {"begin": 0, "end": 0, "between": 1}
+    exact = {name: max(least[name], round(value * steps)) for name, value in shares.items()}
+    made: Any = replace(schedule, **exact)  # type: ignore[arg-type]
+    if made.last > steps:
+        raise ConfigError(
+            f"the schedule ends at step {made.last:g}, the training at step {steps}",
+            mend=f"an end of at most {steps}, or a share such as 0.5",
+        )
+    return made

@@ -10,6 +10,7 @@ from typing import Any
 from torchopt2edge import candidates, pipeline, report, verdict, verify
 from torchopt2edge import evaluate as scoring
 from torchopt2edge.bench import harness
+from torchopt2edge.bench.row import file_sizes
 from torchopt2edge.errors import VerifyError
 from torchopt2edge.plan import Data, Entry, Plan
 from torchopt2edge.protocols import Session
@@ -41,7 +42,7 @@ def lower(entry: Entry, data: Data, plan: Plan) -> tuple[list[Measurement], Verd
 
 def bare(found: Candidate) -> Measurement:
     """Return the row of a candidate that was checked and not timed."""
-    size = {"size_mb": found.file.stat().st_size / 1e6}
+    size = file_sizes(found.file)
     facts = {"group": found.group, "file": str(found.file), "digest": found.digest}
     return Measurement(found.id, found.backend, found.scheme, metrics=size, facts=facts)
 

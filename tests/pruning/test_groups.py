@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from tests import nets
-from torchopt2edge.errors import ConfigError
+from torchopt2edge.errors import ConfigError, PruneError
 from torchopt2edge.models import count
 from torchopt2edge.models.plan import Plan
 from torchopt2edge.pruning import groups as grouping
-from torchopt2edge.pruning.groups import Group, macs_after
+from torchopt2edge.pruning.groups import Costs, Group, macs
 
 SHAPE = (3, 10, 10)
 
@@ -93,8 +93,9 @@ def test_predicted_macs_are_those_of_the_cut_net(make: Callable[[], nn.Module]):
     small = copy.deepcopy(net)
     cuts = tuple(g.cut(n) for g, n in zip(found, counts, strict=True))
     Plan(SHAPE, cuts).apply(small)
-    assert macs_after(layers, found, counts) == count.macs(small, SHAPE)
-    assert macs_after(layers, found, [0] * len(found)) == count.macs(net, SHAPE)
+    costs = Costs(layers, found, macs)
+    assert costs.total(counts) == count.macs(small, SHAPE)
+    assert costs.total([0] * len(found)) == count.macs(net, SHAPE)
 
 
 def test_the_classifier_is_never_in_a_group():
@@ -126,4 +127,37 @@ def test_the_least_important_channels_go_first():
 
 def test_unknown_importance_is_refused():
     with pytest.raises(ConfigError, match="group_l2"):
-        grouping.find(nets.Residual(), SHAPE, "taylor")
+        grouping.find(nets.Residual(), SHAPE, "hessian")
+
+
+def test_taylor_asks_for_gradients_and_follows_them():
+    net = nets.lively(nets.Residual())
+    with pytest.raises(PruneError, match="gradients"):
+        grouping.find(net, SHAPE, "taylor")
+    net(torch.randn(4, *SHAPE)).square().sum().backward()
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if name.startswith(("inner", "outer.weight")):
+                rows = parameter.grad[5] if name.startswith("inner") else parameter.grad[:, 5]
+                rows.zero_()
+    found = {g.layer: g for g in grouping.find(net, SHAPE, "taylor")}
+    assert found["inner"].cut(1).indices == (5,)
+
+
+def test_chance_repeats_by_its_seed():
+    def order(seed: int) -> list[tuple[int, ...]]:
+        return [g.order for g in grouping.find(nets.Residual().eval(), SHAPE, "random", seed)]
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+
+
+def test_the_filter_that_the_others_can_stand_in_for_goes_first():
+    net = nets.lively(nets.Residual())
+    with torch.no_grad():
+        for layer in (net.inner, net.inner_bn):
+            layer.weight[4] = layer.weight.mean(0)
+            layer.bias[4] = layer.bias.mean(0)
+        net.outer.weight[:, 4] = net.outer.weight.mean(1)
+    found = {g.layer: g for g in grouping.find(net, SHAPE, "fpgm")}
+    assert found["inner"].cut(1).indices == (4,)

@@ -47,9 +47,10 @@ class Watch(Control):
         self.norms: list[float] = []
 
     def attach(self, net: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
-        self.seen.append("attach")
-        assert optimizer is not None
-        self.net, self.optimizer = net, optimizer
+        self.seen.append("attach" if optimizer is None else "attach with optimizer")
+        self.net = net
+        if optimizer is not None:
+            self.optimizer = optimizer
 
     def before_epoch(self, epoch: int) -> None:
         self.seen.append(f"epoch {epoch}")
@@ -67,7 +68,8 @@ class Watch(Control):
 def test_controls_are_called_in_order(digits: Digits) -> None:
     watch = Watch()
     trained(digits, watch, epochs=2, batch_size=500)
-    assert watch.seen == ["attach", "epoch 0", 1, 2, 3, "epoch 1", 4, 5, 6, "finish"]
+    ready = ["attach", "attach with optimizer"]
+    assert watch.seen == [*ready, "epoch 0", 1, 2, 3, "epoch 1", 4, 5, 6, "finish"]
 
 
 def test_a_penalty_is_part_of_the_loss(digits: Digits) -> None:
@@ -94,7 +96,7 @@ def test_the_gradient_is_clipped(digits: Digits) -> None:
 @pytest.mark.parametrize("schedule", ["cosine", "step", "constant"])
 def test_schedules(digits: Digits, schedule: str) -> None:
     watch = Watch()
-    settings = {"schedule": schedule, "epochs": 4, "batch_size": 150, "warmup": 1, "lr": 0.02}
+    settings = {"lr_schedule": schedule, "epochs": 4, "batch_size": 150, "warmup": 1, "lr": 0.02}
     trained(digits, watch, **settings)
     rates = [rate / 0.02 for rate in watch.rates]
     assert rates[:9] == pytest.approx([(i + 1) / 11 for i in range(9)])
@@ -153,7 +155,7 @@ def test_it_learns_from_mixed_images(digits: Digits) -> None:
 
 def test_the_best_epoch_is_kept(digits: Digits) -> None:
     """The rate is ruinous after the warm-up: the first epochs are the best."""
-    settings = {"epochs": 5, "schedule": "constant", "warmup": 4.5, "lr": 20.0, "clip": 50.0}
+    settings = {"epochs": 5, "lr_schedule": "constant", "warmup": 4.5, "lr": 20.0, "clip": 50.0}
     _, fitted = trained(digits, **settings, validation=200, best=True)
     assert fitted.facts["best_epoch"] <= fitted.facts["epochs"]
     recipe = Recipe(validation=200)
@@ -166,7 +168,9 @@ def test_the_best_epoch_is_kept(digits: Digits) -> None:
 
 
 def test_patience_ends_it(digits: Digits) -> None:
-    fitted = trained(digits, epochs=9, lr=1e-9, validation=100, patience=2, schedule="constant")[1]
+    fitted = trained(digits, epochs=9, lr=1e-9, validation=100, patience=2, lr_schedule="constant")[
+        1
+    ]
     assert fitted.facts["epochs"] == 3
     assert fitted.facts["best_epoch"] == 1
 
@@ -257,7 +261,7 @@ def test_cuts_and_several_devices_do_not_go_together(digits: Digits) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"schedule": "up"},
+        {"lr_schedule": "up"},
         {"precision": "8"},
         {"logger": "paper"},
         {"clip": 0},

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from torchopt2edge.errors import LowerError
 from torchopt2edge.quantize.counterpart import MOVES
 from torchopt2edge.quantize.tflite import Op, TfliteGraph
@@ -25,7 +27,8 @@ def facts_of(graph: TfliteGraph, file: Path) -> Facts:
     ``ops`` counts operators by type; ``integer_ops``, ``hybrid_ops`` and ``float_ops`` those that
     compute, by what they compute in (`computes`), ``int8_macs`` the share of the multiply-
     accumulates at batch 1 that run on integers, in per cent; ``transposes`` the TRANSPOSE
-    operators; ``partitions`` is of this host (`partitions`).
+    operators; ``zeros`` is the per cent of weights that are zero; ``partitions`` is of this host
+    (`partitions`).
     """
     by_type: dict[str, Counter[str]] = {way: Counter() for way in ("integer", "hybrid", "float")}
     macs: Counter[str] = Counter()
@@ -40,9 +43,24 @@ def facts_of(graph: TfliteGraph, file: Path) -> Facts:
         "ops": _counts(op.kind for op in graph.ops),
         **{f"{how}_ops": dict(found.most_common()) for how, found in by_type.items()},
         "int8_macs": round(share, 2),
+        "zeros": zeros(graph),
         "transposes": sum(op.kind == "TRANSPOSE" for op in graph.ops),
         "partitions": partitions(file),
     }
+
+
+def zeros(graph: TfliteGraph) -> float:
+    """Return the per cent of zeros among the weights: constants of two dimensions or more."""
+    weights = {
+        tensor.name: tensor.data
+        for op in graph.ops
+        for tensor in op.given
+        if tensor is not None and tensor.data is not None and tensor.data.ndim > 1
+    }
+    known = [data for data in weights.values() if data.dtype in (np.float32, np.float16, np.int8)]
+    total = sum(data.size for data in known)
+    gone = sum(data.size - int(np.count_nonzero(data)) for data in known)
+    return round(100.0 * gone / total, 2) if total else 0.0
 
 
 def _counts(kinds: Iterable[str]) -> dict[str, int]:

@@ -35,6 +35,7 @@ def read_back(file: Path, macs: Mapping[str, int], excluded: Collection[str] = (
 
     ``int8_macs`` is in per cent. ``integer_ops`` are kernels of the graph that ONNX Runtime
     optimizes on this host, ``float_ops`` nodes of the float graph that compute and have none.
+    ``zeros`` is the per cent of weights that are zero.
     ``unfused_qdq`` counts the dequantizations that are left inside of the graph. ``excluded``
     are those of the given nodes that are left in float: a light one between two integer nodes is
     not, since rounding what it reads and makes is all that its integer kernel does.
@@ -61,11 +62,24 @@ def read_back(file: Path, macs: Mapping[str, int], excluded: Collection[str] = (
         "int8_macs": round(100 * done / total, 3) if total else 0.0,
         "integer_ops": _counted(node.op_type for node in kernels),
         "float_ops": _counted(left),
+        "zeros": zeros(proto),
         "unfused_qdq": _unfused(graph),
         "transposes": _transposes(_optimized(proto, everything=True) if integer else graph),
         "excluded": sorted({node.name for node in proto.graph.node} & set(excluded) - names),
         "facts_host": platform.machine(),
     }
+
+
+def zeros(proto: ModelProto) -> float:
+    """Return the per cent of zeros among the weights: initializers of two dimensions or more."""
+    from onnx import TensorProto, numpy_helper
+
+    kinds = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8)
+    known = [w for w in proto.graph.initializer if len(w.dims) > 1 and w.data_type in kinds]
+    arrays = [numpy_helper.to_array(weight) for weight in known]
+    total = sum(array.size for array in arrays)
+    gone = sum(array.size - int(np.count_nonzero(array)) for array in arrays)
+    return round(100.0 * gone / total, 2) if total else 0.0
 
 
 def scheme_of(proto: ModelProto) -> str:

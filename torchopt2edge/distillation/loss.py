@@ -2,40 +2,198 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchopt2edge.tasks.task import Task
+from torchopt2edge.distillation.cache import Cache
+from torchopt2edge.distillation.hooks import Features
+from torchopt2edge.distillation.spec import Teaching
+from torchopt2edge.distillation.terms import FeatureTerm, OutputTerm, Term, terms_of
+from torchopt2edge.errors import ConfigError
 from torchopt2edge.training.batch import Batch
+from torchopt2edge.training.loss import Loss
+
+Hard = Callable[[Any, Any], Tensor]
 
 
-class Distillation(nn.Module):
-    """Soft targets of a teacher, mixed with the labels.
+class Distillation(Loss):
+    """The terms of `Teaching`, mixed with what the data says (``hard``: outputs, targets → scalar).
 
-    ``alpha`` of KL(teacher ∥ student) at ``temperature`` T, times T² so that its gradients keep
-    their size, and 1 - ``alpha`` of the task's loss. The teacher, frozen and in eval mode, sees
-    the very batch the student sees, augmentation included (Beyer et al. 2022 call it a
-    consistent teacher). Source: Hinton, Vinyals & Dean 2015.
+    The teachers, frozen and in eval mode, see the very batch the student sees, augmentation
+    included (Beyer et al. 2022 call it a consistent teacher); of several the outputs are
+    averaged, and features are the first one's. Only adapters of hints are trained. With a ``cache``
+    the teachers run once for every view of a sample, as long as no term asks for features.
     """
 
-    def __init__(self, teacher: nn.Module, task: Task, temperature: float, alpha: float) -> None:
+    def __init__(
+        self,
+        teaching: Teaching,
+        teachers: Sequence[nn.Module],
+        hard: Hard,
+        cache: Cache | None = None,
+    ) -> None:
         super().__init__()
-        self.teacher = teacher.eval().requires_grad_(False)
-        self.task = task
-        self.temperature = temperature
-        self.alpha = alpha
+        teaching.check_teaching()
+        if not teachers:
+            raise ConfigError("there is no teacher", mend="name one, or leave distillation out")
+        self.alpha = teaching.alpha
+        self.terms = terms_of(teaching.loss, teaching.temperature)
+        self.teachers = nn.ModuleList(t.eval().requires_grad_(False) for t in teachers)
+        self.adapters = nn.ModuleDict()
+        self.hard, self.cache, self.steps = hard, cache, 0
+        self.mine, self.theirs = Features(), Features()
+
+    @property
+    def features(self) -> list[FeatureTerm]:
+        """The terms that look inside."""
+        return [term for term in self.terms if isinstance(term, FeatureTerm)]
 
     def train(self, mode: bool = True) -> Distillation:
-        """Stay in eval mode: the teacher does not learn, nor do its statistics move."""
-        return super().train(False)
+        """Leave the teachers in eval mode: they do not learn, nor do their statistics move."""
+        super().train(mode)
+        self.teachers.eval()
+        return self
+
+    def prepare(self, net: nn.Module, batch: Batch) -> None:
+        """Hold both nets against each other, and make the adapters that hints need.
+
+        Raises:
+            ConfigError: outputs or inputs do not fit, or a module is not there.
+        """
+        if batch.inputs.ndim == 4:
+            self.teachers.to(memory_format=torch.channels_last)  # as the student's batches are
+        inside = self.features
+        self.theirs.watch(self.teachers[0], [term.teacher for term in inside], "teacher")
+        self.mine.watch(net, [term.student for term in inside], "student")
+        mode = net.training
+        with torch.no_grad():
+            outputs = net.eval()(batch.inputs)
+            wanted = self._said(batch)
+        net.train(mode)
+        if any(isinstance(term, OutputTerm) for term in self.terms):
+            _fits(outputs, wanted)
+        for index, term in enumerate(inside):
+            if term.adapts:
+                mine, theirs = self.mine.seen[term.student], self.theirs.seen[term.teacher]
+                adapter = _adapter(mine, theirs)
+                if adapter is not None and str(index) not in self.adapters:
+                    self.adapters[str(index)] = adapter.to(mine.device)
+        self.mine.close()  # what wraps the net for training comes later
 
     def forward(self, net: nn.Module, batch: Batch) -> Tensor:
-        """Run both nets on the batch and return a scalar."""
+        """Run the nets on the batch and return a scalar."""
+        inside = self.features
+        self.mine.watch(_bare(net), [term.student for term in inside], "student")
+        return self.of_outputs(net(batch.inputs), batch)
+
+    def of_outputs(self, outputs: Any, batch: Batch) -> Tensor:
+        """Return the loss of what the student has said already, of features seen with it."""
+        wanted = self._known(batch)
+        soft = self._soft(outputs, wanted, batch)
+        self.steps += self.training
+        mask = _labelled(batch.targets)
+        if mask is False:
+            return self.alpha * soft
+        if mask is not True:
+            outputs, targets = outputs[mask], batch.targets[mask]
+        else:
+            targets = batch.targets
+        return self.alpha * soft + (1 - self.alpha) * self.hard(outputs, targets)
+
+    def close(self) -> None:
+        """Take all hooks off both nets, and write what the cache still holds."""
+        self.mine.close()
+        self.theirs.close()
+        if self.cache is not None:
+            self.cache.flush()
+
+    def _soft(self, outputs: Any, wanted: Tensor | None, batch: Batch) -> Tensor:
+        total: Tensor | None = None
+        inside = 0
+        for term in self.terms:
+            if isinstance(term, FeatureTerm):
+                value, inside = self._feature(term, inside), inside + 1
+            else:
+                assert isinstance(term, OutputTerm)
+                assert wanted is not None
+                value = term(outputs, wanted.to(outputs.dtype), batch.targets)
+            value = term.weight_at(self.steps) * value
+            total = value if total is None else total + value
+        assert total is not None
+        return total
+
+    def _feature(self, term: FeatureTerm, index: int) -> Tensor:
+        mine, theirs = self.mine.seen[term.student], self.theirs.seen[term.teacher]
+        if term.adapts:
+            if str(index) in self.adapters:
+                mine = self.adapters[str(index)](mine)
+            elif mine.shape[1] != theirs.shape[1]:
+                raise ConfigError(
+                    f"{term.student!r} has {mine.shape[1]} channels now, not those it began with",
+                    mend="a hint on a layer that is not cut while it trains, or a cut before it",
+                )
+        return term(mine, theirs)
+
+    def _known(self, batch: Batch) -> Tensor | None:
+        """Return what the teachers say, from the cache where it is known there."""
+        if self.cache is None or self.features or batch.index is None or batch.view is None:
+            return self._said(batch)
+        return self.cache.outputs(batch, self._said)
+
+    def _said(self, batch: Batch) -> Tensor:
         with torch.no_grad():
-            target = F.log_softmax(self.teacher(batch.inputs) / self.temperature, dim=1)
-        logits = net(batch.inputs)
-        own = F.log_softmax(logits / self.temperature, dim=1)
-        soft = F.kl_div(own, target, reduction="batchmean", log_target=True)
-        hard = self.task.loss(logits, batch.targets)
-        return self.alpha * self.temperature**2 * soft + (1 - self.alpha) * hard
+            try:
+                outputs = [teacher(batch.inputs) for teacher in self.teachers]
+            except RuntimeError as error:
+                shape = tuple(batch.inputs.shape[1:])
+                raise ConfigError(
+                    f"the teacher cannot see the student's inputs of {shape}: {error}",
+                    mend="a teacher of the same input size and channels",
+                ) from error
+            return outputs[0] if len(outputs) == 1 else torch.stack(outputs).mean(0)
+
+
+def _bare(net: nn.Module) -> nn.Module:
+    """Return the module inside Lightning's or PyTorch's wrapper."""
+    inner = getattr(net, "module", None)
+    return _bare(inner) if isinstance(inner, nn.Module) else net
+
+
+def _labelled(targets: Any) -> Any:
+    """Return True when all samples have a target, False when none has, else which do."""
+    if targets is None:
+        return False
+    if not isinstance(targets, Tensor) or targets.is_floating_point():
+        return True
+    known = targets.flatten(1).ge(0).all(1) if targets.ndim > 1 else targets >= 0
+    return True if bool(known.all()) else (known if bool(known.any()) else False)
+
+
+def _fits(outputs: Any, wanted: Any) -> None:
+    if not isinstance(outputs, Tensor) or not isinstance(wanted, Tensor):
+        raise ConfigError(
+            "outputs are copied of nets with one output each",
+            mend="a term of features, such as Hint",
+        )
+    if outputs.shape[1:] != wanted.shape[1:]:
+        raise ConfigError(
+            f"the student says {tuple(outputs.shape[1:])}, the teacher {tuple(wanted.shape[1:])}",
+            mend="give both the same num_classes, or use a term of features, such as Hint",
+        )
+
+
+def _adapter(mine: Tensor, theirs: Tensor) -> nn.Module | None:
+    """Return what takes the student's width to the teacher's, None where they are the same."""
+    if mine.shape[1] == theirs.shape[1]:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if mine.ndim == 4:
+            return nn.Conv2d(mine.shape[1], theirs.shape[1], 1, bias=False)
+        return nn.Linear(mine.shape[1], theirs.shape[1], bias=False)
+
+
+__all__ = ["Distillation", "Hard", "Term"]

@@ -27,7 +27,12 @@ class Layer:
     @property
     def macs(self) -> int:
         """Multiply-accumulates per sample."""
-        return self.positions * self.taps * self.outputs * self.inputs // self.groups
+        return self.positions * self.params
+
+    @property
+    def params(self) -> int:
+        """Weights, without biases."""
+        return self.taps * self.outputs * self.inputs // self.groups
 
 
 def layers(net: nn.Module, shape: tuple[int, ...]) -> dict[str, Layer]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
-from torchopt2edge.errors import ConfigError
 from torchopt2edge.models.count import Layer
 from torchopt2edge.models.plan import Cut, trace
+from torchopt2edge.pruning.importance import scorer
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,15 @@ class Group:
         return sum(self.importance[: count // self.unit]) / max(sum(self.importance), 1e-12)
 
 
-def find(net: nn.Module, shape: tuple[int, ...], importance: str) -> list[Group]:
+def find(net: nn.Module, shape: tuple[int, ...], importance: str, seed: int = 0) -> list[Group]:
     """Return the groups of ``net`` that do not reach its output, for samples of ``shape``.
 
     Raises:
         ConfigError: no such importance.
+        PruneError: it needs gradients, and there are none.
         ModelError: the net cannot be traced.
     """
-    score = _importance(importance)
+    score = scorer(importance, net, seed)
     graph = trace(net, shape)
     names = {module: name for name, module in net.named_modules()}
     groups = []
@@ -64,20 +65,6 @@ def find(net: nn.Module, shape: tuple[int, ...], importance: str) -> list[Group]
         if scores is not None:
             groups.append(_group(graph, found, names, scores.flatten().tolist()))
     return groups
-
-
-def _importance(name: str) -> Callable[[Any], Any]:
-    """Return torch-pruning's importance; each is scaled to a mean of 1 within its group."""
-    from torch_pruning import importance
-
-    makers: dict[str, Callable[[], Callable[[Any], Any]]] = {
-        "group_l1": lambda: importance.GroupMagnitudeImportance(p=1),
-        "group_l2": lambda: importance.GroupMagnitudeImportance(p=2),
-        "bn_scale": importance.BNScaleImportance,
-    }
-    if name not in makers:
-        raise ConfigError(f"there is no importance {name!r}", mend=f"one of {', '.join(makers)}")
-    return makers[name]()
 
 
 def _group(graph: Any, found: Any, names: Mapping[Any, str], scores: list[float]) -> Group:
@@ -114,16 +101,48 @@ def _unit(graph: Any, found: Any) -> int:
     return max(units)
 
 
-def macs_after(layers: Mapping[str, Layer], groups: Sequence[Group], counts: Sequence[int]) -> int:
-    """Return the net's multiply-accumulates when each group has lost its count of channels."""
-    out = dict.fromkeys(layers, 0.0)
-    into = dict.fromkeys(layers, 0.0)
-    for group, count in zip(groups, counts, strict=True):
-        for name in group.outputs.keys() & layers.keys():
-            out[name] += count * group.outputs[name]
-        for name in group.inputs.keys() & layers.keys():
-            into[name] += count * group.inputs[name]
-    return sum(_cut(layer, out[name], into[name]).macs for name, layer in layers.items())
+Price = Callable[[str, Layer], float]
+"""What a layer of that name costs once it has that shape."""
+
+
+def macs(name: str, layer: Layer) -> float:
+    """Price a layer in multiply-accumulates per sample."""
+    return layer.macs
+
+
+def params(name: str, layer: Layer) -> float:
+    """Price a layer in weights."""
+    return layer.params
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a net costs under some cuts: each layer as its groups have left it."""
+
+    layers: Mapping[str, Layer]
+    groups: Sequence[Group]
+    price: Price
+
+    def touched(self, index: int) -> set[str]:
+        """Return the layers that a group's cut makes smaller."""
+        group = self.groups[index]
+        return (group.outputs.keys() | group.inputs.keys()) & self.layers.keys()
+
+    def left(self, counts: Sequence[int], only: Collection[str] | None = None) -> dict[str, Layer]:
+        """Return the layers (or ``only`` some) when each group has lost its count of channels."""
+        names = self.layers.keys() if only is None else only
+        out, into = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+        for group, count in zip(self.groups, counts, strict=True):
+            if not count:
+                continue
+            for lost, side in ((out, group.outputs), (into, group.inputs)):
+                for name in side.keys() & lost.keys():
+                    lost[name] += count * side[name]
+        return {name: _cut(self.layers[name], out[name], into[name]) for name in names}
+
+    def total(self, counts: Sequence[int], only: Collection[str] | None = None) -> float:
+        """Return the price of the layers, or of ``only`` some, under these cuts."""
+        return sum(self.price(name, layer) for name, layer in self.left(counts, only).items())
 
 
 def _cut(layer: Layer, out: float, into: float) -> Layer:

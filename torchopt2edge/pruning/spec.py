@@ -15,8 +15,8 @@ Importance = Literal["group_l1", "group_l2", "bn_scale", "fpgm", "taylor", "rand
 class Prune:
     """Channels that depend on each other go together (Fang et al. 2023, "DepGraph").
 
-    One budget: ``macs`` or ``params`` is the share that stays, ``target`` says it in words:
-    ``macs:0.5``, ``params:0.4`` or ``latency_ms:12@ort-int8``, which is met by measuring.
+    One budget: ``macs`` or ``params`` is the share that stays; without them ``target`` says it in
+    words: ``macs:0.5``, ``params:0.4`` or ``latency_ms:12@ort-int8``, which is met by measuring.
     ``scope`` ranks the channels of all groups together or takes the same share of each.
     ``ratios`` maps patterns of layer names to the share of their channels to take, ``ignore``
     names layers that stay whole; the outputs of the classifier always do. What is left of a cut

@@ -66,8 +66,16 @@ def _latency() -> list[Column]:
 def _cost() -> list[Column]:
     return [
         Column("size", "file MB", lambda line: significant(line.get("size_mb"))),
+        Column("gzip", "gzip MB", lambda line: significant(line.get("gzip_mb"))),
+        Column("zeros", "zeros %", _zeros),
         Column("memory", "memory MB", lambda line: significant(line.get("memory_mb"))),
     ]
+
+
+def _zeros(line: Line) -> str:
+    """Return the share of zero weights where somebody has made them zero."""
+    share = line.row.facts.get("zeros")
+    return fixed(float(share), 1) if isinstance(share, int | float) and share >= 5 else ""
 
 
 def _likeness() -> list[Column]:

@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 
 from torchopt2edge.data.dataset import DataSet, loader
-from torchopt2edge.distillation.loss import Distillation
+from torchopt2edge.distillation.spec import Teaching
 from torchopt2edge.models import count
 from torchopt2edge.models.artifact import load_model
-from torchopt2edge.stages.distill import check_soft
+from torchopt2edge.sparsity.control import MaskControl
 from torchopt2edge.stages.qat_session import QatSession, qat
+from torchopt2edge.stages.teach import loss_of
 from torchopt2edge.store import work_of
 from torchopt2edge.training.control import Control
-from torchopt2edge.training.loss import Loss, TaskLoss
 from torchopt2edge.training.recipe import Recipe
 from torchopt2edge.training.score import score_test
 from torchopt2edge.training.splits import splits_of
@@ -27,7 +27,7 @@ _PARITY = 16  # calibration samples that the export is checked on
 
 
 @dataclass(frozen=True, kw_only=True)
-class Qat(Recipe):
+class Qat(Recipe, Teaching):
     """Trains the net of the stage ``source`` on with fake quantization, then exports it.
 
     Ranges start from the calibration split. The statistics of batch normalization are frozen
@@ -35,7 +35,7 @@ class Qat(Recipe):
     (the first is 0), None for the last quarter of ``epochs`` (Krishnamoorthi 2018, section 3.2):
     a net with frozen statistics diverges at a rate that is fine for one that adapts them, so
     freeze late, under a rate that the cosine has lowered. With a ``teacher``, which
-    may be the source, its soft targets are learned too, as in `Distill`. ``weight_bits`` under 8
+    may be the source, what it says is learned too, as `Teaching` says. ``weight_bits`` under 8
     gives int8 files of weights with fewer values. With ``epochs=0`` the ranges are those of the
     calibration split and the weights are rounded: nothing is trained.
 
@@ -53,8 +53,6 @@ class Qat(Recipe):
     weight_decay: float = 1e-4
     freeze_bn_epoch: int | None = None
     freeze_observer_epoch: int | None = None
-    temperature: float = 4.0
-    alpha: float = 0.7
     weight_bits: int = 8
 
     @property
@@ -79,17 +77,23 @@ class Qat(Recipe):
 
         self.check()
         net = load_model(inputs["source"].path)
+        splits = splits_of(self.data, self)
+        sparse = float(inputs["source"].facts.get("zeros", 0.0)) > 0
+        taught = {"teacher": inputs["teacher"]} if "teacher" in inputs else {}
         seen = self.data.split("calibration")
         images = torch.stack([seen[i][0] for i in range(min(_PARITY, len(seen)))])
         with qat(net, (images,), weight_bits=self.weight_bits) as session:
             session.calibrate(batch for batch, _ in loader(seen, self.batch_size))
+            controls: list[Control] = [self._freezer(session)]
+            if sparse:
+                controls.append(MaskControl())  # the zeros of the source stay zero
             fitted = fit(
                 session.model,
-                self._loss(inputs),
-                splits_of(self.data, self),
+                loss_of(self, taught, splits, out),
+                splits,
                 self,
                 "qat",
-                (self._freezer(session),),
+                controls,
                 work_of(out),
             )
             facts = session.finish(out).facts
@@ -102,13 +106,6 @@ class Qat(Recipe):
             }
         mean = fitted.loss
         return facts if mean is None else {**facts, "train_loss": round(mean, 5)}
-
-    def _loss(self, inputs: Mapping[str, Artifact]) -> Loss:
-        if "teacher" not in inputs:
-            return TaskLoss(self.task)
-        check_soft(self.temperature, self.alpha)
-        teacher = load_model(inputs["teacher"].path)
-        return Distillation(teacher, self.task, self.temperature, self.alpha)
 
     def _freezer(self, session: QatSession) -> Freezer:
         """Return what freezes at the start of an epoch."""

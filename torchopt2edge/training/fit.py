@@ -8,9 +8,9 @@ bit on a CPU.
 from __future__ import annotations
 
 import dataclasses
-import io
 import logging
 import math
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torchopt2edge.data.dataset import Samples
 from torchopt2edge.errors import ConfigError, TrainError
 from torchopt2edge.training import checkpoint, views
+from torchopt2edge.training.batch import Batch
 from torchopt2edge.training.control import Control
 from torchopt2edge.training.ema import Ema
 from torchopt2edge.training.logbook import Logbook, open_logbook
@@ -90,8 +91,9 @@ def fit(
         )
         if recipe.devices == 1:
             return loop.run(fabric)
-        mean, facts, state = fabric.launch(loop.shared)
-        net.load_state_dict(torch.load(io.BytesIO(state), weights_only=True))
+        with tempfile.TemporaryDirectory() as folder:
+            mean, facts = fabric.launch(loop.shared, Path(folder))
+            net.load_state_dict(torch.load(Path(folder) / "net.pt", weights_only=True))
         net.eval()
         return Fitted(mean, facts)
 
@@ -129,14 +131,15 @@ class _Loop:
         self.ema: Ema | None = None
         self.saved = time.monotonic()
 
-    def shared(self, fabric: Fabric) -> tuple[float | None, Facts, bytes]:
-        """Train as one of several processes; return what `Fitted` holds, and the weights.
+    def shared(self, fabric: Fabric, folder: Path) -> tuple[float | None, Facts]:
+        """Train as one of several processes; the first leaves the weights in ``folder``.
 
-        As bytes: a tensor's memory would go with the process that sends it.
+        What is returned goes through a pipe that nobody empties before the process has ended.
         """
-        fitted, packed = self.run(fabric), io.BytesIO()
-        torch.save(self.net.state_dict(), packed)
-        return fitted.loss, fitted.facts, packed.getvalue()
+        fitted = self.run(fabric)
+        if fabric.is_global_zero:
+            torch.save(self.net.state_dict(), folder / "net.pt")
+        return fitted.loss, fitted.facts
 
     def run(self, fabric: Fabric) -> Fitted:
         """Train to the end."""
@@ -178,24 +181,28 @@ class _Loop:
                 control.restore(self.net, state)
             self.net.load_state_dict(kept["net"])
         self.net.to(fabric.device)
+        for control in self.controls if kept is None else ():
+            control.attach(self.net, None)
         if any(p.ndim == 4 for p in self.net.parameters()):
             self.net.to(memory_format=torch.channels_last)
-        module = self.loss if isinstance(self.loss, nn.Module) else None
-        if module is not None:
-            module.to(fabric.device).train()
-        optimizer = self.recipe.optimizer_of(self.net, module)
+        self.loss.to(fabric.device).train()
+        self.loss.prepare(self.net, self._example(fabric))
+        optimizer = self.recipe.optimizer_of(self.net, self.loss)
         if self.recipe.ema is not None:
             self.ema = Ema(self.net, self.recipe.ema)
         if kept is not None:
-            self._go_on(kept, optimizer, module)
+            self._go_on(kept, optimizer)
         return optimizer
 
-    def _go_on(
-        self, kept: dict[str, Any], optimizer: torch.optim.Optimizer, module: nn.Module | None
-    ) -> None:
+    def _example(self, fabric: Fabric) -> Batch:
+        """Return two samples, as a batch shows them."""
+        keys = [(0, 0), (0, 1)]
+        drawn = views.Views(self.splits.train, self._view_seed).__getitems__(keys)
+        return views.to_batch(views.collate(drawn), 0, fabric.device)
+
+    def _go_on(self, kept: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
         optimizer.load_state_dict(kept["optimizer"])
-        if module is not None:
-            module.load_state_dict(kept["loss"], strict=False)
+        self.loss.load_state_dict(kept["loss"], strict=False)
         if self.ema is not None:
             self.ema.net.load_state_dict(kept["ema"])
             self.ema.steps = kept["ema_steps"]
@@ -208,7 +215,7 @@ class _Loop:
         """Keep where the training stands; with a weight that is not finite, the last one stays."""
         if self.work is None or not all(bool(p.isfinite().all()) for p in self.net.parameters()):
             return
-        own = self.loss.named_parameters() if isinstance(self.loss, nn.Module) else ()
+        own = self.loss.named_parameters()
         state: dict[str, Any] = {
             "at": dataclasses.asdict(self.at),
             "net": self.net.state_dict(),
@@ -318,7 +325,7 @@ class _Epoch:
         at = loop.at
         for group in stepper.param_groups:
             group["lr"] = recipe.lr * self.rate(at.step)
-        loss = loop.loss(self.model, batch)
+        loss: Tensor = loop.loss(self.model, batch)
         for control in loop.controls:
             extra = control.penalty()
             loss = loss if extra is None else loss + extra

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from torch import Tensor, nn
 
 from torchopt2edge.tasks.task import Task
 from torchopt2edge.training.batch import Batch
 
 
-class Loss(Protocol):
-    """The loss of one batch; it runs the net itself, in the mode that it finds it in."""
+class Loss(nn.Module):
+    """The loss of one batch: ``loss(net, batch)``, a scalar.
 
-    def __call__(self, net: nn.Module, batch: Batch) -> Tensor:
-        """Return the mean loss of the batch, a scalar."""
+    It runs the net itself, in the mode that it finds it in. Its own parameters are trained.
+    """
+
+    def prepare(self, net: nn.Module, batch: Batch) -> None:
+        """Meet the net and a batch before the optimizer is made; nothing is learned yet."""
 
 
-class TaskLoss(nn.Module):
+class TaskLoss(Loss):
     """What the task itself asks for: the targets of the data."""
 
     def __init__(self, task: Task) -> None:

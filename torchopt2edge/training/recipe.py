@@ -17,7 +17,7 @@ from torchopt2edge.tasks.task import Task
 _BESIDE: Any = {"identity": False}  # where and how it runs, not what comes out
 _CHOICES = {
     "optimizer": ("sgd", "adamw"),
-    "schedule": ("cosine", "step", "constant"),
+    "lr_schedule": ("cosine", "step", "constant"),
     "precision": ("32", "16-mixed", "bf16-mixed"),
     "logger": ("none", "csv", "tensorboard", "mlflow"),
 }
@@ -54,7 +54,7 @@ class Recipe:
     weight_decay: float = 5e-4
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
-    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    lr_schedule: Literal["cosine", "step", "constant"] = "cosine"
     milestones: tuple[float, ...] = (0.5, 0.75)
     gamma: float = 0.1
     warmup: float = 1.0

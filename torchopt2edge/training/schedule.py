@@ -17,7 +17,7 @@ def shape(recipe: Recipe, steps: int) -> Callable[[int], float]:
         "step": partial(_stairs, milestones=recipe.milestones, gamma=recipe.gamma),
         "constant": _constant,
     }
-    return partial(_at, warmup=warmup, steps=steps, body=bodies[recipe.schedule])
+    return partial(_at, warmup=warmup, steps=steps, body=bodies[recipe.lr_schedule])
 
 
 def _at(step: int, warmup: int, steps: int, body: Callable[[float], float]) -> float:

@@ -36,6 +36,22 @@ class Part:
         return self.whole[self.indices[index]]
 
 
+@dataclass(frozen=True)
+class Joined:
+    """Labelled samples, then others whose labels are left out (-1)."""
+
+    labelled: Samples
+    others: Samples
+
+    def __len__(self) -> int:
+        return len(self.labelled) + len(self.others)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        if index < len(self.labelled):
+            return self.labelled[index]
+        return self.others[index - len(self.labelled)][0], -1
+
+
 def splits_of(data: DataSet, recipe: Recipe) -> Splits:
     """Return the training split, less ``recipe.validation`` samples of it that judge.
 

@@ -111,12 +111,13 @@ def batches(samples: Samples, order: Order, workers: int, view_seed: int) -> Dat
         Views(samples, view_seed),  # type: ignore[arg-type]
         batch_sampler=order,
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=collate,
         persistent_workers=workers > 0,
     )
 
 
-def _collate(drawn: list[tuple[Any, Any, int]]) -> tuple[Any, Any, torch.Tensor]:
+def collate(drawn: list[tuple[Any, Any, int]]) -> tuple[Any, Any, torch.Tensor]:
+    """Stack samples into (inputs, targets, index); targets are None where one has none."""
     inputs, targets, index = zip(*drawn, strict=True)
     known = None if any(target is None for target in targets) else default_collate(list(targets))
     return default_collate(list(inputs)), known, torch.tensor(index)

@@ -1,0 +1,166 @@
+"""Find the cuts that bring a net within its budget: tried on a copy before they are used."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from torchopt2edge.errors import ConfigError, ModelError, PruneError
+from torchopt2edge.models import count
+from torchopt2edge.models.count import Layer
+from torchopt2edge.models.plan import Plan
+from torchopt2edge.pruning import groups as grouping
+from torchopt2edge.pruning.budget import Budget, choose
+from torchopt2edge.pruning.groups import Costs, Group, Price
+from torchopt2edge.pruning.sound import unsound
+from torchopt2edge.pruning.spec import Prune
+from torchopt2edge.types import Facts
+
+PRICES: dict[str, Price] = {"macs": grouping.macs, "params": grouping.params}
+UNSOUND = "cutting it changes what the rest computes (a fixed reshape, padding or statistic)"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The cuts, the layers that stay and why, and what the rounding of channels did."""
+
+    plan: Plan
+    kept: Mapping[str, str] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Search:
+    """A net's groups, tried, ready to be cut to any budget.
+
+    ``groups`` can be cut soundly; ``kept`` says why the others cannot or must not.
+    """
+
+    net: nn.Module
+    shape: tuple[int, ...]
+    spec: Prune
+    layers: Mapping[str, Layer]
+    groups: Sequence[Group]
+    kept: Mapping[str, str]
+
+    def cut(self, share: float | None, price: Price, widths: Mapping[str, int]) -> Found:
+        """Return the cuts after which ``share`` of the cost is left (None: only the ratios).
+
+        ``widths`` are the channels that each layer had before any cut.
+
+        Raises:
+            PruneError: it cannot be met, or cuts that are sound each are not so together.
+        """
+        kept = dict(self.kept)
+        while True:
+            free = [group for group in self.groups if group.layer not in kept]
+            costs = Costs(self.layers, free, price)
+            budget = self._budget(share, widths)
+            counts = self._chosen(costs, budget, share)
+            chosen = [g.cut(n) for g, n in zip(free, counts, strict=True) if n]
+            culprits = unsound(self.net, self.shape, chosen)
+            if not culprits:
+                facts = self._rounding(costs, budget, counts, share)
+                return Found(Plan(tuple(self.shape), tuple(chosen)), kept, facts)
+            kept |= {cut.layer: UNSOUND for cut in culprits}
+
+    def _budget(self, share: float | None, widths: Mapping[str, int]) -> Budget:
+        spec = self.spec
+        return Budget(share or 1.0, spec.round_to, spec.max_cut, spec.scope, widths)
+
+    def _chosen(self, costs: Costs, budget: Budget, share: float | None) -> tuple[int, ...]:
+        fixed = self._fixed(costs.groups, budget)
+        if share is None:
+            return tuple(fixed.get(i, 0) for i in range(len(costs.groups)))
+        return choose(costs, budget, fixed)
+
+    def _fixed(self, groups: Sequence[Group], budget: Budget) -> dict[int, int]:
+        """Return the groups whose loss the ratios settle: the step nearest to the ratio."""
+        settled = {}
+        for i, group in enumerate(groups):
+            for pattern, ratio in self.spec.ratios.items():
+                if fnmatchcase(group.layer, pattern):
+                    free = Budget(1.0, budget.round_to, 0.999)
+                    wanted = ratio * group.channels
+                    settled[i] = min(free.steps(group), key=lambda n, w=wanted: abs(n - w))  # type: ignore[misc]
+        return settled
+
+    def _rounding(
+        self, costs: Costs, budget: Budget, counts: Sequence[int], share: float | None
+    ) -> Facts:
+        """Say what the grid of channels costs: against the same search without one."""
+        whole = costs.total([0] * len(counts))
+        facts: Facts = {"share": round(costs.total(counts) / whole, 4)}
+        if budget.round_to == 1 or share is None:
+            return facts
+        fine = Budget(budget.share, 1, budget.max_cut, budget.scope, budget.widths)
+        free = self._chosen(costs, fine, share)
+        return facts | {
+            "round_to": budget.round_to,
+            "share_unrounded": round(costs.total(free) / whole, 4),
+            "importance_lost": round(_lost(costs.groups, counts), 4),
+            "importance_lost_unrounded": round(_lost(costs.groups, free), 4),
+        }
+
+
+def prepare(net: nn.Module, shape: tuple[int, ...], spec: Prune, seed: int = 0) -> Search:
+    """Find the groups of ``net`` and try each on a copy, with half of its channels.
+
+    Raises:
+        PruneError: the net cannot be traced, or a group cannot be cut and that is an error.
+        ConfigError: a pattern of ``ignore`` or ``ratios`` names no layer; names the nearest.
+    """
+    layers = count.layers(net, shape)
+    for pattern in (*spec.ignore, *spec.ratios):
+        _known(pattern, list(layers))
+    try:
+        groups = grouping.find(net, shape, spec.importance, seed)
+    except ModelError as error:
+        raise PruneError(
+            f"the net cannot be pruned: {error.what}", mend="leave this stage out"
+        ) from error
+    kept = {
+        group.layer: "ignored"
+        for group in groups
+        if any(fnmatchcase(name, p) for name in _names(group) for p in spec.ignore)
+    }
+    trials = [group.cut(group.channels // group.unit // 2 * group.unit) for group in groups]
+    trials = [trial for trial in trials if trial.indices and trial.layer not in kept]
+    kept |= {cut.layer: UNSOUND for cut in unsound(net, shape, trials)}
+    if spec.uncuttable == "error" and UNSOUND in kept.values():
+        wrong = [name for name, why in kept.items() if why == UNSOUND]
+        raise PruneError(
+            f"these layers cannot be cut: {', '.join(wrong)}: {UNSOUND}",
+            mend="uncuttable=skip leaves them whole, or name them in ignore",
+        )
+    return Search(net, tuple(shape), spec, layers, groups, kept)
+
+
+def _names(group: Group) -> set[str]:
+    return {group.layer, *group.outputs}
+
+
+def _known(pattern: str, names: list[str]) -> None:
+    if not any(fnmatchcase(name, pattern) for name in names):
+        near = difflib.get_close_matches(pattern, names, 3) or names[:3]
+        raise ConfigError(f"no layer is called {pattern!r}", mend=f"such as {', '.join(near)}")
+
+
+def _lost(groups: Sequence[Group], counts: Sequence[int]) -> float:
+    """Return the share of all importance that goes."""
+    whole = sum(sum(group.importance) for group in groups)
+    lost = sum(g.share(n) * sum(g.importance) for g, n in zip(groups, counts, strict=True))
+    return lost / max(whole, 1e-12)
+
+
+def widths_of(net: nn.Module) -> dict[str, int]:
+    """Return the output channels of every convolution and linear layer."""
+    return {
+        name: module.out_features if isinstance(module, nn.Linear) else module.out_channels
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
+    }

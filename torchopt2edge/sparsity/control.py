@@ -1,0 +1,95 @@
+"""Zero the smallest weights while a net trains, and keep them zero."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchopt2edge.errors import ConfigError
+from torchopt2edge.sparsity.mask import final_share, masks_of, pattern_of, prunable
+from torchopt2edge.sparsity.spec import Sparsify
+from torchopt2edge.training.control import Control
+
+
+class MaskControl(Control):
+    """Masks by ``spec.schedule``, which stay between its steps: after every step of the optimizer
+    what they leave out is zero again, in the weights and in the momentum.
+
+    A mask is never stored: a weight that is exactly zero is what it leaves out. With
+    ``spec`` None the zeros that the net comes with are kept.
+
+    Raises:
+        ConfigError: the spec's numbers cannot work.
+    """
+
+    def __init__(self, spec: Sparsify | None = None) -> None:
+        if spec is not None and not 0 <= final_share(spec) < 1:
+            raise ConfigError(
+                f"a sparsity of {spec.sparsity} cannot be reached", mend="0 to below 1, such as 0.7"
+            )
+        self.spec = spec
+        self.masks: dict[str, Tensor] = {}
+        self.weights: dict[str, Tensor] = {}
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.done = -1
+        if spec is not None:
+            pattern_of(spec)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the masks are the last ones."""
+        return self.spec is None or self.done >= self.spec.schedule.last
+
+    def attach(self, net: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
+        """Meet the net; mask what is due before the first step."""
+        self.optimizer = optimizer or self.optimizer
+        self.weights = _weights(net, self.spec)
+        if self.spec is None and not self.masks:
+            self.masks = {name: weight != 0 for name, weight in self.weights.items()}
+        if self.done < 0:
+            self.after_step(0)
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Renew the masks when the schedule says so, and apply them."""
+        spec = self.spec
+        if spec is not None and spec.schedule.due(step) and step > self.done:
+            share = spec.schedule.amount(step, final_share(spec))
+            self.masks = masks_of(self.weights, spec, share)
+            self.done = step
+        self.apply()
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Zero what the masks leave out."""
+        state = self.optimizer.state if self.optimizer is not None else {}
+        for name, mask in self.masks.items():
+            weight = self.weights[name]
+            if mask.device != weight.device:
+                self.masks[name] = mask = mask.to(weight.device)
+            weight.mul_(mask)
+            for value in state.get(weight, {}).values():
+                if isinstance(value, Tensor) and value.shape == weight.shape:
+                    value.mul_(mask)
+
+    def finish(self) -> None:
+        """Leave exact zeros, in an averaged net too."""
+        self.apply()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the masks and the last step that made them."""
+        return {"masks": self.masks, "done": self.done}
+
+    def restore(self, net: nn.Module, state: dict[str, Any]) -> None:
+        """Take the masks back."""
+        self.masks, self.done = dict(state["masks"]), state["done"]
+
+
+def _weights(net: nn.Module, spec: Sparsify | None) -> dict[str, Tensor]:
+    """Return the layers' weights; in a net traced for quantization all kernels and matrices."""
+    found = prunable(net, spec.ignore if spec else ())
+    if found or spec is not None:
+        return found
+    return {name: p for name, p in net.named_parameters() if p.ndim > 1}
