@@ -24,12 +24,14 @@ SUITES = (
         "compare",
         "convert",
         "digits",
+        "distill",
         "imports",
         "once",
         "photos",
+        "pruning",
         "qat",
     ),
-    *("resume", "zoo"),
+    *("resume", "sparsity", "training", "zoo"),
 )
 MACHINE = {"cpu": "Intel(R) Xeon(R) CPU E5-2680 v4 @ 2.40GHz", "cores": 2}
 

@@ -7,8 +7,9 @@ import pytest
 import torchopt2edge
 
 PUBLIC = (
-    "Constraints EdgeError Measurement Preprocess Quantize Result Verdict __version__ compare "
-    "data devices lower measure models optimize qat stages"
+    "Constraints Distill EdgeError Iterative Linear Measurement OneShot Polynomial Preprocess Prune "
+    "Quantize Result Sparsify Verdict __version__ compare compress data devices explain "
+    "integrations lower measure models optimize qat rebuild stages tasks"
 ).split()
 
 

@@ -9,11 +9,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torchopt2edge import data, devices, models, stages
+    from torchopt2edge import data, devices, integrations, models, stages, tasks
     from torchopt2edge.api import Result, compare, lower, measure, optimize
+    from torchopt2edge.distillation.spec import Distill
     from torchopt2edge.errors import EdgeError
+    from torchopt2edge.integrations.loop import compress, rebuild
     from torchopt2edge.preprocess import Preprocess
+    from torchopt2edge.pruning.explain import explain
+    from torchopt2edge.pruning.spec import Prune
     from torchopt2edge.quantize.decide import Quantize
+    from torchopt2edge.ramp import Iterative, Linear, OneShot, Polynomial
+    from torchopt2edge.sparsity.spec import Sparsify
     from torchopt2edge.stages.qat_session import qat
     from torchopt2edge.types import Constraints, Measurement, Verdict
 
@@ -21,38 +27,60 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Constraints": "torchopt2edge.types",
+    "Distill": "torchopt2edge.distillation.spec",
     "EdgeError": "torchopt2edge.errors",
+    "Iterative": "torchopt2edge.ramp",
+    "Linear": "torchopt2edge.ramp",
     "Measurement": "torchopt2edge.types",
+    "OneShot": "torchopt2edge.ramp",
+    "Polynomial": "torchopt2edge.ramp",
     "Preprocess": "torchopt2edge.preprocess",
+    "Prune": "torchopt2edge.pruning.spec",
     "Quantize": "torchopt2edge.quantize.decide",
     "Result": "torchopt2edge.api",
+    "Sparsify": "torchopt2edge.sparsity.spec",
     "Verdict": "torchopt2edge.types",
     "compare": "torchopt2edge.api",
+    "compress": "torchopt2edge.integrations.loop",
+    "explain": "torchopt2edge.pruning.explain",
     "lower": "torchopt2edge.api",
     "measure": "torchopt2edge.api",
     "optimize": "torchopt2edge.api",
     "qat": "torchopt2edge.stages.qat_session",
+    "rebuild": "torchopt2edge.integrations.loop",
 }
-_ROOMS = ("data", "devices", "models", "stages")
+_ROOMS = ("data", "devices", "integrations", "models", "stages", "tasks")
 
 __all__ = [
     "Constraints",
+    "Distill",
     "EdgeError",
+    "Iterative",
+    "Linear",
     "Measurement",
+    "OneShot",
+    "Polynomial",
     "Preprocess",
+    "Prune",
     "Quantize",
     "Result",
+    "Sparsify",
     "Verdict",
     "__version__",
     "compare",
+    "compress",
     "data",
     "devices",
+    "explain",
+    "integrations",
     "lower",
     "measure",
     "models",
     "optimize",
     "qat",
+    "rebuild",
     "stages",
+    "tasks",
 ]
 
 

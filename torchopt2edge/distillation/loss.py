@@ -91,9 +91,7 @@ class Distillation(Loss):
 
     def of_outputs(self, outputs: Any, batch: Batch) -> Tensor:
         """Return the loss of what the student has said already, of features seen with it."""
-        wanted = self._known(batch)
-        soft = self._soft(outputs, wanted, batch)
-        self.steps += self.training
+        soft = self.soft(outputs, batch)
         mask = _labelled(batch.targets)
         if mask is False:
             return self.alpha * soft
@@ -110,7 +108,10 @@ class Distillation(Loss):
         if self.cache is not None:
             self.cache.flush()
 
-    def _soft(self, outputs: Any, wanted: Tensor | None, batch: Batch) -> Tensor:
+    def soft(self, outputs: Any, batch: Batch) -> Tensor:
+        """Return the sum of the terms for what the student has said, without the task's own."""
+        wanted = self._known(batch)
+        self.steps += self.training
         total: Tensor | None = None
         inside = 0
         for term in self.terms:

@@ -117,9 +117,12 @@ class PruneControl(Control):
 
     def restore(self, net: nn.Module, state: dict[str, Any]) -> None:
         """Cut a fresh net as the one that was saved had been."""
-        plan = Plan.from_json(state["plan"])
-        cut(net, plan)
-        self.cuts, self.done = plan.cuts, state["done"]
+        cut(net, Plan.from_json(state["plan"]))
+        self.resume(state)
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave, for a net that has been cut already."""
+        self.cuts, self.done = Plan.from_json(state["plan"]).cuts, state["done"]
         self.widths, self.whole = dict(state["widths"]), dict(state["whole"])
         self.target = Target(**state["target"]) if state["target"] else None
 
