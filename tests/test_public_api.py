@@ -7,8 +7,8 @@ import pytest
 import torchopt2edge
 
 PUBLIC = (
-    "Constraints Distill EdgeError Iterative Linear Measurement OneShot Polynomial Preprocess Prune "
-    "Quantize Result Sparsify Verdict __version__ compare compress data devices explain "
+    "Constraints Distill EdgeError Iterative Linear Measurement OneShot Polynomial Preprocess "
+    "Prune Quantize Result Sparsify Verdict __version__ compare compress data devices explain "
     "integrations lower measure models optimize qat rebuild stages tasks"
 ).split()
 

@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from torchopt2edge.api import Result, compare, lower, measure, optimize
     from torchopt2edge.distillation.spec import Distill
     from torchopt2edge.errors import EdgeError
-    from torchopt2edge.integrations.loop import compress, rebuild
+    from torchopt2edge.integrations.loop import compress, explain, rebuild
     from torchopt2edge.preprocess import Preprocess
-    from torchopt2edge.pruning.explain import explain
     from torchopt2edge.pruning.spec import Prune
     from torchopt2edge.quantize.decide import Quantize
     from torchopt2edge.ramp import Iterative, Linear, OneShot, Polynomial
@@ -42,7 +41,7 @@ _HOME = {
     "Verdict": "torchopt2edge.types",
     "compare": "torchopt2edge.api",
     "compress": "torchopt2edge.integrations.loop",
-    "explain": "torchopt2edge.pruning.explain",
+    "explain": "torchopt2edge.integrations.loop",
     "lower": "torchopt2edge.api",
     "measure": "torchopt2edge.api",
     "optimize": "torchopt2edge.api",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class Features:
                     artifact=type(net).__name__,
                     mend=f"such as {', '.join(near)}",
                 )
-            self.handles.append(modules[name].register_forward_hook(_Keep(self.seen, name)))
+            self.handles.append(modules[name].register_forward_hook(Hook(_Keep(self.seen, name))))
         self.net = net
 
     def close(self) -> None:
@@ -50,8 +50,25 @@ class Features:
         self.net = None
 
 
+class Hook:
+    """A forward hook that stays with the net it was put on: copies of the net do nothing there."""
+
+    def __init__(self, call: Callable[[nn.Module, Any, Any], None]) -> None:
+        self.call = call
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self.call(module, inputs, output)
+
+    def __deepcopy__(self, memo: Any) -> Hook:
+        return Hook(_nothing)
+
+
+def _nothing(module: nn.Module, inputs: Any, output: Any) -> None:
+    """Do nothing, in a copy."""
+
+
 class _Keep:
-    """A forward hook that notes the output."""
+    """Notes the output of a module."""
 
     def __init__(self, seen: dict[str, Tensor], name: str) -> None:
         self.seen, self.name = seen, name

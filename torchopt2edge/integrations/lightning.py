@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from torchopt2edge.distillation.hooks import Hook
 from torchopt2edge.distillation.spec import Distill
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.integrations.loop import Compression
@@ -31,7 +32,8 @@ class Compress(L.Callback):  # type: ignore[misc]
     teacher says is mixed into the loss that ``training_step`` returns. A checkpoint of the Trainer
     holds the cuts, and a Trainer that goes on from it cuts the net before its weights are loaded.
 
-    After the training ``plan`` holds the cuts and `save` writes them with the weights.
+    After the training ``plan`` holds the cuts; a folder ``out``, or that of `save`, has them with the
+    weights, as `rebuild` takes them.
     """
 
     def __init__(
@@ -41,9 +43,10 @@ class Compress(L.Callback):  # type: ignore[misc]
         distill: Distill | None = None,
         net: str | None = None,
         meter: Meter | None = None,
+        out: str | Path | None = None,
     ) -> None:
         self.specs = (prune, sparsify, distill, meter)
-        self.path = net
+        self.path, self.out = net, out
         self.session: Compression | None = None
         self.kept: dict[str, Any] = {}
         self.undo: list[Callable[[], None]] = []
@@ -85,7 +88,7 @@ class Compress(L.Callback):  # type: ignore[misc]
                 mend="t2e.compress() inside training_step, or automatic optimization",
             )
         net = self.net(pl_module)
-        hook = net.register_forward_hook(self._passed)
+        hook = net.register_forward_hook(Hook(self._passed))
         self.undo = [hook.remove]
         self._wrap(pl_module, "training_step", self._taught)
         self._wrap(pl_module, "on_load_checkpoint", self._loading(net))
@@ -120,7 +123,7 @@ class Compress(L.Callback):  # type: ignore[misc]
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Leave the net small, its statistics measured, and nothing of ours on it."""
         if self.session is not None:
-            self.session.finish()
+            self.session.finish(self.out)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Give the module its own methods back."""

@@ -17,6 +17,8 @@ from torchopt2edge.errors import ConfigError
 from torchopt2edge.integrations.parts import Parts, parts_of, single_input
 from torchopt2edge.models.plan import Plan
 from torchopt2edge.protocols import Meter
+from torchopt2edge.pruning import explain as pruning
+from torchopt2edge.pruning.explain import Explanation
 from torchopt2edge.pruning.spec import Prune
 from torchopt2edge.pruning.statistics import refresh
 from torchopt2edge.sparsity.spec import Sparsify
@@ -142,8 +144,10 @@ class Compression:
             control.attach(self.model, optimizer)
             control.after_step(self.steps)
 
-    def finish(self) -> nn.Module:
+    def finish(self, out: str | Path | None = None) -> nn.Module:
         """End it and return the model, small and free of hooks, in the mode it is in.
+
+        A folder ``out`` gets its plan and weights, as `save` writes them.
 
         Raises:
             ConfigError: it was finished before, or a schedule has not come to its end.
@@ -159,6 +163,8 @@ class Compression:
             control.finish()
         self._refresh(self.model)
         self.close()
+        if out is not None:
+            self.save(out)
         return self.model
 
     def close(self) -> None:
@@ -248,6 +254,23 @@ class Compression:
     def _alive(self) -> None:
         if self._ended:
             raise ConfigError("this compression is finished", mend="call compress() again")
+
+
+def explain(
+    model: nn.Module,
+    example_inputs: Tensor | tuple[Tensor, ...],
+    prune: Prune,
+    meter: Meter | None = None,
+) -> Explanation:
+    """Return what ``prune`` would cut of ``model``, which stays as it is; printed, it is a table.
+
+    With a ``meter`` each layer's latency is predicted.
+
+    Raises:
+        PruneError: the budget cannot be met, or the net cannot be traced.
+    """
+    shape = tuple(single_input(example_inputs).shape[1:])
+    return pruning.explain(model, shape, prune, meter)
 
 
 def rebuild(model: nn.Module, folder: str | Path) -> nn.Module:
