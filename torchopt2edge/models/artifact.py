@@ -23,6 +23,11 @@ from torchopt2edge.models.plan import Plan
 
 _PLAIN = "make the model a module-level function, with plain numbers, strings, lists and dicts"
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
+_STARTS = (
+    "weights",
+    "pretrained",
+    "new_head",
+)  # arguments of our factories that weights.pt replaces
 
 
 def save_model(
@@ -98,6 +103,8 @@ def _resolve(target: str) -> Callable[..., nn.Module]:
 def load_factory(folder: Path) -> functools.partial[nn.Module]:
     """Return what builds the net of a model artifact, before pruning and weights.
 
+    What our own factories would load first is left out: it would only be replaced.
+
     Raises:
         ModelError: ``model.json`` is missing or damaged, or its target cannot be imported.
     """
@@ -106,6 +113,8 @@ def load_factory(folder: Path) -> functools.partial[nn.Module]:
         target, kwargs = record["target"], record["kwargs"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError("model.json cannot be read", artifact=folder) from error
+    if target.startswith("torchopt2edge."):
+        kwargs = {name: value for name, value in kwargs.items() if name not in _STARTS}
     return functools.partial(_resolve(target), **kwargs)
 
 
@@ -143,28 +152,42 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
 
     A dict that wraps it (``state_dict``, ``model_state_dict``, ``model``) and the prefixes that
     wrappers leave (``module.``, ``_orig_mod.``) are taken off. Only tensors and plain values
-    are unpickled, never code.
+    are unpickled, never code; a ``.safetensors`` file holds nothing else.
 
     Raises:
         ModelError: missing, damaged, holding more than tensors, or made for another net.
     """
+    load_state(model, read_state(path), path)
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], source: object) -> None:
+    """Load the tensors of ``source`` (a file, or a name for the error) into ``model``.
+
+    Raises:
+        ModelError: a key or a shape does not fit; names the first few.
+    """
     own = model.state_dict()
     # A counter that only matters to training without momentum; files from before it lack it.
     counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
-    state = counters | _state(path)
+    state = {**counters, **state}
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     wrong = [k for k in sorted(own.keys() & state.keys()) if own[k].shape != state[k].shape]
     if missing or extra or wrong:
         raise ModelError(
             "a checkpoint does not fit the model: "
             + _differences(missing, extra, wrong, own, state),
-            artifact=path,
+            artifact=source,
             mend="build the net that the checkpoint was made with (depth, width, num_classes)",
         )
     model.load_state_dict(state)
 
 
-def _state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint by name, wrappers and their prefixes taken off.
+
+    Raises:
+        ModelError: missing, damaged, or holding more than tensors.
+    """
     loaded = _read(path)
     for name in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(name), Mapping):
@@ -186,6 +209,8 @@ def _state(path: Path) -> dict[str, Tensor]:
 def _read(path: Path) -> Any:
     if not path.is_file():
         raise ModelError("a checkpoint is missing", artifact=path, mend="check the path")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -195,6 +220,18 @@ def _read(path: Path) -> Any:
             mend="save it again with torch.save(model.state_dict(), path)",
         ) from error
     except (RuntimeError, EOFError, ValueError, OSError, KeyError, IndexError) as error:
+        raise ModelError(
+            "a checkpoint is damaged", artifact=path, mend="download or save it again"
+        ) from error
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
         raise ModelError(
             "a checkpoint is damaged", artifact=path, mend="download or save it again"
         ) from error

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from collections.abc import Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from torchopt2edge.errors import ModelError
+from torchopt2edge.models.start import start
 from torchopt2edge.models.stem import small_stem
 
 
@@ -14,18 +16,27 @@ def timm_net(
     name: str,
     num_classes: int = 1000,
     weights: str | None = None,
+    width: float | None = None,
     small_input: bool = False,
+    pretrained: bool = False,
+    new_head: bool = False,
 ) -> nn.Module:
     """Return ``timm.create_model(name)``, which takes float [N, 3, H, W] and gives logits.
 
     Args:
-        name: such as ``efficientnet_lite0``.
+        name: such as ``efficientnet_lite0``; a tag behind a dot chooses among its weights.
         num_classes: outputs of the classifier.
-        weights: path of a state dict; None initialises freshly. Nothing is downloaded.
-        small_input: stem at full resolution, for images of about 32×32.
+        weights: a file to start from, .pth or .safetensors.
+        width: the width multiplier, where timm has that member of the family
+            (``mobilenetv4_conv_small`` has 0.35 and 0.5).
+        small_input: a stem for images of about 32×32, see `small_stem`.
+        pretrained: start from the weights that timm has, which are downloaded once. Nothing is
+            downloaded otherwise.
+        new_head: do not take the classifier of what it starts from.
 
     Raises:
-        ModelError: no such model, no known stem, or a checkpoint that cannot be loaded.
+        ModelError: no such model, no such width, no known stem, weights that cannot be had or
+            do not fit.
     """
     import timm
 
@@ -34,11 +45,57 @@ def timm_net(
             f"timm has no model called {name!r}",
             mend="see timm.list_models('*lite*'), such as efficientnet_lite0",
         )
+    name = _widened(name, width)
     net: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes)
     if small_input:
         small_stem(net)
-    if weights is not None:
-        from torchopt2edge.models.artifact import load_checkpoint
-
-        load_checkpoint(net, Path(weights))
+    start(net, num_classes, weights, (lambda: _published(name)) if pretrained else None, new_head)
     return net
+
+
+def _widened(name: str, width: float | None) -> str:
+    """Return the member of a family that has this width: timm names them apart.
+
+    Raises:
+        ModelError: there is none; names those there are.
+    """
+    import timm
+
+    if width is None or width == 1.0:
+        return name
+    family = re.sub(r"_100$", "", name)
+    wanted = f"{family}_{round(100 * width):03d}"
+    if not timm.is_model(wanted):
+        known = [one for one in timm.list_models(f"{family}_*") if re.search(r"_\d{3}$", one)]
+        raise ModelError(
+            f"timm has no {name} of width {width}",
+            mend=f"one of {', '.join(known)}" if known else "leave `width` out",
+        )
+    return wanted
+
+
+def _published(name: str) -> Mapping[str, Tensor]:
+    """Fetch the weights that timm names for a model, once.
+
+    Raises:
+        ModelError: there are none, or they cannot be downloaded.
+    """
+    import timm
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    if not timm.models.is_model_pretrained(name):
+        raise ModelError(
+            f"timm has no weights of {name}",
+            mend=f"one of {', '.join(timm.list_pretrained(f'*{name}*')[:4]) or 'another model'}, "
+            "or pretrained=false",
+        )
+    try:
+        source: nn.Module = timm.create_model(name, pretrained=True)
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, RuntimeError) as error:
+        where = timm.get_pretrained_cfg(name)
+        raise ModelError(
+            f"the weights of {name} cannot be downloaded: {str(error).splitlines()[0]}",
+            artifact=where.hf_hub_id or where.url,
+            mend="download model.safetensors elsewhere, then pretrained=false weights=<file>",
+        ) from error
+    return source.state_dict()
