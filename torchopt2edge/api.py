@@ -19,6 +19,8 @@ from torchopt2edge.progress import LogProgress, Progress
 from torchopt2edge.protocols import Backend, Device, Session, Stage
 from torchopt2edge.quantize.decide import Quantize
 from torchopt2edge.store import Store, key_of, versions
+from torchopt2edge.tasks.classification import Classification
+from torchopt2edge.tasks.task import Task
 from torchopt2edge.types import Artifact, Constraints, Facts, Measurement, Verdict
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class SettingsArgs(TypedDict, total=False):
     calibration_samples: int
     calibration_seed: int | None
     quantize: Quantize
+    task: Task
     preprocess: Preprocess
     store: Store
     progress: Progress
@@ -59,9 +62,9 @@ class Settings:
     ``standard`` or an object; ``out`` the run's folder; ``baseline`` adds PyTorch's own row where
     there is a module. At most ``calibration_samples`` are taken from the calibration set
     (``calibration_seed`` is what they were drawn with, for the manifest); ``quantize`` says how
-    ranges are found on them. ``preprocess`` is what makes the model's input of a raw image, for
-    loaders that yield raw images. ``store`` and ``progress`` default to the user's cache and to
-    log lines.
+    ranges are found on them, ``task`` what a labelled loader is scored by. ``preprocess`` is what
+    makes the model's input of a raw image, for loaders that yield raw images. ``store`` and
+    ``progress`` default to the user's cache and to log lines.
     """
 
     backends: Sequence[str | Backend] = ("ort", "litert")
@@ -74,6 +77,7 @@ class Settings:
     calibration_samples: int = 256
     calibration_seed: int | None = None
     quantize: Quantize = field(default_factory=Quantize)
+    task: Task = field(default_factory=Classification)
     preprocess: Preprocess | None = None
     store: Store = field(default_factory=Store.default)
     progress: Progress = field(default_factory=LogProgress)
@@ -122,6 +126,7 @@ class Settings:
             store=self.store,
             progress=self.progress,
             quantize=self.quantize,
+            task=self.task,
             title=self.title,
             environment=self.environment,
         )
@@ -151,7 +156,8 @@ def compare(
             module, unused for a file.
         calibration: an iterable of preprocessed inputs: tensors, tuples, dicts or (input, label)
             pairs, batched or not. Needed for int8; the first samples are the check's inputs too.
-        evaluate: a labelled loader (top-1), or a callable ``(session) -> {"metric": number}``.
+        evaluate: a labelled loader (scored by ``task``: top-1), or a callable
+            ``(session) -> {"metric": number}``.
         **settings: see `Settings`.
 
     Raises:

@@ -17,7 +17,7 @@ from torchopt2edge.errors import EdgeError
 from torchopt2edge.plan import Data, Entry, Labelled, Plan
 from torchopt2edge.protocols import Backend, Session
 from torchopt2edge.quantize.samples import Samples, check_disjoint
-from torchopt2edge.store import Store, key_of, versions
+from torchopt2edge.store import Store, identity, key_of, versions
 from torchopt2edge.types import SCHEMES, Artifact, Candidate, Facts, Measurement
 
 
@@ -132,13 +132,15 @@ def _examine(
         if evaluate is None:
             return parity, None
         if not isinstance(evaluate, Labelled):
-            return parity, scoring.score(session(), evaluate, found.signature.inputs)
-        inputs = {"file": found.digest, "data": evaluate.fingerprint}
+            score = scoring.score(session(), evaluate, found.signature.inputs, plan.task)
+            return parity, score
+        task = json.dumps(identity(plan.task), sort_keys=True)
+        inputs = {"file": found.digest, "data": evaluate.fingerprint, "task": task}
         kept = _kept(
             "score",
             key_of(scoring.score, inputs, seen),
             plan.store,
-            lambda: asdict(scoring.score(session(), evaluate, found.signature.inputs)),
+            lambda: asdict(scoring.score(session(), evaluate, found.signature.inputs, plan.task)),
         )
         return parity, scoring.Score(**kept)
 

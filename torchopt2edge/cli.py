@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 CONF = "torchopt2edge.conf"
 GROUPS = {
-    "optimize": ("experiment", "data", "stage", "backend", "device", "protocol"),
-    "compare": ("model", "data", "backend", "device", "protocol"),
-    "quantize": ("model", "data", "backend", "device"),
+    "optimize": ("experiment", "data", "task", "stage", "backend", "device", "protocol"),
+    "compare": ("model", "data", "task", "backend", "device", "protocol"),
+    "quantize": ("model", "data", "task", "backend", "device"),
     "bench": ("device", "protocol"),
     "report": (),
 }
@@ -343,6 +343,8 @@ def _settings(config: DictConfig, out: Path, command: str) -> SettingsArgs:
         "title": str(config.get("name", command)),
         "environment": {"command": shlex.join(["torchopt2edge", *sys.argv[1:]])},
     }
+    if "task" in config:
+        settings["task"] = _make(config.task)
     if "backend" in config:
         settings["backends"] = tuple(_make(config.backend).values())
         settings["schemes"] = tuple(config.schemes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 from torchopt2edge.errors import EvaluateError
 from torchopt2edge.protocols import Session
 from torchopt2edge.quantize.samples import inputs_of, sample_hash, to_numpy
+from torchopt2edge.tasks.classification import Classification
+from torchopt2edge.tasks.task import Task
 from torchopt2edge.types import Facts, TensorSpec
 
 Array = np.ndarray[Any, Any]
@@ -21,8 +23,8 @@ Scorer = Callable[[Session], dict[str, float]]
 class Score:
     """The metric's name, the row's columns and the receipt.
 
-    For a labelled loader the metric is ``top1`` in per cent with its 95 % Wilson interval, and
-    ``correct`` holds a 0 or 1 per sample, in order, so that two candidates can be paired.
+    For a labelled loader the metric is the task's, ``top1`` in per cent by default. ``correct``
+    holds a 0 or 1 per sample in order, or ``scores`` a number, so that candidates can be paired.
     """
 
     metric: str
@@ -30,35 +32,78 @@ class Score:
     facts: Facts
 
 
-def score(session: Session, how: Scorer | Iterable[Any], inputs: tuple[TensorSpec, ...]) -> Score:
-    """Score with the user's callable, or top-1 over a labelled loader.
+def score(
+    session: Session,
+    how: Scorer | Iterable[Any],
+    inputs: tuple[TensorSpec, ...],
+    task: Task | None = None,
+) -> Score:
+    """Score with the user's callable, or the task's metric (top-1) over a labelled loader.
 
     Raises:
         EvaluateError: the callable gives no numbers, or the loader no labelled samples.
     """
     if callable(how):
         return _called(session, how)
-    correct = np.concatenate([*_hits(session, how, inputs)] or [np.zeros(0, bool)])
-    if not correct.size:
+    found = [*_scored(session, how, inputs, task or Classification())]
+    if not found or not len(next(iter(found[0].values()))):
         raise EvaluateError(
             "the evaluation set is empty", mend="pass a loader that yields (inputs, labels)"
         )
-    return top1(correct)
+    scores = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+    (name, values), *others = scores.items()
+    rest = {other: float(each.mean()) for other, each in others}
+    hits = np.isin(values, (0.0, 100.0)).all()
+    made = _share(name, values > 0) if hits else _mean(name, values.astype(np.float64))
+    return Score(name, {**made.metrics, **rest}, made.facts)
 
 
-def top1(correct: Array) -> Score:
-    """Return the share of hits with its 95 % interval (Wilson 1927)."""
+def _share(name: str, correct: Array) -> Score:
+    """Return the share of hits in per cent with its 95 % interval (Wilson 1927)."""
     from scipy.stats import binomtest
 
     hits, count = int(correct.sum()), int(correct.size)
     interval = binomtest(hits, count).proportion_ci(method="wilson")
     metrics = {
-        "top1": 100.0 * hits / count,
-        "top1_low": 100.0 * float(interval.low),
-        "top1_high": 100.0 * float(interval.high),
+        name: 100.0 * hits / count,
+        f"{name}_low": 100.0 * float(interval.low),
+        f"{name}_high": 100.0 * float(interval.high),
     }
     bits = "".join("1" if hit else "0" for hit in correct)
-    return Score("top1", metrics, {"metric": "top1", "n_eval": count, "correct": bits})
+    return Score(name, metrics, {"metric": name, "n_eval": count, "correct": bits})
+
+
+def _mean(name: str, values: Array) -> Score:
+    """Return the mean score with its 95 % interval (Student's t)."""
+    middle, low, high = _interval(values)
+    metrics = {name: middle, f"{name}_low": low, f"{name}_high": high}
+    kept = [round(float(value), 5) for value in values]
+    return Score(name, metrics, {"metric": name, "n_eval": len(values), "scores": kept})
+
+
+def _interval(values: Array) -> tuple[float, float, float]:
+    from scipy.stats import sem, t
+
+    middle = float(values.mean())
+    if len(values) < 2:
+        return middle, middle, middle
+    half = float(sem(values)) * float(t.ppf(0.975, len(values) - 1))
+    return middle, middle - half, middle + half
+
+
+def paired(reference: Mapping[str, Any], candidate: Mapping[str, Any]) -> dict[str, float]:
+    """Return ``drop`` with its 95 % interval of two rows' facts; {} when they hold no scores.
+
+    In points of hits (`paired_drop`), or in the metric's own unit: the mean difference of the
+    samples' scores, with Student's interval of those differences.
+    """
+    if "correct" in reference and "correct" in candidate:
+        return paired_drop(reference["correct"], candidate["correct"])
+    if "scores" not in reference or "scores" not in candidate:
+        return {}
+    gap = np.asarray(reference["scores"]) - np.asarray(candidate["scores"])
+    middle, low, high = _interval(gap)
+    return {"drop": middle, "drop_low": low, "drop_high": high}
 
 
 def paired_drop(reference: str, candidate: str) -> dict[str, float]:
@@ -104,18 +149,19 @@ def hashes(loader: Iterable[Any], inputs: tuple[TensorSpec, ...]) -> Iterator[st
             yield sample_hash(parts)
 
 
-def _hits(
-    session: Session, loader: Iterable[Any], inputs: tuple[TensorSpec, ...]
-) -> Iterator[Array]:
-    for given, labels in labelled(loader):
-        outputs = session(inputs_of(given, inputs))
-        scores = outputs[session.output_names[0]]
-        if scores.ndim != 2 or labels.shape != scores.shape[:1]:
+def _scored(
+    session: Session, loader: Iterable[Any], inputs: tuple[TensorSpec, ...], task: Task
+) -> Iterator[dict[str, Array]]:
+    for given, targets in labelled(loader):
+        outputs = session(inputs_of(given, inputs))[session.output_names[0]]
+        plain = isinstance(task, Classification)
+        if plain and (outputs.ndim != 2 or targets.shape != outputs.shape[:1]):
             raise EvaluateError(
-                f"top-1 needs a row of scores per label: {scores.shape} for {labels.shape} labels",
-                mend="pass a callable (session) -> {'metric': number} for this task",
+                f"top-1 needs a row of scores per label: {outputs.shape} for {targets.shape} "
+                "labels",
+                mend="name the task (task=multilabel …), or pass (session) -> {'metric': number}",
             )
-        yield scores.argmax(axis=1) == labels
+        yield task.metric(outputs, targets)
 
 
 def _called(session: Session, how: Scorer) -> Score:

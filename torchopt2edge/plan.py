@@ -14,6 +14,8 @@ from torchopt2edge.progress import Progress
 from torchopt2edge.protocols import Backend, Device
 from torchopt2edge.quantize.decide import Quantize
 from torchopt2edge.store import Store
+from torchopt2edge.tasks.classification import Classification
+from torchopt2edge.tasks.task import Task
 from torchopt2edge.types import Artifact, Constraints, Facts
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class Plan:
     store: Store
     progress: Progress
     quantize: Quantize = field(default_factory=Quantize)
+    task: Task = field(default_factory=Classification)
     title: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)
 

@@ -82,9 +82,9 @@ def against(row: Measurement, rows: Sequence[Measurement], reference: str | None
     if row.candidate == reference:
         return replace(row, facts={**row.facts, "reference": True})
     base = next((one for one in rows if one.candidate == reference), None)
-    if base is None or "correct" not in base.facts or "correct" not in row.facts:
+    if base is None:
         return row
-    drop = scoring.paired_drop(base.facts["correct"], row.facts["correct"])
+    drop = scoring.paired(base.facts, row.facts)
     return replace(row, metrics={**row.metrics, **drop})
 
 

@@ -32,8 +32,8 @@ class Compress(L.Callback):  # type: ignore[misc]
     teacher says is mixed into the loss that ``training_step`` returns. A checkpoint of the Trainer
     holds the cuts, and a Trainer that goes on from it cuts the net before its weights are loaded.
 
-    After the training ``plan`` holds the cuts; a folder ``out``, or that of `save`, has them with the
-    weights, as `rebuild` takes them.
+    After the training ``plan`` holds the cuts; a folder ``out``, or that of `save`, has them with
+    the weights, as `rebuild` takes them.
     """
 
     def __init__(

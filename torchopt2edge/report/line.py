@@ -11,7 +11,7 @@ from torchopt2edge.report.number import decimals
 from torchopt2edge.types import Measurement, Verdict
 
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\s]+")
-_SHARE = re.compile(r"top-?\d+|acc(uracy)?|agreement")
+_SHARE = re.compile(r"top-?\d+|(label_)?acc(uracy)?|agreement|exact_match")
 
 
 def plain(text: object) -> str:
