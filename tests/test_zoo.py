@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 import torchopt2edge as t2e
@@ -18,11 +19,16 @@ pytestmark = pytest.mark.zoo
 NAMES = (
     "mobilenet_v2",
     "mobilenet_v3_small",
+    "mobilenet_v3_large",
     "shufflenet_v2_x1_0",
     "resnet18",
+    "resnet50",
     "efficientnet_b0",
     "squeezenet1_1",
+    "efficientnet_lite0",
     "tf_efficientnet_lite0",
+    "tf_efficientnet_lite4",
+    "mobilenetv4_conv_small",
 )
 
 
@@ -41,8 +47,8 @@ def built(name: str) -> nn.Module:
     from torchopt2edge.models.torchvision_net import torchvision_net
 
     torch.manual_seed(0)
-    make = timm_net if name.startswith("tf_") else torchvision_net
-    net = make(name, num_classes=1000)
+    known = name in torchvision.models.list_models(module=torchvision.models)
+    net = (torchvision_net if known else timm_net)(name, num_classes=1000)
     with torch.no_grad():
         for seed in range(4):
             net.train()(pictures(16, seed))

@@ -33,6 +33,7 @@ class ImageFolder:
     calibration_count: int = 256
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    interpolation: str = "bilinear"
     augment: bool = True
     seed: int = 0
 
@@ -50,7 +51,13 @@ class ImageFolder:
     @property
     def preprocess(self) -> Preprocess:
         """Resize, crop, scale, less the mean, over the standard deviation."""
-        return Preprocess(self.mean, self.std, resize=self.resize, crop=(self.size, self.size))
+        return Preprocess(
+            self.mean,
+            self.std,
+            resize=self.resize,
+            crop=(self.size, self.size),
+            interpolation=self.interpolation,
+        )
 
     def fingerprint(self) -> str:
         """Return the sha256 over the files' names, sizes and times of change."""

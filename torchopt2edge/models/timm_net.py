@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchopt2edge.errors import ModelError
 from torchopt2edge.models.start import start
 from torchopt2edge.models.stem import small_stem
+from torchopt2edge.preprocess import Preprocess
 
 
 def timm_net(
@@ -83,12 +84,7 @@ def _published(name: str) -> Mapping[str, Tensor]:
     import timm
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    if not timm.models.is_model_pretrained(name):
-        raise ModelError(
-            f"timm has no weights of {name}",
-            mend=f"one of {', '.join(timm.list_pretrained(f'*{name}*')[:4]) or 'another model'}, "
-            "or pretrained=false",
-        )
+    _check_published(name)
     try:
         source: nn.Module = timm.create_model(name, pretrained=True)
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, RuntimeError) as error:
@@ -99,3 +95,34 @@ def _published(name: str) -> Mapping[str, Tensor]:
             mend="download model.safetensors elsewhere, then pretrained=false weights=<file>",
         ) from error
     return source.state_dict()
+
+
+def _check_published(name: str) -> None:
+    import timm
+
+    if not timm.models.is_model_pretrained(name):
+        near = ", ".join(timm.list_pretrained(f"*{name}*")[:4])
+        raise ModelError(
+            f"timm has no weights of {name}",
+            mend=f"name: {near}" if near else "pretrained=false",
+        )
+
+
+def published_preprocess(name: str) -> Preprocess:
+    """Return what timm's weights of a model expect to have been done to an image.
+
+    Raises:
+        ModelError: timm has no weights of it.
+    """
+    import timm
+
+    _check_published(name)
+    cfg = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    side = int(cfg["input_size"][-1])
+    return Preprocess(
+        tuple(cfg["mean"]),
+        tuple(cfg["std"]),
+        resize=int(side / cfg["crop_pct"]),
+        crop=(side, side),
+        interpolation=cfg["interpolation"],
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 from urllib.error import URLError
 
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torchopt2edge.errors import ModelError
 from torchopt2edge.models.start import start
 from torchopt2edge.models.stem import small_stem
+from torchopt2edge.preprocess import Preprocess
 
 
 def torchvision_net(
@@ -89,12 +91,8 @@ def _published(name: str) -> Mapping[str, Tensor]:
         ModelError: there are none, or they cannot be downloaded.
     """
     import torch
-    import torchvision
 
-    kinds = list(torchvision.models.get_model_weights(name))
-    if not kinds:
-        raise ModelError(f"torchvision has no weights of {name}", mend="pretrained=false")
-    best = type(kinds[0]).DEFAULT
+    best = _best(name)
     try:
         state: Mapping[str, Tensor] = best.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
@@ -105,3 +103,29 @@ def _published(name: str) -> Mapping[str, Tensor]:
             mend=f"download that file elsewhere to {file}, or pretrained=false weights=<file>",
         ) from error
     return state
+
+
+def _best(name: str) -> Any:
+    import torchvision
+
+    kinds = list(torchvision.models.get_model_weights(name))
+    if not kinds:
+        raise ModelError(f"torchvision has no weights of {name}", mend="pretrained=false")
+    return type(kinds[0]).DEFAULT
+
+
+def published_preprocess(name: str) -> Preprocess:
+    """Return what torchvision's weights of a model expect to have been done to an image.
+
+    Raises:
+        ModelError: torchvision has no weights of it.
+    """
+    how = _best(name).transforms()
+    side = int(how.crop_size[0])
+    return Preprocess(
+        tuple(how.mean),
+        tuple(how.std),
+        resize=int(how.resize_size[0]),
+        crop=(side, side),
+        interpolation=how.interpolation.value,
+    )

@@ -16,6 +16,7 @@ from torchopt2edge.distillation.spec import Teaching
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.models.artifact import describe, load_factory, load_model, load_plan, save_model
 from torchopt2edge.models.plan import Plan
+from torchopt2edge.models.start import weights_digest
 from torchopt2edge.stages.teach import loss_of
 from torchopt2edge.stages.train import finish
 from torchopt2edge.store import work_of
@@ -60,6 +61,14 @@ class Distill(Recipe, Teaching):
     def needs(self) -> Mapping[str, str]:
         """The teachers, and the stage to start from when there is one."""
         return {**self._teachers, **({"init": self.init} if self.init else {})}
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of the file that the student starts from, "" without one.
+
+        Raises:
+            ModelError: it is missing.
+        """
+        return weights_digest(self.student)
 
     @property
     def _teachers(self) -> dict[str, str]:

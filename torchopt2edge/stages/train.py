@@ -14,6 +14,7 @@ from torchopt2edge.data.dataset import DataSet
 from torchopt2edge.errors import ModelError
 from torchopt2edge.models import count
 from torchopt2edge.models.artifact import describe, load_checkpoint, save_model
+from torchopt2edge.models.start import weights_digest
 from torchopt2edge.store import work_of
 from torchopt2edge.training.loss import TaskLoss
 from torchopt2edge.training.recipe import Recipe, seeded
@@ -49,13 +50,13 @@ class Train(Recipe):
         return {}
 
     def fingerprint(self) -> str:
-        """Return the sha256 of the checkpoint: what it holds counts, not where it lies.
+        """Return the sha256 of what it starts from: what that holds counts, not where it lies.
 
         Raises:
-            ModelError: it is missing.
+            ModelError: the file is missing.
         """
         if self.checkpoint is None:
-            return ""
+            return weights_digest(self.model)
         path = Path(self.checkpoint)
         if not path.is_file():
             raise ModelError("a checkpoint is missing", artifact=path, mend="check the path")
