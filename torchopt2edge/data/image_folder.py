@@ -52,8 +52,8 @@ class ImageFolder:
     def preprocess(self) -> Preprocess:
         """Resize, crop, scale, less the mean, over the standard deviation."""
         return Preprocess(
-            self.mean,
-            self.std,
+            tuple(self.mean),
+            tuple(self.std),
             resize=self.resize,
             crop=(self.size, self.size),
             interpolation=self.interpolation,
