@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torchopt2edge.converter.unfold import unfold_in_place
 from torchopt2edge.errors import ConverterError, StoreError
 
 if TYPE_CHECKING:
@@ -108,7 +109,9 @@ def write_private_copy(source: Path, target: Path) -> None:
     model = read_graph(source)
     _reject_quantized(model, source)
     try:
-        onnx.save(with_static_batch(model), target)
+        static = with_static_batch(model)
+        unfold_in_place(static)
+        onnx.save(static, target)
     except ConverterError as error:
         raise ConverterError(error.what, artifact=source, mend=error.mend) from None
     except (protobuf.EncodeError, ValueError) as error:
