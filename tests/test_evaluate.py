@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from torchopt2edge.errors import DataError, EvaluateError
-from torchopt2edge.evaluate import hashes, score, top1
+from torchopt2edge.evaluate import _share, hashes, paired, score
 from torchopt2edge.protocols import Session
 from torchopt2edge.quantize.samples import check_disjoint, sample_hash
 from torchopt2edge.types import Manifest, TensorSpec
@@ -50,7 +50,7 @@ def test_top1_of_a_loader_and_its_interval() -> None:
 
 def test_the_interval_by_wilsons_formula() -> None:
     hits, count, z = 91, 100, stats.norm.ppf(0.975)
-    found = top1(np.arange(count) < hits).metrics
+    found = _share("top1", np.arange(count) < hits).metrics
     share = hits / count
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
@@ -60,7 +60,7 @@ def test_the_interval_by_wilsons_formula() -> None:
 
 @pytest.mark.parametrize("hits", [0, 5])
 def test_all_or_none_still_has_an_interval(hits: int) -> None:
-    found = top1(np.arange(5) < hits).metrics
+    found = _share("top1", np.arange(5) < hits).metrics
     assert 0 <= found["top1_low"] <= found["top1"] <= found["top1_high"] <= 100
     assert found["top1_high"] - found["top1_low"] > 30
 
@@ -181,3 +181,16 @@ def test_a_leak_is_found() -> None:
     with pytest.raises(DataError, match="1 of 2 calibration samples"):
         check_disjoint(kept, hashes(scored, INPUTS))
     check_disjoint(Manifest("calibration", (sample_hash([batch(2)[0]]),)), hashes(scored, INPUTS))
+
+
+def test_scores_that_are_no_hits_are_paired_by_their_differences() -> None:
+    rng = np.random.default_rng(0)
+    best = rng.normal(30, 5, 200)
+    worse = best - 0.5 + rng.normal(0, 0.1, 200)
+    drop = paired({"scores": best.tolist()}, {"scores": worse.tolist()})
+    assert drop["drop"] == pytest.approx(0.5, abs=0.03)
+    assert drop["drop_low"] < 0.5 < drop["drop_high"]
+    assert drop["drop_high"] - drop["drop_low"] < 0.1  # far below the spread of the images
+    assert paired({}, {"scores": [1.0]}) == {}
+    hits = paired({"correct": "1111"}, {"correct": "1110"})
+    assert hits["drop"] == 25.0

@@ -42,6 +42,11 @@ class Drop:
     high: float
 
     @property
+    def unit(self) -> str:
+        """What the metric is counted in: points of per cent, unless its name says dB."""
+        return " dB" if self.metric.endswith("_db") else " points"
+
+    @property
     def points(self) -> float:
         """The loss; negative when the row is better than the reference."""
         return self.reference - self.own
@@ -79,7 +84,7 @@ def doubts(
         drop = drop_of(row, reference)
         if drop is not None and drop.high > limit:
             sentences.append(
-                f"{row.candidate}: {drop.metric} drops by {drop.points:.2f} points, within the "
+                f"{row.candidate}: {drop.metric} drops by {drop.points:.2f}{drop.unit}, within the "
                 f"limit of {limit:g}, but the interval{_evidence(row)} reaches {drop.high:.2f}: "
                 "evaluate on more samples to be sure"
             )
@@ -148,7 +153,7 @@ def _drop_breach(
     if drop.points <= limit + 1e-9:
         return None
     sentence = (
-        f"{drop.metric} drops by {drop.points:.2f} points "
+        f"{drop.metric} drops by {drop.points:.2f}{drop.unit} "
         f"({drop.reference:.2f} → {drop.own:.2f}), the limit is {limit:g}"
     )
     if drop.low <= limit:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -18,7 +20,7 @@ from torchopt2edge.preprocess import Preprocess
 from torchopt2edge.progress import LogProgress, Progress
 from torchopt2edge.protocols import Backend, Device, Session, Stage
 from torchopt2edge.quantize.decide import Quantize
-from torchopt2edge.store import Store, key_of, versions
+from torchopt2edge.store import Store, identity, key_of, versions
 from torchopt2edge.tasks.classification import Classification
 from torchopt2edge.tasks.task import Task
 from torchopt2edge.types import Artifact, Constraints, Facts, Measurement, Verdict
@@ -208,7 +210,8 @@ def optimize(
     from torchopt2edge.data import loader
     from torchopt2edge.stages.export import Export
 
-    options = Settings.of({"calibration_seed": data.seed, **settings})
+    given = {"calibration_seed": data.seed, **_task_of(stages, ship), **settings}
+    options = Settings.of(given)
     plan = options.plan()
     exports = {f"export {name}": Export(source=name, data=data) for name in ship}
     missing = [name for name in ship if name not in stages]
@@ -225,11 +228,19 @@ def optimize(
         )
         entries.append(Entry(name, graph, facts=_size(made[name].artifact.facts)))
     calibration = loader(data.split("calibration"), batch_size=32)
-    evaluate = Labelled(loader(data.split("test"), batch_size=64), data.fingerprint())
+    seen = hashlib.sha256(json.dumps(identity(data), sort_keys=True).encode()).hexdigest()
+    evaluate = Labelled(loader(data.split("test"), batch_size=64), seen)
     taken = _data(calibration, evaluate, entries[0].graph, None, options)
     history = [_history(name, one) for name, one in made.items()]
     rows, verdict = run.compare(entries, taken, plan, history)
     return Result(rows, verdict, plan.out)
+
+
+def _task_of(stages: Mapping[str, Stage], ship: Sequence[str]) -> dict[str, Task]:
+    """Return the task of the first shipped stage that has one: what its files are scored by."""
+    found = (getattr(stages[name], "task", None) for name in ship if name in stages)
+    task = next((one for one in found if one is not None), None)
+    return {} if task is None else {"task": task}
 
 
 def explain_cuts(

@@ -18,6 +18,7 @@ from torchopt2edge.plan import Data, Entry, Labelled, Plan
 from torchopt2edge.protocols import Backend, Session
 from torchopt2edge.quantize.samples import Samples, check_disjoint
 from torchopt2edge.store import Store, identity, key_of, versions
+from torchopt2edge.tasks.classification import Classification
 from torchopt2edge.types import SCHEMES, Artifact, Candidate, Facts, Measurement
 
 
@@ -123,11 +124,12 @@ def _examine(
         def session() -> Session:
             return closing.enter_context(open_child(found, plan.device, log))
 
+        classes = isinstance(plan.task, Classification)
         parity = _kept(
             "parity",
-            key_of(verify.verify, inputs, seen),
+            key_of([verify.verify, classes], inputs, seen),
             plan.store,
-            lambda: _verify(session(), probe, found.scheme),
+            lambda: _verify(session(), probe, found.scheme, classes),
         )
         if evaluate is None:
             return parity, None
@@ -145,10 +147,10 @@ def _examine(
         return parity, scoring.Score(**kept)
 
 
-def _verify(session: Session, probe: Artifact, scheme: str) -> dict[str, float]:
+def _verify(session: Session, probe: Artifact, scheme: str, classes: bool) -> dict[str, float]:
     inputs = pipeline.load_arrays(probe.path / "inputs.npz")
     outputs = pipeline.load_arrays(probe.path / "outputs.npz")
-    return verify.verify(session, inputs, outputs, SCHEMES[scheme]).metrics
+    return verify.verify(session, inputs, outputs, SCHEMES[scheme], classes=classes).metrics
 
 
 def _kept(kind: str, key: str, store: Store, maker: Any) -> dict[str, Any]:

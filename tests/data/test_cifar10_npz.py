@@ -104,3 +104,23 @@ def test_identity_is_the_content_and_not_the_place(data: Cifar10Npz, tmp_path: P
     assert identity(Cifar10Npz(test=data.test)) == identity(Cifar10Npz(test=str(moved)))
     other = _write(tmp_path / "other.npz", 20, 5)
     assert identity(Cifar10Npz(test=data.test)) != identity(Cifar10Npz(test=other))
+
+
+def test_randaugment_replays_with_its_view(tmp_path: Path) -> None:
+    from torchopt2edge.data.augment import randaugmented
+    from torchopt2edge.training.views import Views
+
+    raw = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "train.npz", x=raw, y=np.arange(4))
+    np.savez(tmp_path / "test.npz", x=raw[::-1], y=np.arange(4))
+    files = {"test": str(tmp_path / "test.npz"), "train": str(tmp_path / "train.npz")}
+    plain, strong = (Cifar10Npz(**files, randaugment=n) for n in (0, 14))
+    views = Views(strong.split("train"), 0)
+    assert torch.equal(views[(1, 2)][0], views[(1, 2)][0])
+    changed = [
+        not torch.equal(views[(v, 2)][0], Views(plain.split("train"), 0)[(v, 2)][0])
+        for v in range(6)
+    ]
+    assert any(changed)
+    assert torch.equal(strong.split("test")[1][0], plain.split("test")[1][0])
+    assert np.array_equal(randaugmented(raw[0], 0), raw[0])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchopt2edge.data.augment import flipped, shifted
+from torchopt2edge.data.augment import flipped, randaugmented, shifted
 from torchopt2edge.data.dataset import Mapped, Samples, Split, check_name, prepared, stratified
 from torchopt2edge.errors import DataError
 from torchopt2edge.preprocess import Preprocess
@@ -31,7 +31,7 @@ class Cifar10Npz:
     ``train`` may be absent: then only the test split exists. Images that stand in the test file
     too are left out of the calibration split. Samples are x/255, less the mean, over the
     standard deviation of each channel; ``augment`` shifts training images by up to 4 pixels and
-    mirrors them.
+    mirrors them, after `randaugmented` with the magnitude ``randaugment``.
     """
 
     # The fingerprint tells what the files hold: where they lie does not matter to the store.
@@ -43,6 +43,7 @@ class Cifar10Npz:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     augment: bool = True
+    randaugment: int = 0
     seed: int = 0
 
     @property
@@ -106,10 +107,11 @@ class Cifar10Npz:
         return images, labels
 
     def _samples(self, images: Array, labels: Array, indices: Any, augment: bool) -> Samples:
-        preprocess = self.preprocess
+        preprocess, strength = self.preprocess, self.randaugment if augment else 0
 
         def sample(index: int) -> tuple[Tensor, int]:
-            image = prepared(preprocess, images[index])
+            raw = randaugmented(images[index], strength)
+            image = prepared(preprocess, raw)
             return (flipped(shifted(image, 4)) if augment else image), int(labels[index])
 
         return Mapped(sample, indices)

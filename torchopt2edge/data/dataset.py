@@ -22,25 +22,26 @@ Split = Literal["train", "calibration", "test"]
 
 
 class Samples(Protocol):
-    """A split: (float32 [C, H, W] preprocessed, int label) by index."""
+    """A split: (float32 [C, H, W] preprocessed, target) by index.
+
+    The target is what the task's loss takes: an int for classes, a tensor for others.
+    """
 
     def __len__(self) -> int:
         """The number of samples."""
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         """One sample."""
 
 
 class DataSet(Protocol):
     """A frozen dataclass that makes the splits of one data set.
 
+    One whose labels are classes, 0 … ``num_classes`` - 1, has ``num_classes`` too.
+
     ``calibration`` is a part of the training data and never of the test data, whatever the
     files hold: a sample that also stands in ``test`` is not taken.
     """
-
-    @property
-    def num_classes(self) -> int:
-        """The number of classes; labels are 0 … num_classes - 1."""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -76,13 +77,13 @@ class DataSet(Protocol):
 class Mapped:
     """A lazy split: ``make(indices[i])`` is sample i."""
 
-    make: Callable[[int], tuple[Tensor, int]]
+    make: Callable[[int], tuple[Tensor, Any]]
     indices: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         return self.make(int(self.indices[index]))
 
 

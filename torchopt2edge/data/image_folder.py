@@ -35,6 +35,7 @@ class ImageFolder:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     interpolation: str = "bilinear"
     augment: bool = True
+    randaugment: int = 0
     seed: int = 0
 
     @property
@@ -134,11 +135,13 @@ class ImageFolder:
 
     def _augmented(self) -> Callable[[Any], Tensor]:
         from torchvision import transforms
+        from torchvision.transforms.v2 import RandAugment
 
         steps: Callable[[Any], Tensor] = transforms.Compose(
             [
                 transforms.RandomResizedCrop(self.size),
                 transforms.RandomHorizontalFlip(),
+                *([RandAugment(magnitude=self.randaugment)] if self.randaugment else []),
                 transforms.ToTensor(),
                 transforms.Normalize(self.mean, self.std),
             ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchopt2edge.data.augment import shifted
+from torchopt2edge.data.augment import randaugmented, shifted
 from torchopt2edge.data.dataset import Mapped, Samples, Split, check_name, prepared, stratified
 from torchopt2edge.errors import DataError
 from torchopt2edge.preprocess import Preprocess
@@ -33,6 +33,7 @@ class TorchvisionData:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     augment: bool = True
+    randaugment: int = 0
     seed: int = 0
 
     @property
@@ -67,11 +68,12 @@ class TorchvisionData:
             chosen = stratified(labels, self.calibration_count, self.seed)
             indices = [free[i] for i in chosen]
         preprocess = self.preprocess
-        reach = self.size // 8 if self.augment and name == "train" else 0
+        training = self.augment and name == "train"
+        reach, strength = (self.size // 8, self.randaugment) if training else (0, 0)
 
         def sample(index: int) -> tuple[Tensor, int]:
             image, label = source[index]
-            colour = np.asarray(image.convert("RGB"))
+            colour = randaugmented(np.asarray(image.convert("RGB")), strength)
             return shifted(prepared(preprocess, colour), reach), int(label)
 
         return Mapped(sample, indices)

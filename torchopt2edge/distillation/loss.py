@@ -15,6 +15,7 @@ from torchopt2edge.distillation.terms import FeatureTerm, OutputTerm, Term, term
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.training.batch import Batch
 from torchopt2edge.training.loss import Loss
+from torchopt2edge.training.splits import UNKNOWN
 
 Hard = Callable[[Any, Any], Tensor]
 
@@ -167,9 +168,9 @@ def _labelled(targets: Any) -> Any:
     """Return True when all samples have a target, False when none has, else which do."""
     if targets is None:
         return False
-    if not isinstance(targets, Tensor) or targets.is_floating_point():
+    if not isinstance(targets, Tensor):
         return True
-    known = targets.flatten(1).ge(0).all(1) if targets.ndim > 1 else targets >= 0
+    known = (targets != UNKNOWN).reshape(len(targets), -1).any(1)
     return True if bool(known.all()) else (known if bool(known.any()) else False)
 
 

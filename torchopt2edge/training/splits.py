@@ -12,6 +12,9 @@ from torchopt2edge.data.dataset import DataSet, Samples
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.training.recipe import Recipe
 
+UNKNOWN = -1
+"""What a target holds where there is none."""
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -38,7 +41,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Joined:
-    """Labelled samples, then others whose labels are left out (-1)."""
+    """Labelled samples, then others whose targets are left out: `UNKNOWN` throughout."""
 
     labelled: Samples
     others: Samples
@@ -49,7 +52,9 @@ class Joined:
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         if index < len(self.labelled):
             return self.labelled[index]
-        return self.others[index - len(self.labelled)][0], -1
+        target = self.labelled[0][1]
+        unknown = torch.full_like(target, UNKNOWN) if torch.is_tensor(target) else UNKNOWN
+        return self.others[index - len(self.labelled)][0], unknown
 
 
 def splits_of(data: DataSet, recipe: Recipe) -> Splits:
