@@ -31,7 +31,7 @@ SUITES = (
         "pruning",
         "qat",
     ),
-    *("resume", "sparsity", "training", "zoo"),
+    *("resume", "sparsity", "techniques", "training", "zoo"),
 )
 MACHINE = {"cpu": "Intel(R) Xeon(R) CPU E5-2680 v4 @ 2.40GHz", "cores": 2}
 
