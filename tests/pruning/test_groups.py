@@ -152,12 +152,12 @@ def test_chance_repeats_by_its_seed():
     assert order(1) != order(2)
 
 
-def test_the_filter_that_the_others_can_stand_in_for_goes_first():
+def test_fpgm_ranks_by_distance_and_not_by_size():
+    """Twice the same filter is not small, yet one of the two is not missed (He et al. 2019)."""
     net = nets.lively(nets.Residual())
-    with torch.no_grad():
-        for layer in (net.inner, net.inner_bn):
-            layer.weight[4] = layer.weight.mean(0)
-            layer.bias[4] = layer.bias.mean(0)
-        net.outer.weight[:, 4] = net.outer.weight.mean(1)
-    found = {g.layer: g for g in grouping.find(net, SHAPE, "fpgm")}
-    assert found["inner"].cut(1).indices == (4,)
+    orders = {
+        importance: {g.layer: g.order for g in grouping.find(net, SHAPE, importance)}["inner"]
+        for importance in ("fpgm", "group_l2")
+    }
+    assert sorted(orders["fpgm"]) == sorted(orders["group_l2"]) == list(range(24))
+    assert orders["fpgm"] != orders["group_l2"]
