@@ -58,7 +58,7 @@ def render(rows: Sequence[Measurement], verdict: Verdict, context: Mapping[str, 
         decisions=sections(context["decisions"]),
         failed=[line for line in table if line.failed],
         out=[line for line in table if line.out],
-        warnings=_warnings(table, verdict),
+        warnings=[*_of_stages(context["stages"]), *_warnings(table, verdict)],
         limits=_limits(table),
         command=environment.get("command"),
     )
@@ -101,19 +101,31 @@ def _stages(stages: Sequence[Mapping[str, Any]], metric: str) -> list[list[str]]
     """Return the cells of the stages table, without the columns that nothing fills."""
     if not stages:
         return []
-    head = ["stage", "time", "parameters", "MACs", metric_title(metric)]
+    head = ["stage", "time", "parameters", "MACs", "zeros %", metric_title(metric)]
     body = [
         [
             str(stage.get("name", "?")),
             _cost(stage),
             count(_number(stage, "params")),
             count(_number(stage, "macs")),
+            _zeros(stage),
             _value_of(stage, metric),
         ]
         for stage in stages
     ]
     kept = [i for i in range(len(head)) if any(row[i] for row in body)]
     return [[row[i] for i in kept] for row in (head, *body)]
+
+
+def _zeros(stage: Mapping[str, Any]) -> str:
+    share = _number(stage, "zeros")
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+def _of_stages(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what stages warn of: a teacher that was no help."""
+    facts = {str(stage.get("name", "?")): stage.get("facts") or {} for stage in stages}
+    return [f"{name}: {one['warning']}" for name, one in facts.items() if one.get("warning")]
 
 
 def _cost(stage: Mapping[str, Any]) -> str:
