@@ -25,6 +25,7 @@ SUITES = (
         "convert",
         "digits",
         "distill",
+        "encoding",
         "imports",
         "once",
         "photos",
