@@ -79,3 +79,14 @@ def test_a_failed_task_leaves_the_terminal_in_order() -> None:
     assert "\x1b[?25h" in told(one), "the cursor is shown again"
     walk(RichProgress(one))
     assert "✓" in told(one)
+
+
+def test_a_bar_moves_with_the_epochs_of_a_training() -> None:
+    from torchopt2edge.progress import _place, log
+
+    record = log.makeRecord(
+        "torchopt2edge", 20, "", 0, "epoch %d", (3,), None, extra={"done": 3, "total": 9}
+    )
+    assert _place(record) == {"what": "epoch 3", "completed": 3, "total": 9}
+    plain = log.makeRecord("torchopt2edge", 20, "", 0, "hello", (), None)
+    assert _place(plain) == {"what": "hello"}

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,18 +54,25 @@ class RichProgress:
         )
         with progress.Progress(*columns, console=self._console) as bar:
             shown = bar.add_task(title, total=None, what="")
-            with _heard(lambda line: bar.update(shown, what=line)):
+            with _heard(lambda record: bar.update(shown, **_place(record))):
                 yield lambda done, total, what: bar.update(
                     shown, completed=done, total=total, what=what
                 )
             bar.update(shown, completed=1, total=1, what="")
 
 
+def _place(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what a bar shows of a logged line: its text, and how far it says it is."""
+    known = {"completed": getattr(record, "done", None), "total": getattr(record, "total", None)}
+    told = {key: value for key, value in known.items() if value is not None}
+    return {"what": record.getMessage(), **told}
+
+
 @contextmanager
-def _heard(say: Callable[[str], None]) -> Iterator[None]:
+def _heard(say: Callable[[logging.LogRecord], None]) -> Iterator[None]:
     """Pass on what is logged meanwhile, such as the epochs of a training."""
     handler = logging.Handler(logging.INFO)
-    handler.emit = lambda record: say(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = say  # type: ignore[method-assign]
     log.addHandler(handler)
     try:
         yield
