@@ -72,7 +72,7 @@ def _place(record: logging.LogRecord) -> dict[str, Any]:
 def _heard(say: Callable[[logging.LogRecord], None]) -> Iterator[None]:
     """Pass on what is logged meanwhile, such as the epochs of a training."""
     handler = logging.Handler(logging.INFO)
-    handler.emit = say  # type: ignore[method-assign]
+    handler.emit = lambda record: say(record)  # type: ignore[method-assign]
     log.addHandler(handler)
     try:
         yield
