@@ -79,7 +79,7 @@ def fit(
     if recipe.devices > 1 and any(control.reshapes for control in controls):
         raise ConfigError(
             "channels cannot be cut while several devices train the same net",
-            mend="devices=1, or a schedule that cuts before the training",
+            mend="devices=1; the net that was cut can be trained on several by another stage",
         )
     loop = _Loop(net, loss, splits, recipe, name, controls, work)
     with seeded(recipe.seed), quiet(), repeatable(recipe.deterministic):
