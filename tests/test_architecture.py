@@ -33,6 +33,7 @@ LAYERS = (
         "evaluate",
         "verdict",
         "admission",
+        "advice",
         "report",
         "doctor",
         "terminal",
@@ -59,6 +60,8 @@ SIBLINGS = {
     ("pipeline", "calibration"),  # a candidate is lowered from what was decided
     ("existing", "run"),  # files that exist are decided and reported as a run is
     ("verdict", "admission"),  # one half of it: who may race at all
+    ("verdict", "advice"),  # the other: what else the rows say
+    ("advice", "admission"),
     ("pipeline", "verify"),  # a reference that is no number is refused before it is kept
     ("backends", "quantize"),  # the ranges come from above the backends
     ("backends", "converter"),

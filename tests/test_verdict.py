@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from torchopt2edge.errors import ConfigError
+from torchopt2edge.evaluate import paired_drop
 from torchopt2edge.types import Constraints, Measurement, Verdict
 from torchopt2edge.verdict import INVALIDATING, decide
 
@@ -251,3 +254,79 @@ def test_what_holds_of_every_verdict(
 
 def _ms(one: Measurement) -> float:
     return one.metrics["latency_ms"]
+
+
+def blocks(name: str, first: float, last: float, **facts: Any) -> Measurement:
+    """A row that ran on its own: at one speed for half of the time, then at another."""
+    early, late = row(name, first, 10), row(name, last, 10)
+    sustained = {
+        "first_minute_ms": first, "last_minute_ms": last, "kept": 100 * first / last,
+        "onset_s": 34.0 if last > first else None,
+    }  # fmt: skip
+    known = {**early.facts, "order": "blocks", "sustained": sustained, **facts}
+    return replace(early, latency_ns=[*early.latency_ns, *late.latency_ns], facts=known)
+
+
+def test_the_sustained_winner_is_the_one_that_is_fast_when_warm() -> None:
+    rows = [blocks("ort-int8", 4.0, 8.0), blocks("litert-int8", 5.0, 5.0)]
+    found = decide(rows, FREE, None)
+    assert found.winner == "litert-int8"
+    assert found.ratios["ort-int8"][0] == pytest.approx(1.6, rel=0.02)
+    said = " ".join(found.reasons)
+    assert "the fastest of the first minute (ort-int8) is not the fastest of the last" in said
+    assert "ort-int8 keeps 50 % of its first minute's speed, from second 34 on" in said
+
+
+def test_a_difference_within_the_machines_drift_is_a_tie() -> None:
+    slow, fast = blocks("ort-int8", 5.2, 5.2), blocks("litert-int8", 5.0, 5.0)
+    assert decide([slow, fast], FREE, None).winner == "litert-int8"
+    drifted = [replace(one, facts={**one.facts, "anchor_spread": 0.06}) for one in (slow, fast)]
+    assert decide(drifted, FREE, None).tie == ("litert-int8", "ort-int8")
+
+
+def test_a_small_loss_on_few_samples_is_not_distinguishable() -> None:
+    hits, lossy = "1" * 450 + "0" * 50, "0" * 8 + "1" * 446 + "0" * 46
+    drop = paired_drop(hits, lossy)
+    assert drop["drop"] == pytest.approx(0.8)
+    assert drop["mcnemar_p"] == binomtest(8, 12).pvalue
+    count = {"n_eval": 500}
+    best = row("torch-fp32", 9.0, metrics={"top1": 90.0}, facts=count)
+    own = row("ort-int8", 5.0, metrics={"top1": 89.2, **drop}, facts=count)
+    clear = replace(own, metrics={**own.metrics, "mcnemar_p": 0.001})
+    said = "+0.80 points of top1 lost on 500 samples is not distinguishable from none"
+    assert said in " ".join(decide([best, own], FREE, "torch-fp32").reasons)
+    assert said not in " ".join(decide([best, clear], FREE, "torch-fp32").reasons)
+    assert paired_drop(hits, hits)["mcnemar_p"] == 1.0
+
+
+def test_every_file_has_a_best_setting() -> None:
+    rows = [
+        row(f"ort-int8@{threads}t", ms, facts={"setting": {"threads": threads}, "base": "ort-int8"})
+        for threads, ms in ((1, 9.0), (2, 5.0), (4, 6.0))
+    ]
+    rows = [replace(one, backend="ort", scheme="int8") for one in rows]
+    said = " ".join(decide(rows, FREE, None).reasons)
+    assert "best setting of ort: ort-int8 is fastest with 2t" in said
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"isa": "arm64", "arch": "x86_64"}, "use U8S8"),
+        ({"unfused_qdq": 24, "float_ops": {"Conv": 24}}, r"24 dequantizations .* \(24 Conv"),
+        ({"partitions": 3}, "in 3 pieces"),
+        ({"isa": "x86"}, "no VNNI"),
+        ({}, "bench.profile=true"),
+    ],
+)
+def test_why_integers_are_slow_is_said_with_what_to_change(facts: dict[str, Any], why: str) -> None:
+    rows = [row("ort-fp32", 5.0), row("ort-int8", 9.0, facts=facts)]
+    assert re.search(why, " ".join(decide(rows, FREE, None).reasons))
+
+
+def test_energy_is_an_aim_where_all_have_it() -> None:
+    rows = [
+        row("ort-fp32", 5.0, metrics={"energy_mj": 10.0}),
+        row("litert-fp32", 8.0, metrics={"energy_mj": 4.0}),
+    ]
+    assert set(decide(rows, FREE, None).pareto) == {"ort-fp32", "litert-fp32"}

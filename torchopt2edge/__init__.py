@@ -6,6 +6,7 @@ Importing it is cheap: neither torch nor any runtime is imported before a functi
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from torchopt2edge.types import Constraints, Measurement, Verdict
 
 __version__ = "0.1.0"
+
+# ONNX Runtime's wheel notes every start and sends it home unless this is set before its import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {
     "Constraints": "torchopt2edge.types",

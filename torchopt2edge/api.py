@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from torchopt2edge import calibration as calibrating
 from torchopt2edge import existing, pipeline, report, run
+from torchopt2edge.bench.setting import Bench
 from torchopt2edge.errors import ConfigError, ModelError, NoSamples
 from torchopt2edge.plan import Data, Entry, Labelled, Plan, resolve_backends
 from torchopt2edge.preprocess import Preprocess
@@ -49,6 +50,7 @@ class SettingsArgs(TypedDict, total=False):
     calibration_seed: int | None
     quantize: Quantize
     task: Task
+    bench: Bench
     preprocess: Preprocess
     store: Store
     progress: Progress
@@ -64,7 +66,8 @@ class Settings:
     ``standard`` or an object; ``out`` the run's folder; ``baseline`` adds PyTorch's own row where
     there is a module. At most ``calibration_samples`` are taken from the calibration set
     (``calibration_seed`` is what they were drawn with, for the manifest); ``quantize`` says how
-    ranges are found on them, ``task`` what a labelled loader is scored by. ``preprocess`` is what
+    ranges are found on them, ``task`` what a labelled loader is scored by, ``bench`` which threads
+    and cores are tried and what else is looked at. ``preprocess`` is what
     makes the model's input of a raw image, for loaders that yield raw images. ``store`` and
     ``progress`` default to the user's cache and to log lines.
     """
@@ -80,6 +83,7 @@ class Settings:
     calibration_seed: int | None = None
     quantize: Quantize = field(default_factory=Quantize)
     task: Task = field(default_factory=Classification)
+    bench: Bench = field(default_factory=Bench)
     preprocess: Preprocess | None = None
     store: Store = field(default_factory=Store.default)
     progress: Progress = field(default_factory=LogProgress)
@@ -129,6 +133,7 @@ class Settings:
             progress=self.progress,
             quantize=self.quantize,
             task=self.task,
+            bench=self.bench,
             title=self.title,
             environment=self.environment,
         )

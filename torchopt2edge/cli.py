@@ -343,6 +343,8 @@ def _settings(config: DictConfig, out: Path, command: str) -> SettingsArgs:
         "title": str(config.get("name", command)),
         "environment": {"command": shlex.join(["torchopt2edge", *sys.argv[1:]])},
     }
+    if "bench" in config:
+        settings["bench"] = _bench_of(config.bench)
     if "task" in config:
         settings["task"] = _make(config.task)
     if "backend" in config:
@@ -353,6 +355,20 @@ def _settings(config: DictConfig, out: Path, command: str) -> SettingsArgs:
         how = config.quantize
         settings["quantize"] = Quantize(**{**how, "exclude": tuple(how.exclude)})
     return settings
+
+
+def _bench_of(node: Any) -> Any:
+    from omegaconf import OmegaConf
+
+    from torchopt2edge.bench.setting import Bench
+
+    plain: Any = OmegaConf.to_container(node, resolve=True)
+    cores, threads = plain.pop("affinity"), plain.pop("threads")
+    return Bench(
+        None if threads is None else tuple(threads),
+        None if cores is None else tuple(map(tuple, cores)),
+        **plain,
+    )
 
 
 def _keep_config(config: DictConfig, folder: Path) -> None:

@@ -111,8 +111,11 @@ def paired_drop(reference: str, candidate: str) -> dict[str, float]:
 
     Both are strings of 0 and 1. The interval is Wald's for paired proportions with half a
     sample added to each cell (Agresti and Min 2005): far narrower than the difference of two
-    separate intervals, since most samples are hit or missed by both.
+    separate intervals, since most samples are hit or missed by both. ``mcnemar_p`` is the exact
+    test's: how often equal files would differ by as much (McNemar 1947).
     """
+    from scipy.stats import binomtest
+
     lost = sum(a == "1" and b == "0" for a, b in zip(reference, candidate, strict=True))
     won = sum(a == "0" and b == "1" for a, b in zip(reference, candidate, strict=True))
     count = len(reference)
@@ -120,6 +123,7 @@ def paired_drop(reference: str, candidate: str) -> dict[str, float]:
     half = 1.96 * float(np.sqrt(b + c - (b - c) ** 2 / n)) / n
     middle = (b - c) / n
     return {
+        "mcnemar_p": float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0,
         "drop": 100.0 * (lost - won) / count,
         "drop_low": 100.0 * (middle - half),
         "drop_high": 100.0 * (middle + half),

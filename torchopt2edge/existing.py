@@ -40,17 +40,14 @@ def measure_files(files: Sequence[Path], plan: Plan) -> tuple[list[Measurement],
             found.append(describe(file, backend, group))
         except EdgeError as error:
             broken.append(pipeline.failed(group, backend.name, "unknown", error))
-    with plan.progress.task(f"measure {len(found)} files in turns") as tick:
-        rows = harness.measure(
-            found,
-            lambda one: random_sample(one.signature),
-            plan.device,
-            plan.protocol,
-            plan.out,
-            tick,
-        )
+    found, refused = run.placed(found, plan)
+    try:
+        rows = run.race(found, lambda one: random_sample(one.signature), plan)
+    except harness.Interrupted as stop:
+        run.finish([*stop.rows, *refused, *broken], plan)
+        raise
     rows = [replace(row, facts={**row.facts, "checked": "against itself"}) for row in rows]
-    return run.finish([*rows, *broken], plan)
+    return run.finish([*rows, *refused, *broken], plan)
 
 
 def describe(file: Path, backend: Backend, group: str) -> Candidate:
@@ -75,6 +72,7 @@ def describe(file: Path, backend: Backend, group: str) -> Candidate:
         signature,
         pipeline.file_digest(file),
         {
+            **told["facts"],
             "target": f"{cls.__module__}.{cls.__qualname__}",
             "options": pipeline.options(backend),
         },
@@ -108,6 +106,7 @@ def _tell(file: Path) -> None:
     told = {
         "scheme": backend.read_scheme(file),
         "signature": backend.read_signature(file).to_json(),
+        "facts": backend.read_facts(file),
     }
     sys.stdout.write(f"{json.dumps(told)}\n")
 

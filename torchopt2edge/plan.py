@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torchopt2edge.bench.setting import Bench
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.progress import Progress
 from torchopt2edge.protocols import Backend, Device
@@ -37,6 +38,7 @@ class Plan:
     progress: Progress
     quantize: Quantize = field(default_factory=Quantize)
     task: Task = field(default_factory=Classification)
+    bench: Bench = field(default_factory=Bench)
     title: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)
 

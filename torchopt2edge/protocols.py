@@ -113,6 +113,10 @@ class Backend(Protocol):
         """The module whose import loads the runtime."""
 
     @property
+    def library(self) -> str:
+        """``package/path/pattern`` of the shared library that this import loads, or ""."""
+
+    @property
     def suffix(self) -> str:
         """How the names of its files end, such as ``.onnx``."""
 
@@ -131,8 +135,14 @@ class Backend(Protocol):
     def read_scheme(self, file: Path) -> str:
         """Read off the file whether it computes in integers (``int8``) or not (``fp32``)."""
 
+    def read_facts(self, file: Path) -> Facts:
+        """Read back what the file really holds: operators, integer MACs, what stays outside."""
+
     def open(self, file: Path, signature: Signature, threads: int) -> TimedSession:
         """Open the file with that many intra-op threads."""
+
+    def profile(self, file: Path, threads: int, arrays: Arrays, runs: int) -> list[Facts]:
+        """Return ``{name, type, ms}`` of every operator; [] where there is no profiler."""
 
     def receipt(self) -> Facts:
         """Name the runtime, its version and the options that are pinned."""
@@ -190,6 +200,10 @@ class Device(Protocol):
     @property
     def python(self) -> str:
         """The interpreter there that runs our runner."""
+
+    @property
+    def runner(self) -> str:
+        """Which runner measures there: ``python`` or ``native``; never both in one comparison."""
 
     def facts(self) -> Facts:
         """Say what the machine is and how busy it is now; what cannot be read is "unavailable"."""

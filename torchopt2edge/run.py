@@ -9,9 +9,11 @@ from typing import Any
 
 from torchopt2edge import candidates, pipeline, report, verdict, verify
 from torchopt2edge import evaluate as scoring
-from torchopt2edge.bench import harness
+from torchopt2edge.bench import harness, profile
+from torchopt2edge.bench.placement import falls_back, placement
 from torchopt2edge.bench.row import file_sizes
-from torchopt2edge.errors import VerifyError
+from torchopt2edge.bench.session import runner_of
+from torchopt2edge.errors import BenchError, VerifyError
 from torchopt2edge.plan import Data, Entry, Plan
 from torchopt2edge.protocols import Session
 from torchopt2edge.store import versions
@@ -28,7 +30,11 @@ def compare(
 ) -> tuple[list[Measurement], Verdict]:
     """Make every candidate, measure those that hold, decide, and write the run's folder."""
     made = candidates.make(entries, data, plan)
-    rows = [*_measure(made, plan), *made.broken]
+    try:
+        rows = [*_measure(made, plan), *made.broken]
+    except harness.Interrupted as stop:
+        finish([*_joined_all(stop.rows, made), *made.broken], plan, history, made.decisions)
+        raise
     return finish(rows, plan, history, made.decisions)
 
 
@@ -98,9 +104,9 @@ def reference_row(rows: Sequence[Measurement]) -> str | None:
 
 def _measure(made: candidates.Made, plan: Plan) -> list[Measurement]:
     """Time the candidates in turns and join what is known of each to its row."""
-    ready = made.ready
+    ready, refused = placed(made.ready, plan)
     if not ready:
-        return []
+        return refused
     arrays = {
         group: (
             pipeline.load_arrays(probe.path / "inputs.npz"),
@@ -125,10 +131,63 @@ def _measure(made: candidates.Made, plan: Plan) -> list[Measurement]:
     def sample(found: Candidate) -> dict[str, Any]:
         return {name: array[:1] for name, array in arrays[found.group][0].items()}
 
-    with plan.progress.task(f"measure {len(ready)} candidates in turns") as tick:
-        rows = harness.measure(ready, sample, plan.device, plan.protocol, plan.out, tick, check)
+    return [*_joined_all(race(ready, sample, plan, check), made), *refused]
+
+
+def race(
+    ready: Sequence[Candidate],
+    sample: harness.Sample,
+    plan: Plan,
+    check: harness.Check | None = None,
+) -> list[Measurement]:
+    """Time the candidates with every setting of the plan; look into them where it asks to.
+
+    What the plan's runner cannot run (PyTorch in the native one) is a row that was not timed:
+    two kinds of runner are never compared.
+    """
+    timed = [one for one in ready if runner_of(one, plan.device) == plan.device.runner]
+    entered = plan.bench.variants(timed)
+    how = "in turns" if plan.protocol.turns else "one after the other"
+    with plan.progress.task(f"measure {len(entered)} candidates {how}") as tick:
+        rows = harness.measure(entered, sample, plan.device, plan.protocol, plan.out, tick, check)
+    if plan.bench.profile:
+        with plan.progress.task("profile their operators"):
+            looked = profile.profiles(timed, sample, plan.device, plan.out)
+        rows = [_with(row, looked.get(row.facts.get("base", row.candidate), {})) for row in rows]
+    others = [one for one in ready if one not in timed]
+    note = f"not timed: the {plan.device.runner} runner cannot run it"
+    return [*rows, *(_with(bare(one), {**one.facts, "notes": [note]}) for one in others)]
+
+
+def placed(found: Sequence[Candidate], plan: Plan) -> tuple[list[Candidate], list[Measurement]]:
+    """Say of every candidate how much of it is in the fast path; refuse where the plan does."""
+    ready, refused = [], []
+    for one in found:
+        where = placement(one.backend, one.scheme, one.facts)
+        known = replace(one, facts={**one.facts, **({"placement": where} if where else {})})
+        why = falls_back(where) if plan.bench.fail_on_fallback else None
+        if why is None:
+            ready.append(known)
+            continue
+        error = BenchError(
+            f"bench.fail_on_fallback: {why}",
+            artifact=one.id,
+            mend="another scheme, quantize.exclude=[], or bench.fail_on_fallback=false",
+        )
+        refused.append(replace(bare(known), metrics={}, err=str(error)))
+    return ready, refused
+
+
+def _with(row: Measurement, facts: Facts) -> Measurement:
+    return replace(row, facts={**row.facts, **facts})
+
+
+def _joined_all(rows: Sequence[Measurement], made: candidates.Made) -> list[Measurement]:
+    """Join every row with the candidate that it is of, by the id before any setting."""
+    ready = {one.id: one for one in made.ready}
+    bases = [str(row.facts.get("base", row.candidate)) for row in rows]
     return [
-        _joined(row, found, made.scores[found.id]) for row, found in zip(rows, ready, strict=True)
+        _joined(row, ready[base], made.scores[base]) for row, base in zip(rows, bases, strict=True)
     ]
 
 

@@ -9,6 +9,8 @@ How it decides:
   (`stats.paired_ratio`). Within `MARGIN` (1 %) two files are equal for every practical purpose,
   so a rival ties when its interval reaches down to 1.01.
 - A tie names no winner; the reasons point at its smallest file.
+- Under a protocol without turns what counts is the second half of every file's time, when it is
+  warm, and two files are equal within what the machine itself drifted (the anchor's spread).
 - An invalid run names no winner: an admissible row carries a flag of `INVALIDATING`, or the
   admissible rows were not measured in turns in one and the same run.
 """
@@ -19,12 +21,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from torchopt2edge import stats
 from torchopt2edge.admission import BASELINE, Breach, breaches, doubts, metric_of
+from torchopt2edge.advice import MARGIN, advice
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.types import Constraints, Measurement, Verdict
 
-MARGIN = 0.01
 INVALIDATING = frozenset({"emulated", "throttled", "too-few-samples"})
 
 _X86 = ("x86_64", "amd64", "i386", "i686")
@@ -40,7 +44,7 @@ def decide(rows: Sequence[Measurement], constraints: Constraints, reference: str
     """
     _one_setting(rows)
     compared = next((row for row in rows if row.candidate == reference), None)
-    live = sorted((row for row in rows if _is_measured(row)), key=_latency)
+    live = sorted((row for row in rows if _is_measured(row)), key=_speed)
     broken = {row.candidate: breaches(row, constraints, compared, rows) for row in live}
     admissible = [row for row in live if not broken[row.candidate]]
     rejected = {row.candidate: _refusal(row, broken) for row in rows if row not in admissible}
@@ -58,7 +62,7 @@ def decide(rows: Sequence[Measurement], constraints: Constraints, reference: str
     return replace(
         verdict,
         ratios=_ratios(live, verdict.winner or next(iter(verdict.tie), None), admissible),
-        reasons=[*verdict.reasons, *_int8_slower(live)],
+        reasons=[*verdict.reasons, *advice(live, admissible, compared, _paired)],
     )
 
 
@@ -82,6 +86,14 @@ def _latency(row: Measurement) -> float:
     return row.metrics["latency_ms"]
 
 
+def _speed(row: Measurement) -> float:
+    """Return what rows are ordered by: the latency of the rounds that count."""
+    settled = _settled(row)
+    if settled is row.latency_ns:
+        return _latency(row)
+    return float(np.median(stats.round_medians(settled))) / 1e6
+
+
 def _refusal(row: Measurement, broken: Mapping[str, Sequence[Breach]]) -> str:
     if row.err is not None:
         return row.err
@@ -97,13 +109,14 @@ def _race(verdict: Verdict, admissible: Sequence[Measurement]) -> Verdict:
         return replace(verdict, reasons=[f"no winner is named: {why}" for why in invalid])
     fastest, *rivals = admissible
     ratios = {row.candidate: _paired(row, fastest) for row in rivals}
-    tied = [row for row in rivals if ratios[row.candidate][1] <= 1.0 + MARGIN]
+    equal = 1.0 + MARGIN + float(fastest.facts.get("anchor_spread") or 0.0)
+    tied = [row for row in rivals if ratios[row.candidate][1] <= equal]
     if tied:
         tie = [fastest, *tied]
         return replace(
             verdict,
             tie=tuple(row.candidate for row in tie),
-            reasons=_tie_reasons(tie, ratios),
+            reasons=_tie_reasons(tie, ratios, equal - 1.0),
         )
     return replace(
         verdict, winner=fastest.candidate, reasons=_winner_reasons(fastest, rivals, ratios)
@@ -135,7 +148,14 @@ def _sentence(row: Measurement, flag: str) -> str:
 
 
 def _paired(row: Measurement, other: Measurement) -> stats.Interval:
-    return stats.paired_ratio(row.latency_ns, other.latency_ns)
+    return stats.paired_ratio(_settled(row), _settled(other))
+
+
+def _settled(row: Measurement) -> list[list[int]]:
+    """Return the rounds that count: all, or the warm half where each file ran on its own."""
+    if row.facts.get("order") != "blocks":
+        return row.latency_ns
+    return row.latency_ns[len(row.latency_ns) // 2 :]
 
 
 def _winner_reasons(
@@ -152,11 +172,13 @@ def _winner_reasons(
     ]
 
 
-def _tie_reasons(tie: Sequence[Measurement], ratios: Mapping[str, stats.Interval]) -> list[str]:
+def _tie_reasons(
+    tie: Sequence[Measurement], ratios: Mapping[str, stats.Interval], equal: float
+) -> list[str]:
     first = tie[0].candidate
     reasons = [
         f"{row.candidate} and {first} cannot be told apart: {ratios[row.candidate][0]:.3f}× its "
-        f"latency ({_interval(ratios[row.candidate], 3)}), and {MARGIN:.0%} counts as equal"
+        f"latency ({_interval(ratios[row.candidate], 3)}), and {100 * equal:.2g} % counts as equal"
         for row in tie[1:]
     ]
     if all("size_mb" in row.metrics for row in tie):
@@ -214,6 +236,7 @@ class _Aim:
 def _pareto(admissible: Sequence[Measurement]) -> tuple[str, ...]:
     """Return the files that no other beats in everything that all of them have measured."""
     aims = [_Aim("latency_ms", 1.0), _Aim("size_mb", 1.0), _Aim("memory_mb", 1.0)]
+    aims.append(_Aim("energy_mj", 1.0))
     if (task := metric_of(admissible)) is not None:
         aims.append(_Aim(task, -1.0))
     aims = [aim for aim in aims if all(aim.metric in row.metrics for row in admissible)]
@@ -228,26 +251,6 @@ def _pareto(admissible: Sequence[Measurement]) -> tuple[str, ...]:
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
     pairs = list(zip(one, other, strict=True))
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
-
-
-def _int8_slower(live: Sequence[Measurement]) -> list[str]:
-    """Say where integers did not pay: the same backend and model, slower than in float."""
-    floats = {(r.backend, r.facts.get("group", "")): r for r in live if r.scheme == "fp32"}
-    reasons = []
-    for row in live:
-        other = floats.get((row.backend, row.facts.get("group", "")))
-        if not row.scheme.startswith("int8") or other is None:
-            continue
-        if row.facts.get("run") != other.facts.get("run"):
-            continue
-        ratio = _paired(row, other)
-        if ratio[1] > 1.0 + MARGIN:
-            reasons.append(
-                f"{row.candidate} is {ratio[0]:.2f}× slower than {other.candidate} "
-                f"({_interval(ratio)}): its integers do not pay on this CPU; look which of its "
-                "operators stayed in float"
-            )
-    return reasons
 
 
 def _flagged(live: Sequence[Measurement]) -> list[str]:

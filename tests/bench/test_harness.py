@@ -19,7 +19,9 @@ import pytest
 from torchopt2edge import stats
 from torchopt2edge.bench import harness
 from torchopt2edge.bench.harness import Lane, measure
+from torchopt2edge.bench.profile import profiles
 from torchopt2edge.bench.protocol import Protocol
+from torchopt2edge.bench.setting import Bench
 from torchopt2edge.devices import Local
 from torchopt2edge.errors import ConfigError, DeviceError
 from torchopt2edge.protocols import Session
@@ -239,8 +241,84 @@ def test_the_gate_opens_when_cool_or_out_of_patience(
     monkeypatch.setattr(harness.time, "sleep", lambda seconds: None)
     thermometer: Any = Cooling(hot)
     lane = Lane(net("a"), ExitStack(), thermometer)
-    harness._cool_down([lane], 40.0, limit_s)
+    harness._cool_down([lane], 40.0, Protocol("p", 1, 0.0, 5, 0.0, limit_s))
     assert thermometer.now == left or (left is None and thermometer.now < hot)
     before = thermometer.now
-    assert harness._cool_down([lane], None, 60.0) < 60.0
+    assert harness._cool_down([lane], None, Protocol("p", 1, 0.0, 5, 0.0, 60.0)) < 60.0
     assert thermometer.now == before
+
+
+def test_without_turns_each_runs_alone_between_two_looks_at_the_first(
+    net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    plan = replace(brief, turns=False)
+    entered = [net("a"), net("b", width=8)]
+    rows = measure(
+        entered, lambda _: sample, Local(), plan, tmp_path, lambda *told: said.append(told[2])
+    )
+    windows = [label.partition(":")[0] for label in said if "window" in label]
+    assert windows == ["a"] * brief.rounds + ["b"] * brief.rounds
+    first, second = rows
+    assert max(first.facts["began_s"]) < min(second.facts["began_s"])
+    for row in rows:
+        assert row.facts["order"] == "blocks"
+        assert row.facts["anchor_spread"] >= 0.0
+        assert row.facts["sustained"].keys() == {
+            "first_minute_ms", "last_minute_ms", "kept", "onset_s"
+        }  # fmt: skip
+
+
+def test_an_interrupt_keeps_what_was_measured_and_leaves_nobody(
+    net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path
+) -> None:
+    def stop(done: int, total: int, what: str) -> None:
+        if what.startswith("round 3"):
+            raise KeyboardInterrupt
+
+    entered = [net("a"), net("b", width=8)]
+    with pytest.raises(harness.Interrupted) as caught:
+        measure(entered, lambda _: sample, Local(), brief, tmp_path, stop)
+    rows = caught.value.rows
+    assert [row.candidate for row in rows] == ["a", "b"]
+    assert [len(row.latency_ns) for row in rows] == [2, 2]
+    assert all("too-few-samples" in row.facts["flags"] for row in rows)
+    assert all(row.facts["interrupted"] for row in rows)
+    assert decide(rows, Constraints(max_drop=None), None).winner is None
+
+
+def test_a_setting_of_its_own_reaches_the_process(
+    net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path
+) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    tried = Bench(threads=(1, 2), affinity=((cores[-1],), tuple(cores)))
+    entered = tried.variants([net("a")])
+    assert [one.id for one in entered] == [
+        f"a@{threads}t-c{'.'.join(map(str, on))}"
+        for threads in (1, 2)
+        for on in ([cores[-1]], cores)
+    ]
+    rows = measure(entered, lambda _: sample, Local(), brief, tmp_path)
+    assert [row.err for row in rows] == [None] * 4
+    assert [(row.facts["threads"], row.facts["affinity"]) for row in rows] == [
+        (threads, on) for threads in (1, 2) for on in ([cores[-1]], cores)
+    ]
+
+
+@pytest.mark.parametrize("tried", [{"threads": ()}, {"threads": (0,)}, {"affinity": ((),)}])
+def test_an_empty_setting_is_refused(net: MakeNet, tried: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="setting"):
+        Bench(**tried).variants([net("a")])
+
+
+def test_the_profile_names_the_costliest(net: MakeNet, sample: Sample, tmp_path: Path) -> None:
+    broken = replace(net("gone"), file=tmp_path / "gone.onnx")
+    entered = [net("deep", width=16, depth=12), broken]
+    broken.file.unlink(missing_ok=True)
+    found = profiles(entered, lambda _: sample, Local(), tmp_path)
+    ops = found["deep"]["profile"]
+    assert len(ops) == 10
+    assert [op["ms"] for op in ops] == sorted((op["ms"] for op in ops), reverse=True)
+    assert "Conv" in ops[0]["type"]
+    assert 0.0 < sum(op["share"] for op in ops) <= 100.1
+    assert "gone" in found["gone"]["profile_err"]

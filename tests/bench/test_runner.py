@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from torchopt2edge.bench.zipapp import runner_file
 from torchopt2edge.devices import Local
 from torchopt2edge.errors import BenchError
 from torchopt2edge.frames import FrameReader, encode
-from torchopt2edge.preprocess import Preprocess
 from torchopt2edge.types import Candidate
 
 Array = np.ndarray
@@ -78,7 +76,7 @@ def test_a_round_leaves_the_garbage_collector_as_it_was(
 ) -> None:
     one = Runner()
     one.answer(opening(net("a")), {})
-    one.answer({"cmd": "load"}, sample)
+    one.answer({"cmd": "load"}, {"x": sample["image"]})
     event, _ = one.answer({"cmd": "round", **plan(3, 0.0, 9)}, {})
     assert len(event["latency_ns"]) == 3
     assert event["stable"]
@@ -157,23 +155,10 @@ def test_a_failure_is_an_answer_and_the_loop_goes_on(net: Callable[..., Candidat
         assert process.wait(30) == 0
 
 
-HOW = Preprocess((0.5, 0.4, 0.3), (0.25,), resize=16)
-PHOTOS = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), dtype=np.uint8)
-
-
-def raw(candidate: Candidate) -> Candidate:
-    """Say how the candidate's input is made of a raw image."""
-    (image,) = candidate.signature.inputs
-    signature = replace(candidate.signature, inputs=(replace(image, preprocess=HOW),))
-    return replace(candidate, signature=signature)
-
-
-@pytest.mark.parametrize("backend", ["ort", "litert"])
-def test_raw_images_on_a_device_without_torch(
-    backend: str, net: Callable[..., Candidate], tflite: Candidate
+def test_it_needs_neither_torch_nor_pillow(
+    net: Callable[..., Candidate], sample: dict[str, Array]
 ) -> None:
-    """The packed runner alone, where neither torch nor Pillow can be imported."""
-    candidate = raw(net("a", "same") if backend == "ort" else tflite)
+    """The packed runner alone, where neither can be imported."""
     code = f"""
 import runpy, sys
 for name in ("torch", "torchvision", "PIL"):
@@ -181,32 +166,42 @@ for name in ("torch", "torchvision", "PIL"):
 runpy.run_path({str(runner_file())!r}, run_name="__main__")
 """
     commands = [
-        encode(opening(candidate)),
-        encode({"cmd": "call"}, {"image": PHOTOS}),
-        encode({"cmd": "load"}, {"image": PHOTOS[0]}),
+        encode(opening(net("a", "same"))),
+        encode({"cmd": "call"}, {"x": sample["image"]}),
+        encode({"cmd": "load"}, {"x": sample["image"]}),
         encode({"cmd": "round", **plan(2, 0.0, 9)}),
         encode({"cmd": "stop"}),
     ]
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    reader = FrameReader(process.stdout.fileno())
-    with process:
-        process.stdin.write(b"".join(commands))
-        process.stdin.flush()
-        answers = [reader.read(60.0) for _ in commands]
-    assert [header["event"] for header, _ in answers] == [
-        "opened",
-        "called",
-        "loaded",
-        "round",
-        "stopped",
-    ]
-    (made,) = answers[1][1].values()
-    wanted = HOW(PHOTOS)
-    if backend == "litert":  # it adds 0, 1 and 2 to the channels
-        wanted = wanted + np.arange(3, dtype=np.float32)[:, None, None]
-    assert made.tobytes() == wanted.tobytes()
+    out = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        input=b"".join(commands),
+        capture_output=True,
+        timeout=60,
+    ).stdout
+    read, write = os.pipe()
+    os.write(write, out)
+    os.close(write)
+    reader = FrameReader(read)
+    answers = [reader.read(10.0) for _ in commands]
+    os.close(read)
+    events = [header["event"] for header, _ in answers]
+    assert events == ["opened", "called", "loaded", "round", "stopped"]
+    assert answers[1][1]["y"].tobytes() == sample["image"].tobytes()
     assert answers[3][0]["stable"]
+    assert answers[3][0]["begin_ns"] > 0
+
+
+@pytest.mark.parametrize("backend", ["ort", "litert"])
+def test_each_runtime_lists_its_operators(
+    backend: str, net: Callable[..., Candidate], tflite: Candidate, sample: dict[str, Array]
+) -> None:
+    made = net("a", width=16, depth=3) if backend == "ort" else tflite
+    given = sample["image"] if backend == "ort" else sample["image"].transpose(0, 2, 3, 1).copy()
+    one = Runner()
+    one.answer(opening(made), {})
+    one.answer({"cmd": "load"}, {"x": given})
+    event, _ = one.answer({"cmd": "profile", "runs": 5}, {})
+    assert event["ops"]
+    assert all(op["ms"] >= 0 and op["name"] for op in event["ops"])
+    kinds = {op["type"] for op in event["ops"]}
+    assert any("Conv" in kind if backend == "ort" else "Add" in kind for kind in kinds)

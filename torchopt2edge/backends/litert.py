@@ -59,6 +59,7 @@ class LiteRT:
     schemes = ("fp32", *RECIPES)
     tools = ("ai-edge-litert", "ai-edge-quantizer")
     runtime_module = "ai_edge_litert.interpreter"
+    library = "ai_edge_litert/_pywrap_litert_interpreter_wrapper*.so"
     suffix = ".tflite"
 
     def for_target(self, facts: Facts) -> LiteRT:
@@ -153,6 +154,10 @@ class LiteRT:
         """Read off the file what it computes in and stores; a float one is ``fp32``."""
         return scheme_of(read_graph(file))
 
+    def read_facts(self, file: Path) -> Facts:
+        """Count what the file computes in, and what XNNPACK takes of it."""
+        return facts_of(read_graph(file), file)
+
     def open(self, file: Path, signature: Signature, threads: int) -> FileSession:
         """Open with XNNPACK, as LiteRT does by default, and pinned threads.
 
@@ -169,6 +174,14 @@ class LiteRT:
             return {name: interpreter.get_tensor(place) for name, place in outputs.items()}
 
         return FileSession(signature, execute)
+
+    def profile(
+        self, file: Path, threads: int, arrays: Mapping[str, Array], runs: int
+    ) -> list[Facts]:
+        """Return what each operator takes (`litert_profile.profile`)."""
+        from torchopt2edge.backends.litert_profile import profile
+
+        return profile(file, threads, arrays, runs)
 
     def receipt(self) -> Facts:
         """Name the runtime, its version and the options that are pinned."""

@@ -27,8 +27,8 @@ def facts_of(graph: TfliteGraph, file: Path) -> Facts:
     ``ops`` counts operators by type; ``integer_ops``, ``hybrid_ops`` and ``float_ops`` those that
     compute, by what they compute in (`computes`), ``int8_macs`` the share of the multiply-
     accumulates at batch 1 that run on integers, in per cent; ``transposes`` the TRANSPOSE
-    operators; ``zeros`` is the per cent of weights that are zero; ``partitions`` is of this host
-    (`partitions`).
+    operators; ``zeros`` is the per cent of weights that are zero; ``partitions`` and
+    ``outside_ops`` are of this host (`partitions`, `outside`).
     """
     by_type: dict[str, Counter[str]] = {way: Counter() for way in ("integer", "hybrid", "float")}
     macs: Counter[str] = Counter()
@@ -46,6 +46,7 @@ def facts_of(graph: TfliteGraph, file: Path) -> Facts:
         "zeros": zeros(graph),
         "transposes": sum(op.kind == "TRANSPOSE" for op in graph.ops),
         "partitions": partitions(file),
+        "outside_ops": _counts(outside(file)),
     }
 
 
@@ -120,6 +121,38 @@ def partitions(file: Path) -> int:
     """
     nodes = interpreter_of(file, 1)._get_ops_details()
     return sum(node["op_name"] == "DELEGATE" for node in nodes)
+
+
+def outside(file: Path) -> list[str]:
+    """Name the kinds of the operators that LiteRT runs itself, outside of XNNPACK.
+
+    Walked back from the outputs: what a DELEGATE node makes is inside, and what it takes is
+    wanted next; an operator that nobody but the delegate replaced is never reached.
+
+    Raises:
+        LowerError: LiteRT cannot load the file.
+    """
+    interpreter = interpreter_of(file, 1)
+    nodes = interpreter._get_ops_details()
+    inside = {
+        int(one): node for node in nodes if node["op_name"] == "DELEGATE" for one in node["outputs"]
+    }
+    makers = {
+        int(one): node for node in nodes if node["op_name"] != "DELEGATE" for one in node["outputs"]
+    }
+    wanted = [int(detail["index"]) for detail in interpreter.get_output_details()]
+    seen: set[int] = set()
+    kept: dict[int, str] = {}
+    while wanted:
+        tensor = wanted.pop()
+        node = inside.get(tensor) or makers.get(tensor)
+        if tensor in seen or node is None:
+            continue
+        seen.add(tensor)
+        if tensor not in inside:
+            kept[int(node["index"])] = str(node["op_name"])
+        wanted += [int(one) for one in node["inputs"]]
+    return list(kept.values())
 
 
 def interpreter_of(file: Path, threads: int) -> Any:

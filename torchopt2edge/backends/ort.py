@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torchopt2edge.backends.session import FileSession
+from torchopt2edge.backends.session import Array, FileSession
 from torchopt2edge.errors import LowerError
 from torchopt2edge.protocols import Sources
 from torchopt2edge.quantize.runtime import ort_errors
@@ -46,6 +47,7 @@ class Ort:
     schemes = ("fp32", "fp16", "int8_weights", "int8_dynamic", "int8", "int8_io")
     tools = ("onnx", "onnxruntime")
     runtime_module = "onnxruntime"
+    library = "onnxruntime/capi/onnxruntime_pybind11_state*.so"
     suffix = ".onnx"
 
     @property
@@ -139,6 +141,14 @@ class Ort:
 
         return scheme_of(load(file))
 
+    def read_facts(self, file: Path) -> Facts:
+        """Count what the file computes in, and what ONNX Runtime makes of it."""
+        from torchopt2edge.backends.ort_facts import read_back
+        from torchopt2edge.quantize.macs import macs_of
+        from torchopt2edge.quantize.prepare import load
+
+        return read_back(file, macs_of(load(file)))
+
     def open(self, file: Path, signature: Signature, threads: int) -> FileSession:
         """Open with pinned threads and no spinning: a session that waits must cost nothing.
 
@@ -164,6 +174,14 @@ class Ort:
         return FileSession(
             signature, lambda feeds: dict(zip(names, session.run(names, feeds), strict=True))
         )
+
+    def profile(
+        self, file: Path, threads: int, arrays: Mapping[str, Array], runs: int
+    ) -> list[Facts]:
+        """Return what each kernel takes (`ort_profile.profile`)."""
+        from torchopt2edge.backends.ort_profile import profile
+
+        return profile(file, threads, arrays, runs)
 
     def receipt(self) -> Facts:
         """Name the runtime, its version and the options that are pinned."""

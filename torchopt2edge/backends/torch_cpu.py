@@ -29,6 +29,7 @@ class TorchCpu:
     schemes = ("fp32",)
     tools = ("torch",)
     runtime_module = "torch"
+    library = ""
     suffix = ".pt2"
 
     def for_target(self, facts: Facts) -> TorchCpu:
@@ -65,6 +66,10 @@ class TorchCpu:
         """Read off the file whether it computes in integers."""
         return "fp32"
 
+    def read_facts(self, file: Path) -> Facts:
+        """Return nothing: there is no file for a device to read facts of."""
+        return {}
+
     def open(self, file: Path, signature: Signature, threads: int) -> FileSession:
         """Load the exported program and run it in inference mode.
 
@@ -90,6 +95,12 @@ class TorchCpu:
             return {key: v.numpy() for key, v in zip(outputs, values, strict=True)}
 
         return FileSession(signature, execute)
+
+    def profile(
+        self, file: Path, threads: int, arrays: Mapping[str, Array], runs: int
+    ) -> list[Facts]:
+        """Return nothing: the baseline is no file to make faster."""
+        return []
 
     def receipt(self) -> Facts:
         """Name the runtime, its version and the options that are pinned."""

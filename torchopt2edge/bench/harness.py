@@ -3,7 +3,9 @@
 The six rules, cited in the code:
 
 1. Rounds, in turns: every candidate once per round, in an order shuffled by a seeded generator;
-   a cool-down gate between rounds.
+   a cool-down gate between rounds. A protocol without turns asks what heat does to each file
+   alone: one after the other, each from cool, and the first again in between (the anchor), so
+   that a drift of the machine is known and no difference within it is taken for one.
 2. The unit of statistics is the round.
 3. No check, no number: outputs are compared within the run, and with the caller's reference.
 4. No receipt, no number.
@@ -22,7 +24,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,7 @@ class Lane:
     rounds: list[Round] = field(default_factory=list)
     facts: Facts = field(default_factory=dict)
     first_ms: float = 0.0
+    anchors: list[float] = field(default_factory=list)
     err: str | None = None
 
     def attempt(self, act: Callable[[Lane, ChildSession], None]) -> None:
@@ -113,6 +116,13 @@ class Race:
         lane.facts["warmup_s"] = round(time.monotonic() - begin, 3)
         lane.facts["warmup_flat"] = is_flat(medians)
 
+    def anchor(self, lane: Lane, session: ChildSession) -> None:
+        """Time one round more, only to know whether the machine is still as fast."""
+        plan = self.protocol
+        patience = plan.round_samples * lane.first_ms / 100
+        one = session.round(plan.round_samples, plan.round_seconds, plan.max_samples, patience)
+        lane.anchors.append(float(np.median(one.latency_ns)))
+
     def turn(self, lane: Lane, session: ChildSession) -> None:
         """Time one round of one candidate (rule 5: its samples are kept as they are)."""
         plan = self.protocol
@@ -147,6 +157,7 @@ def measure(
     Raises:
         ConfigError: two candidates share an id, or the protocol cannot give an interval.
         DeviceError: the device cannot be used at all.
+        Interrupted: Ctrl-C, with the rows as far as they came.
     """
     protocol.check()
     ids = [candidate.id for candidate in candidates]
@@ -155,10 +166,35 @@ def measure(
     race = Race(device, protocol, sample, work, progress or _silent)
     with contextlib.ExitStack() as closing:  # an interrupt in here leaves no process behind
         lanes = [_lane(candidate, closing) for candidate in candidates]
-        surroundings = {"run": uuid.uuid4().hex, "load_before": device.facts().get("load")}
-        _run(race, lanes)
-        surroundings["load_after"] = device.facts().get("load")
-        return [_finish(race, lane, surroundings, check) for lane in lanes]
+        order = "turns" if protocol.turns else "blocks"
+        machine = {**device.facts(), "run": uuid.uuid4().hex, "order": order}
+        machine["load_before"] = machine.get("load")
+        try:
+            _run(race, lanes)
+        except KeyboardInterrupt as stop:
+            ended = [_finish(race, lane, machine, None) for lane in lanes]
+            rows = [replace(row, facts={**row.facts, "interrupted": True}) for row in ended]
+            raise Interrupted(rows) from stop
+        machine |= {"load_after": device.facts().get("load"), **_common(lanes)}
+        return [_finish(race, lane, machine, check) for lane in lanes]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in the middle of a run; ``rows`` are what was measured until then."""
+
+    def __init__(self, rows: list[Measurement]) -> None:
+        super().__init__()
+        self.rows = rows
+
+
+def _common(lanes: Sequence[Lane]) -> Facts:
+    """Return what a row needs to know of the others: the run's begin, and the anchor's spread."""
+    begins = [lane.rounds[0].begin_ns for lane in lanes if lane.rounds]
+    found: Facts = {"zero_ns": min(begins)} if begins else {}
+    anchors = next((lane.anchors for lane in lanes if lane.anchors), [])
+    if len(anchors) > 1:
+        found["anchor_spread"] = (max(anchors) - min(anchors)) / float(np.median(anchors))
+    return found
 
 
 def _lane(candidate: Candidate, closing: contextlib.ExitStack) -> Lane:
@@ -174,18 +210,49 @@ def _run(race: Race, lanes: Sequence[Lane]) -> None:
         race.progress(done, total, f"opening {lane.candidate.id}")
         race.enter(lane)
     start = _temperature(lanes)
+    if race.protocol.turns:
+        _turns(race, lanes, start)
+    else:
+        _blocks(race, lanes, start)
+    race.progress(total, total, "timed")
+
+
+def _blocks(race: Race, lanes: Sequence[Lane], start: float | None) -> None:
+    """Time one lane after the other, each from cool and each with the anchor before it."""
+    total, done = len(lanes) * (race.protocol.rounds + 1), len(lanes)
+    for number, lane in enumerate(lanes):
+        waited = _cool_down(lanes, start, race.protocol) if number else 0.0
+        lane.facts["cooldown_s"] = round(waited, 3)
+        _first_alive(lanes, race.anchor)
+        lane.attempt(race.warm_up)
+        for at in range(race.protocol.rounds):
+            race.progress(done, total, f"{lane.candidate.id}: window {at + 1}")
+            lane.attempt(race.turn)
+            done += 1
+    _cool_down(lanes, start, race.protocol)
+    _first_alive(lanes, race.anchor)
+
+
+def _first_alive(lanes: Sequence[Lane], act: Callable[[Lane, ChildSession], None]) -> None:
+    for lane in lanes:
+        if lane.err is None:
+            lane.attempt(act)
+            return
+
+
+def _turns(race: Race, lanes: Sequence[Lane], start: float | None) -> None:
+    """Time every lane once a round."""
+    total, done = len(lanes) * (race.protocol.rounds + 1), len(lanes)
     for lane in lanes:
         lane.attempt(race.warm_up)
     shuffler = random.Random(race.protocol.seed)
-    done = len(lanes)
     for number in range(race.protocol.rounds):
-        waited = _cool_down(lanes, start, race.protocol.cooldown_s) if number else 0.0
+        waited = _cool_down(lanes, start, race.protocol) if number else 0.0
         for lane in shuffler.sample(lanes, len(lanes)):
             race.progress(done, total, f"round {number + 1}: {lane.candidate.id}")
             lane.attempt(race.turn)
             lane.facts["cooldown_s"] = round(lane.facts.get("cooldown_s", 0.0) + waited, 3)
             done += 1
-    race.progress(total, total, "timed")
 
 
 def _finish(
@@ -196,13 +263,14 @@ def _finish(
         lane.attempt(lambda lane, session: _check(check, lane, session))
     receipt: Facts = {**lane.facts, **surroundings}
     if lane.session is not None:
-        receipt = {**lane.session.receipt, **receipt}
+        receipt = {**surroundings, **lane.session.receipt, **receipt}
     lane.closing.close()
+    if not lane.rounds and lane.err is None:
+        lane.err = "interrupted before its first round"
     if lane.err is not None or lane.session is None:
         return failed(lane.candidate, race.device.name, race.protocol.name, receipt, lane.err)
     times = {
-        "import_ms": lane.session.import_ms,
-        "load_ms": lane.session.load_ms,
+        **lane.session.times,
         "first_ms": lane.first_ms,
     }
     return measured(lane.candidate, race.device.name, race.protocol, lane.rounds, times, receipt)
@@ -227,12 +295,14 @@ def _temperature(lanes: Sequence[Lane]) -> float | None:
     return None
 
 
-def _cool_down(lanes: Sequence[Lane], start: float | None, limit_s: float) -> float:
-    """Wait until the device is as cool as at the start; a device without sensor is not waited for.
+def _cool_down(lanes: Sequence[Lane], start: float | None, plan: Protocol) -> float:
+    """Wait until the device is as cool as at the start, or for ``rest_s`` where no sensor tells.
 
     Returns the seconds waited.
     """
-    begin = time.monotonic()
+    begin, limit_s = time.monotonic(), plan.cooldown_s
+    if start is None:
+        time.sleep(plan.rest_s)
     while start is not None and time.monotonic() - begin < limit_s:
         now = _temperature(lanes)
         if now is None or now <= start + _COOL_C:

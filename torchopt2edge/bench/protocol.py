@@ -1,4 +1,4 @@
-"""How long and how often a candidate is timed: three presets, whose values live in conf/."""
+"""How long and how often a candidate is timed: four presets, whose values live in conf/."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ class Protocol:
     cut into ``rounds`` rounds taken in turns; ``max_samples`` bounds a very fast model (and wins
     over ``min_seconds``). Warm-up lasts until round medians are flat, at most ``warmup_max_s``.
     Between rounds a device with a thermometer may cool down to its starting temperature for at
-    most ``cooldown_s``. ``prime`` opens one throw-away process per runtime first, so that the
+    most ``cooldown_s``; one without waits ``rest_s``. Without ``turns`` every candidate runs all
+    its rounds before the next one begins, which shows what heat does to each; the gate is then
+    between candidates, and the first one is timed again there, so that a drift of the machine
+    shows. ``prime`` opens one throw-away process per runtime first, so that the
     first candidate does not pay alone for a cold page cache. ``timeout_s`` is the patience for
     one answer on top of the time that it is expected to take.
     """
@@ -29,6 +32,8 @@ class Protocol:
     rounds: int
     warmup_max_s: float
     cooldown_s: float
+    rest_s: float = 0.0
+    turns: bool = True
     seed: int = 0
     max_samples: int = 1_000_000
     prime: bool = True
@@ -60,7 +65,7 @@ class Protocol:
                 f"{self.rounds} rounds cannot carry an interval",
                 mend=f"protocol.rounds={LEAST_ROUNDS} or more",
             )
-        times = (self.min_seconds, self.warmup_max_s, self.cooldown_s)
+        times = (self.min_seconds, self.warmup_max_s, self.cooldown_s, self.rest_s)
         if self.min_samples < 1 or min(times) < 0 or self.timeout_s <= 0:
             raise ConfigError(
                 "a protocol needs one sample or more, and no negative time",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torchopt2edge import stats
-from torchopt2edge.bench import validity
+from torchopt2edge.bench import sustained, validity
 from torchopt2edge.bench.protocol import Protocol
 from torchopt2edge.bench.session import Round
 from torchopt2edge.types import Candidate, Facts, Measurement
@@ -32,12 +32,12 @@ def measured(
         candidate.scheme,
         device,
         protocol.name,
-        {**_latency(samples), **times, **_sizes(candidate, rounds)},
+        {**_latency(samples), **times, **_sizes(candidate, rounds), **_energy(rounds)},
         samples,
         {
             **_identity(candidate),
             **receipt,
-            **_series(rounds),
+            **_series(rounds, receipt),
             "flags": list(flags),
             "warnings": flags,
         },
@@ -64,16 +64,36 @@ def failed(
 def _latency(samples: list[list[int]]) -> dict[str, float]:
     """Rule 2: the interval is over rounds; only the percentiles look at single inferences."""
     middle, low, high = stats.median_interval(stats.round_medians(samples))
-    pooled = [one for each in samples for one in each]
-    percentiles = {f"p{at}_ms": stats.percentile(pooled, at) for at in (50, 90, 99)}
-    return {
+    made = {
         "latency_ms": middle / 1e6,
         "latency_low_ms": low / 1e6,
         "latency_high_ms": high / 1e6,
-        **{name: value / 1e6 for name, value in percentiles.items() if value is not None},
-        "samples": float(len(pooled)),
+        "samples": float(sum(map(len, samples))),
         "rounds": float(len(samples)),
     }
+    for at in (50, 90, 99):
+        found = stats.percentile_interval(samples, at)
+        if found is not None:
+            made |= {f"p{at}_ms": found[0] / 1e6}
+            made |= {f"p{at}_low_ms": found[1] / 1e6, f"p{at}_high_ms": found[2] / 1e6}
+    return made
+
+
+def _energy(rounds: Sequence[Round]) -> dict[str, float]:
+    """Return millijoules per inference, of the whole processor, idle draw included.
+
+    From the packages' counters; else from the rail's power at the end of every round.
+    """
+    known = [one for one in rounds if one.joules is not None]
+    if known:
+        count = sum(len(one.latency_ns) for one in known)
+        return {"energy_mj": 1e3 * sum(one.joules or 0.0 for one in known) / count}
+    watts = [one.sensors.get("power_w") for one in rounds]
+    drawn = [float(one) for one in watts if isinstance(one, int | float)]
+    if not drawn:
+        return {}
+    seconds = sum(one.wall_ns for one in rounds) / sum(len(one.latency_ns) for one in rounds) / 1e9
+    return {"energy_mj": 1e3 * sum(drawn) / len(drawn) * seconds}
 
 
 def _sizes(candidate: Candidate, rounds: Sequence[Round]) -> dict[str, float]:
@@ -98,7 +118,8 @@ def _identity(candidate: Candidate) -> Facts:
     }
 
 
-def _series(rounds: Sequence[Round]) -> Facts:
+def _series(rounds: Sequence[Round], receipt: Facts) -> Facts:
+    zero = receipt.get("zero_ns", rounds[0].begin_ns)
     steal = validity.steal_share(rounds)
     last = rounds[-1].sensors
     return {
@@ -107,4 +128,6 @@ def _series(rounds: Sequence[Round]) -> Facts:
         "involuntary_per_s": round(validity.switches_per_s(rounds), 2),
         "temperature": last.get("temperature_c", "unavailable"),
         "sensors": [one.sensors for one in rounds],
+        "began_s": [round((one.begin_ns - zero) / 1e9, 3) for one in rounds],
+        **({} if receipt.get("order") != "blocks" else {"sustained": sustained.summary(rounds)}),
     }

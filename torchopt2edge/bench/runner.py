@@ -1,26 +1,34 @@
 """The loop that runs on the device: opens one file, runs it, times it; speaks in frames.
 
-Each command is one frame, and so is its answer::
+Each command is one frame, and so is its answer; arrays are as the file holds them, under the
+file's own names (the host brings them there, `backends.session`)::
 
-    open  {backend | target, options, file, …}           → opened {import_ms, load_ms, receipt}
-    call  + arrays (source names, any batch)              → called + arrays
+    open  {backend | target, options, file, …}           → opened {library_ms, import_ms, load_ms,
+                                                              receipt}
+    call  + arrays (any batch the file takes)             → called + arrays
     load  + arrays (the timed sample)                     → loaded {first_ms}
-    round {min_samples, seconds, max_samples}             → round {latency_ns, wall_ns, cpu_ns,
-                                                              involuntary, steal, ticks, stable,
-                                                              finite, vm_hwm_bytes, sensors}
+    round {min_samples, seconds, max_samples}             → round {latency_ns, begin_ns, wall_ns,
+                                                              cpu_ns, involuntary, steal, ticks,
+                                                              joules, stable, finite,
+                                                              vm_hwm_bytes, sensors}
     sense                                                 → sensed {sensors}
+    profile {runs}                                        → profiled {ops}
     stop                                                  → stopped {vm_hwm_bytes}
 
-Any failure is answered with ``error {what, type}`` and the loop goes on; the end of stdin ends
-it. Standard library and numpy besides the backend's own runtime. What is timed is
-``session.run``: set input, run, read output. A runner that waits blocks in a read: it does not
-spin beside the candidate whose turn it is.
+The native runner (`bench/native/runner.c`) speaks the same, but for ``profile``. Any failure is
+answered with ``error {what, type}`` and the loop goes on; the end of stdin ends it. Standard
+library and numpy besides the backend's own runtime. What is timed is ``session.run``: set input,
+run, read output. A runner that waits blocks in a read: it does not spin beside the candidate
+whose turn it is.
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import gc
 import importlib
+import importlib.util
 import os
 import platform
 import sys
@@ -31,7 +39,7 @@ from typing import Any
 
 import numpy as np
 
-from torchopt2edge.bench.sensors import sense
+from torchopt2edge.bench.sensors import energy, joules, sense
 from torchopt2edge.devices import linux
 from torchopt2edge.errors import BenchError
 from torchopt2edge.frames import FrameReader, encode
@@ -56,6 +64,7 @@ class Runner:
         self._session: TimedSession | None = None
         self._prepared: dict[str, Array] = {}
         self._first: dict[str, Array] = {}
+        self._profile: Callable[[dict[str, Array], int], list[dict[str, Any]]]
 
     def answer(self, command: dict[str, Any], arrays: dict[str, Array]) -> Answer:
         """Carry out one command.
@@ -68,6 +77,7 @@ class Runner:
             "call": self.call,
             "load": self.load,
             "round": self.round,
+            "profile": self.profile,
             "sense": lambda _command, _arrays: ({"event": "sensed", "sensors": sense()}, None),
             "stop": lambda _command, _arrays: (
                 {"event": "stopped", "vm_hwm_bytes": linux.thread_counts()[1]},
@@ -80,16 +90,21 @@ class Runner:
         return commands[name](command, arrays)
 
     def open(self, command: dict[str, Any], arrays: dict[str, Array]) -> Answer:
-        """Import the runtime and open the file, each under its own clock."""
+        """Load the runtime's library, import it, open the file, each under its own clock."""
         target = command.get("target") or TARGETS.get(command["backend"])
         if target is None:
             raise BenchError(f"the runner knows no backend {command['backend']!r}")
         module, _, name = target.rpartition(".")
         backend = getattr(importlib.import_module(module), name)(**command.get("options", {}))
         before = linux.thread_counts()[1]
+        start = _CLOCK()
+        _preload(backend.library)
         begin = _CLOCK()
         importlib.import_module(backend.runtime_module)
         imported = _CLOCK()
+        self._profile = functools.partial(
+            backend.profile, Path(command["file"]), command["threads"]
+        )
         self._session = backend.open(
             Path(command["file"]), Signature.from_json(command["signature"]), command["threads"]
         )
@@ -97,21 +112,26 @@ class Runner:
         receipt = {
             **_surroundings(),
             **backend.receipt(),
+            "runner": "python",
             "threads": command["threads"],
             "affinity": sorted(os.sched_getaffinity(0)),
             "bytes_before_import": before,
         }
-        times = {"import_ms": (imported - begin) / 1e6, "load_ms": (opened - imported) / 1e6}
+        times = {
+            "library_ms": (begin - start) / 1e6,
+            "import_ms": (imported - begin) / 1e6,
+            "load_ms": (opened - imported) / 1e6,
+        }
         return {"event": "opened", **times, "receipt": receipt}, None
 
     def call(self, command: dict[str, Any], arrays: dict[str, Array]) -> Answer:
-        """Run on source arrays of any batch; nothing is timed."""
-        return {"event": "called"}, self._opened()(arrays)
+        """Run on any batch that the file takes; nothing is timed."""
+        return {"event": "called"}, self._opened().run(arrays)
 
     def load(self, command: dict[str, Any], arrays: dict[str, Array]) -> Answer:
-        """Prepare the timed sample and run the first inference, whose outputs are kept."""
+        """Keep the timed sample and run the first inference, whose outputs are kept too."""
         session = self._opened()
-        self._prepared = session.prepare(arrays)
+        self._prepared = arrays
         begin = _CLOCK()
         outputs = session.run(self._prepared)
         first_ms = (_CLOCK() - begin) / 1e6
@@ -123,7 +143,7 @@ class Runner:
         session = self._opened()
         if not self._prepared:
             raise BenchError("a round came before its load")
-        ticks = linux.cpu_ticks()
+        ticks, charge = linux.cpu_ticks(), energy()
         involuntary, _ = linux.thread_counts()
         gc.collect()
         gc.freeze()
@@ -139,16 +159,23 @@ class Runner:
         event = {
             "event": "round",
             "latency_ns": samples,
+            "begin_ns": begin,
             "wall_ns": wall,
             "cpu_ns": cpu,
             "involuntary": after - involuntary,
             "stable": same(self._first, outputs),
             "finite": finite(outputs),
+            "joules": joules(charge, energy()),
             "vm_hwm_bytes": peak,
             "sensors": sense(),
             **_steal(ticks, linux.cpu_ticks()),
         }
         return event, None
+
+    def profile(self, command: dict[str, Any], arrays: dict[str, Array]) -> Answer:
+        """List what each operator takes, by the runtime's own profiler, on the timed sample."""
+        self._opened()
+        return {"event": "profiled", "ops": self._profile(self._prepared, command["runs"])}, None
 
     def _opened(self) -> TimedSession:
         if self._session is None:
@@ -199,6 +226,19 @@ def _close(first: Array, last: Array) -> bool:
         return bool(np.array_equal(first, last))
     scale = float(np.max(np.abs(first), initial=0.0))
     return bool(np.allclose(first, last, rtol=1e-4, atol=1e-5 * scale, equal_nan=True))
+
+
+def _preload(library: str) -> None:
+    """Load ``package/path/pattern``, the library that the runtime's import would load, before it.
+
+    Found beside the package without importing it; nothing there is nothing loaded, and the
+    import pays for all.
+    """
+    package, _, pattern = library.partition("/")
+    spec = importlib.util.find_spec(package) if package else None
+    places = spec.submodule_search_locations if spec is not None else None
+    for file in sorted(Path(places[0]).glob(pattern))[:1] if places else ():
+        ctypes.CDLL(str(file))
 
 
 def _steal(before: tuple[int, int] | None, after: tuple[int, int] | None) -> dict[str, int]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from torchopt2edge.backends.session import FileSession
 from torchopt2edge.bench.zipapp import runner_file
 from torchopt2edge.errors import BenchError
 from torchopt2edge.protocols import Device, Job
@@ -17,13 +18,18 @@ from torchopt2edge.types import Candidate, Facts
 
 Array = np.ndarray[Any, Any]
 
+NATIVE = frozenset({"ort", "litert"})
+"""The backends whose files the native runner runs."""
+
 
 @dataclass(frozen=True)
 class Round:
     """What one round gave: nanoseconds per inference, and what happened around them.
 
-    ``involuntary`` counts context switches against the process's will; ``steal`` of ``ticks``
-    is what a hypervisor took (0 of 0 when unknown); ``peak_bytes`` is VmHWM so far.
+    ``begin_ns`` is the device's monotonic clock at its begin; ``involuntary`` counts context
+    switches against the process's will; ``steal`` of ``ticks`` is what a hypervisor took (0 of 0
+    when unknown); ``joules`` what the whole processor used, None when it does not say;
+    ``peak_bytes`` is VmHWM so far.
     """
 
     latency_ns: list[int]
@@ -33,6 +39,8 @@ class Round:
     stable: bool
     finite: bool
     peak_bytes: int
+    begin_ns: int = 0
+    joules: float | None = None
     steal: int = 0
     ticks: int = 0
     sensors: Facts = field(default_factory=dict)
@@ -48,27 +56,33 @@ class ChildSession:
         self._candidate = candidate
         self._job = job
         self._timeout_s = timeout_s
+        self._ends = FileSession(candidate.signature, self._run)
         self.receipt: Facts = {}
-        self.import_ms = 0.0
-        self.load_ms = 0.0
+        self.times: dict[str, float] = {}
 
     @property
     def input_names(self) -> tuple[str, ...]:
         """The inputs' names, in order."""
-        return tuple(spec.name for spec in self._candidate.signature.inputs)
+        return self._ends.input_names
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """The outputs' names, in order."""
-        return tuple(spec.name for spec in self._candidate.signature.outputs)
+        return self._ends.output_names
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run on source arrays of any batch."""
-        _, arrays = self._ask("called", {"cmd": "call"}, inputs)
-        return arrays
+        return self._ends(inputs)
 
-    def open(self, file: str, threads: int) -> None:
-        """Open the file (a path on the device) and keep the receipt."""
+    def _run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        return self._ask("called", {"cmd": "call"}, arrays)[1]
+
+    def open(self, file: str, threads: int, library: str | None = None) -> None:
+        """Open the file (paths are the device's); keep the receipt and what the start took.
+
+        ``library`` is the runtime's, for a runner that loads it by its path. ``times`` holds
+        ``library_ms``, ``import_ms`` and ``load_ms``, those that this runner has.
+        """
         header: dict[str, Any] = {
             "cmd": "open",
             "backend": self._candidate.backend,
@@ -77,18 +91,20 @@ class ChildSession:
             "file": file,
             "signature": self._candidate.signature.to_json(),
             "threads": threads,
+            "library": library,
         }
         event, _ = self._ask("opened", header)
         self.receipt = dict(event["receipt"])
-        self.import_ms, self.load_ms = float(event["import_ms"]), float(event["load_ms"])
+        named = ("library_ms", "import_ms", "load_ms")
+        self.times = {name: float(event[name]) for name in named if event.get(name) is not None}
 
     def load_timed(self, inputs: Mapping[str, Array]) -> float:
-        """Prepare the timed sample and return the milliseconds of the first inference.
+        """Hand over the timed sample, return the milliseconds of the first inference.
 
         Raises:
             BenchError: its outputs hold NaN or infinity.
         """
-        event, _ = self._ask("loaded", {"cmd": "load"}, inputs)
+        event, _ = self._ask("loaded", {"cmd": "load"}, self._ends.prepare(inputs))
         if not event["finite"]:
             raise self._error("the outputs hold NaN or infinity")
         return float(event["first_ms"])
@@ -116,6 +132,11 @@ class ChildSession:
         if not found.stable:
             raise self._error("the same input gave other outputs than in the first inference")
         return found
+
+    def profile(self, runs: int) -> list[Facts]:
+        """Return ``{name, type, ms}`` of every operator of the file (Python runner only)."""
+        event, _ = self._ask("profiled", {"cmd": "profile", "runs": runs}, patience_s=60.0)
+        return list(event["ops"])
 
     def sense(self) -> Facts:
         """Return one sample of the device's sensors."""
@@ -161,12 +182,31 @@ def open_child(
         BenchError: the child crashes, hangs or cannot open the file.
         DeviceError: the device cannot start it.
     """
-    runner = device.push(runner_file())
-    # -P: nothing from the working directory is importable; the zip itself comes first.
-    job = device.start([device.python, "-P", runner], log)
+    device = as_set(device, candidate)
+    kind = runner_of(candidate, device)
+    library = None
+    if kind == "native":
+        from torchopt2edge.bench.native import build
+
+        argv = [device.push(build.runner_binary())]
+        library = device.push(build.library(candidate.backend))
+    else:  # -P: nothing from the working directory is importable; the zip itself comes first
+        argv = [device.python, "-P", device.push(runner_file())]
+    job = device.start(argv, log)
     try:
         session = ChildSession(candidate, job, timeout_s)
-        session.open(device.push(candidate.file), device.threads)
+        session.open(device.push(candidate.file), device.threads, library)
         yield session
     finally:
         job.close()
+
+
+def runner_of(candidate: Candidate, device: Device) -> str:
+    """Return which runner runs a candidate: the device's, unless only Python can (PyTorch)."""
+    return device.runner if candidate.backend in NATIVE else "python"
+
+
+def as_set(device: Device, candidate: Candidate) -> Device:
+    """Return the device with the threads and cores that the candidate is to run with."""
+    setting = candidate.facts.get("setting")
+    return replace(device, **setting) if setting else device  # type: ignore[type-var]

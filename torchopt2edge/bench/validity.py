@@ -3,15 +3,17 @@
 Flags that invalidate the run (rule 6: such a run names no winner, see `verdict.INVALIDATING`):
 
 - ``too-few-samples``: fewer inferences, seconds or rounds than the protocol itself asks for;
-- ``throttled``: a window of rounds ran at less than half the file's own speed, or more than half
-  of the timed seconds are stalls that no typical inference explains (a CPU quota, severe heat, a
-  neighbour that owns the cores), or the clock's ceiling moved during the run;
+- ``throttled``: a window of rounds ran at less than half the file's own speed, or the speed
+  stepped down and stayed there (`sustained.step_down`), or more than half of the timed seconds
+  are stalls that no typical inference explains (a CPU quota, severe heat, a neighbour that owns
+  the cores), or the clock's ceiling moved during the run;
 - ``emulated``: the instructions were interpreted, so the times are the emulator's.
 
 Flags that warn, because rounds in turns put the same weather on every candidate and the interval
-widens by itself: ``contended``, ``drift``, ``unstable-clock``. A shared two-core machine is
-always a little contended: a flag that invalidated there would be switched off, and then it
-would protect nobody.
+widens by itself: ``contended``, ``drift``, ``unstable-clock``; and ``throttles``, which says the
+same as ``throttled`` where throttling is what the protocol looks for (no turns). A shared
+two-core machine is always a little contended: a flag that invalidated there would be switched
+off, and then it would protect nobody.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from torchopt2edge import stats
+from torchopt2edge.bench import sustained
 from torchopt2edge.bench.protocol import Protocol
 from torchopt2edge.bench.session import Round
 from torchopt2edge.types import Facts
@@ -39,7 +42,7 @@ def assess(rounds: Sequence[Round], protocol: Protocol, receipt: Facts) -> dict[
     """Return the flags of one candidate's rounds, each with a sentence that says what to do."""
     found = {
         "too-few-samples": _too_few(rounds, protocol),
-        "throttled": _throttled(rounds),
+        "throttled" if protocol.turns else "throttles": _throttled(rounds),
         "emulated": _emulated(receipt),
         "contended": _contended(rounds),
         "drift": _drift(rounds),
@@ -87,6 +90,8 @@ def _throttled(rounds: Sequence[Round]) -> str | None:
     caps = _readings(rounds, "clock_cap_mhz")
     if caps and min(caps) < max(caps):
         how = f"the clock's ceiling moved between {min(caps):.0f} and {max(caps):.0f} MHz"
+    elif (step := sustained.step_down(rounds)) is not None and step.lasting:
+        how = f"after {step.onset_s:.0f} s of work the speed fell to {step.kept:.0%} and stayed"
     elif lost > _LOST:
         how = f"throughput fell by {lost:.0%} for a while"
     elif stalled > _STALLED:

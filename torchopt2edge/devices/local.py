@@ -23,12 +23,17 @@ _POOLS = ("OMP", "MKL", "OPENBLAS", "BLIS", "NUMEXPR", "VECLIB")
 class Local:
     """This machine; ``threads`` per session, on the cores in ``affinity`` (None: the system's).
 
+    ``runner`` is ``python``, or ``native``: the C program, in which memory and start-up are the
+    runtime's alone.
+
     Raises (when used, not when built):
-        DeviceError: ``threads`` is below 1, or this machine has not those cores.
+        DeviceError: ``threads`` is below 1, this machine has not those cores, or there is no
+            such runner.
     """
 
     threads: int = 1
     affinity: tuple[int, ...] | None = None
+    runner: str = "python"
 
     @property
     def name(self) -> str:
@@ -68,13 +73,16 @@ class Local:
         """Return the whole environment of a child."""
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         pools = {f"{name}_NUM_THREADS": str(self.threads) for name in _POOLS}
-        return {**kept, **pools, "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
+        quiet = {"ORT_DISABLE_TELEMETRY": "1"}  # ONNX Runtime's wheel reports every start otherwise
+        return {**kept, **pools, **quiet, "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
 
     def _check(self) -> None:
         if self.threads < 1:
             raise DeviceError(
                 f"a session cannot have {self.threads} threads", mend="device.threads=1"
             )
+        if self.runner not in ("python", "native"):
+            raise DeviceError(f"there is no runner {self.runner!r}", mend="python or native")
         missing = set(self.affinity or ()) - os.sched_getaffinity(0)
         if self.affinity is not None and (missing or not self.affinity):
             here = sorted(os.sched_getaffinity(0))

@@ -1,0 +1,61 @@
+"""Which threads and cores the candidates are tried with, and what else is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torchopt2edge.errors import ConfigError
+from torchopt2edge.types import Candidate, Facts
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a comparison measures besides the files themselves.
+
+    ``threads`` and ``affinity`` are settings that every file is tried with, each combination a
+    candidate of its own in the same race (None: those of the device). ``profile`` lists the ten
+    costliest operators of each. ``fail_on_fallback`` takes a file out of the race when a part of
+    it runs outside of the runtime's fast path (`placement`).
+    """
+
+    threads: tuple[int, ...] | None = None
+    affinity: tuple[tuple[int, ...], ...] | None = None
+    profile: bool = False
+    fail_on_fallback: bool = False
+
+    def variants(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Return every candidate once per setting, its id with the setting behind an ``@``.
+
+        Raises:
+            ConfigError: a setting is empty or has less than one thread.
+        """
+        settings = self._settings()
+        return [
+            replace(one, id=f"{one.id}{_mark(setting)}", facts={**one.facts, **_fact(one, setting)})
+            for one in candidates
+            for setting in settings
+        ]
+
+    def _settings(self) -> list[dict[str, Any]]:
+        wrong = self.threads == () or self.affinity == () or min(self.threads or (1,)) < 1
+        if wrong or () in (self.affinity or ((0,),)):
+            raise ConfigError("a setting to try is empty", mend="bench.threads=[1,2,4]")
+        made: list[dict[str, Any]] = [{}]
+        if self.threads is not None:
+            made = [{**one, "threads": count} for one in made for count in self.threads]
+        if self.affinity is not None:
+            made = [{**one, "affinity": tuple(cores)} for one in made for cores in self.affinity]
+        return made
+
+
+def _mark(setting: Facts) -> str:
+    parts = [f"{setting['threads']}t"] if "threads" in setting else []
+    if "affinity" in setting:
+        parts.append("c" + ".".join(map(str, setting["affinity"])))
+    return f"@{'-'.join(parts)}" if parts else ""
+
+
+def _fact(one: Candidate, setting: Facts) -> Facts:
+    return {"setting": setting, "base": one.id} if setting else {}

@@ -1,0 +1,99 @@
+"""What a file does when it runs on and on: when its speed steps down, and what is left of it.
+
+Speed is throughput in windows of the file's own running time, and not the median: a quota that
+stops a process for 80 % of the time leaves the median alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from torchopt2edge.bench.session import Round
+
+Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
+
+WINDOW_S = 2.0
+"""The width of a window: three slow ones in a row are seen within ten seconds of their cause."""
+SLOWER = 0.15
+"""A window is slow when it lost that share of the speed before it."""
+_IN_A_ROW = 3
+_LEAST_BEFORE = 3
+_MINUTE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """A loss of speed: seconds of own running time until it began, and the share that was kept.
+
+    ``lasting`` tells whether the file was still as slow at the end: heat and quotas last, a
+    busy neighbour goes away.
+    """
+
+    onset_s: float
+    kept: float
+    lasting: bool
+
+
+def step_down(rounds: Sequence[Round]) -> Step | None:
+    """Return the first step down in speed, or None.
+
+    A step is three windows in a row that each lost `SLOWER` of the speed that three quarters of
+    the windows before them did not exceed.
+    """
+    ends, speeds = windows(rounds)
+    run: list[int] = []
+    for at in range(_LEAST_BEFORE, speeds.size):
+        before = float(np.percentile(speeds[: at - len(run)], 75))
+        if speeds[at] >= (1.0 - SLOWER) * before:
+            run = []
+            continue
+        run.append(at)
+        if len(run) == _IN_A_ROW:
+            after = speeds[run[0] :]
+            late = float(np.median(after[-_IN_A_ROW:]))
+            onset = float(ends[run[0] - 1])
+            lasting = late < (1.0 - SLOWER) * before
+            return Step(onset, float(np.median(after)) / before, lasting)
+    return None
+
+
+def windows(rounds: Sequence[Round], width_s: float = WINDOW_S) -> tuple[Vector, Vector]:
+    """Return the windows' ends, in seconds of own running time, and inferences per second.
+
+    An inference belongs to the window in which it ends; what is over at the end is left out.
+    """
+    spent = np.cumsum([float(one) for each in rounds for one in each.latency_ns])
+    if not spent.size:
+        return np.zeros(0), np.zeros(0)
+    # A window closes at the first inference that ends beyond its width.
+    closes = np.unique(
+        np.searchsorted(spent, np.arange(width_s * 1e9, float(spent[-1]), width_s * 1e9))
+    )
+    if not closes.size:
+        return np.zeros(0), np.zeros(0)
+    ends = spent[closes] / 1e9
+    counts = np.diff(np.concatenate([[-1], closes]))
+    return ends, counts / np.diff(np.concatenate([[0.0], ends]))
+
+
+def summary(rounds: Sequence[Round]) -> dict[str, float | None]:
+    """Compare the last minute with the first: milliseconds per inference, stalls included.
+
+    ``kept`` is the per cent of the first minute's throughput that the last one still has,
+    ``onset_s`` when the speed stepped down, None when it did not.
+    """
+    flat = np.concatenate([np.asarray(one.latency_ns, float) for one in rounds])
+    spent = np.cumsum(flat) / 1e9
+    minute = min(_MINUTE_S, float(spent[-1]) / 2)
+    first = float(flat[spent <= max(minute, float(spent[0]))].mean())
+    last = float(flat[spent > float(spent[-1]) - minute].mean())
+    found = step_down(rounds)
+    return {
+        "first_minute_ms": first / 1e6,
+        "last_minute_ms": last / 1e6,
+        "kept": 100.0 * first / last,
+        "onset_s": None if found is None else round(found.onset_s, 2),
+    }
