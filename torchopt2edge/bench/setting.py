@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torchopt2edge.admission import BASELINE
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.types import Candidate, Facts
 
@@ -28,6 +29,8 @@ class Bench:
     def variants(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Return every candidate once per setting, its id with the setting behind an ``@``.
 
+        The PyTorch baseline, which nobody ships, is tried with the first setting alone.
+
         Raises:
             ConfigError: a setting is empty or has less than one thread.
         """
@@ -35,7 +38,7 @@ class Bench:
         return [
             replace(one, id=f"{one.id}{_mark(setting)}", facts={**one.facts, **_fact(one, setting)})
             for one in candidates
-            for setting in settings
+            for setting in (settings if one.backend != BASELINE else settings[:1])
         ]
 
     def _settings(self) -> list[dict[str, Any]]:

@@ -1,0 +1,122 @@
+"""A tool that dies, a link that drops: any part of an output is read right or refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torchopt2edge.bench.tools import benchmark_model, litert_json, op_profile, perf_test
+from torchopt2edge.bench.tools import result_proto as proto
+from torchopt2edge.bench.tools.summary import ToolSummary
+from torchopt2edge.errors import BenchError
+
+CAPTURED = Path(__file__).parent / "captured"
+NAMES = sorted(path.name for path in CAPTURED.glob("*.*") if path.suffix != ".md")
+TIMES = "mean_ms median_ms min_ms max_ms std_ms init_ms first_ms warmup_ms memory_mb".split()
+STDOUT = """STARTING!
+Num threads: [2]
+Graph: [m.tflite]
+count=9 first=91020 curr=55300 min=54900 max=91020 avg=60125.5 std=11800
+
+count=20 first=31500 curr=30900 min=30718 max=36410 avg=31118.1 std=1323
+
+"""
+STDERR = """INFO: [environment.cc:36] Creating LiteRT environment with options
+VERBOSE: Replacing 58 out of 58 node(s) with delegate (X) node, yielding 1 partitions.
+========== BENCHMARK RESULTS ==========
+INFO: [benchmark_litert_model.h:94] Model initialization: 21.43 ms
+INFO: [benchmark_litert_model.h:98] Warmup (avg):         60.13 ms (9 runs)
+INFO: [benchmark_litert_model.h:100] Inference (avg):      31.12 ms (20 runs)
+INFO: [benchmark_litert_model.h:128] Overall footprint:    6.00 MB
+"""
+WORDS = st.sampled_from(
+    "count= avg= curr= std= nan inf -1 1e999 3.5 INFO: ERROR: [a.h:1] I/tflite( ): \n \r\n \t ==== "
+    "Inference timings in us: Init: (avg) Session creation time cost: P50 Latency: is s ms "
+    "Top by Computation Time [node type] [avg ms] [%] [Name] STARTING! \x1b[1m { } \"latency\":"
+    .split(" ")
+)  # fmt: skip
+
+
+def parser(name: str) -> Callable[[str], ToolSummary]:
+    """Return the reader of a captured file."""
+    if name.endswith(".json"):
+        return litert_json.parse
+    return perf_test.parse if name.startswith("perf_test") else benchmark_model.parse
+
+
+def attempt(parse: Callable[[Any], Any], text: Any) -> Any:
+    """Return what a reader says, None where it refuses; anything else it raises is a failure."""
+    try:
+        return parse(text)
+    except BenchError:
+        return None
+
+
+def numbers(found: ToolSummary) -> Mapping[str, float]:
+    """Return the numbers that are known, by name."""
+    told = {name: getattr(found, name) for name in (*TIMES, "runs", "threads")}
+    spread = {f"p{at}": value for at, value in found.percentiles.items()}
+    return {name: value for name, value in {**told, **spread}.items() if value is not None}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_prefix_gives_another_number(name: str) -> None:
+    """Every prefix; the sixth digit may differ, since one line prints six and another seven."""
+    text = (CAPTURED / name).read_text()
+    whole = attempt(parser(name), text)
+    for end in range(len(text)):
+        part = attempt(parser(name), text[:end])
+        for label, value in numbers(part).items() if part else ():
+            if name == "tflite_2019_cut.txt":  # the first run of two is whole
+                assert value == numbers(benchmark_model.parse(text.partition("echo")[0]))[label]
+            else:
+                assert math.isclose(value, numbers(whole)[label], rel_tol=1e-5), (end, label)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_capture_is_read(name: str) -> None:
+    """So the property above is not kept by refusing everything."""
+    text = (CAPTURED / name).read_text()
+    assert (attempt(parser(name), text) is None) == (name == "tflite_2019_cut.txt")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(WORDS, max_size=40).map(" ".join))
+def test_rubbish_is_refused_or_read_and_nothing_else(text: str) -> None:
+    for parse in (benchmark_model.parse, perf_test.parse, litert_json.parse, op_profile.table):
+        attempt(parse, text)
+        attempt(parse, text + "\n")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_lines_that_are_lost_or_doubled_break_nothing(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(NAMES))
+    lines = (CAPTURED / name).read_text().splitlines(keepends=True)
+    kept = data.draw(st.lists(st.integers(0, len(lines) - 1), max_size=len(lines)))
+    text = "".join(lines[at] for at in kept)
+    for parse in (parser(name), op_profile.table):
+        attempt(parse, text)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_two_streams_may_mingle_by_lines(data: st.DataObject) -> None:
+    """Into a terminal they alternate; into a file, stderr comes whole before stdout."""
+    out, err = STDOUT.splitlines(True), STDERR.splitlines(True)
+    turns = data.draw(st.permutations([out] * len(out) + [err] * len(err)))
+    streams = {id(out): iter(out), id(err): iter(err)}
+    text = "".join(next(streams[id(turn)]) for turn in turns)
+    assert benchmark_model.parse(text) == benchmark_model.parse(STDERR + STDOUT)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_result_or_refused(data: bytes) -> None:
+    attempt(proto.parse, data)

@@ -1,0 +1,1 @@
+"""The native runner: the loop of `bench.runner` as one C program, and how it is built."""

@@ -1,0 +1,192 @@
+"""The sections of the page, top to bottom. One that has nothing to say is absent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torchopt2edge.report import quantization
+from torchopt2edge.report.line import Line, is_share, metric_title, plain
+from torchopt2edge.report.look import Look
+from torchopt2edge.report.markdown import _limits, _method, _of_stages, _value, _warnings
+from torchopt2edge.report.page import bar, cloud, ladder, plane, table, trace
+from torchopt2edge.report.page.block import (
+    Block,
+    Code,
+    Figure,
+    Fold,
+    Grid,
+    Items,
+    Prose,
+    Section,
+    filled,
+    grid,
+)
+from torchopt2edge.report.page.fact import entries, mapping
+from torchopt2edge.report.page.sheet import finite
+from torchopt2edge.types import Verdict
+
+_MANY = 12  # a longer table waits behind a line that opens it
+_RENDER = "torchopt2edge report run=FOLDER"
+
+
+def sections(lines: Sequence[Line], verdict: Verdict, context: Mapping[str, Any]) -> list[Section]:
+    """Return what the page holds under its headline; ``context`` is ``context.json``'s."""
+    look = Look.of(lines)
+    stages, decisions = entries(context["stages"]), entries(context["decisions"])
+    environment = mapping(context["environment"])
+    metric = lines[0].metric if lines else ""
+    every = [
+        _section("warnings", "Warnings", _warned(lines, verdict, stages)),
+        _section("result", "Result", [table.result(lines), *_failed(lines)]),
+        _section("trade-off", _plane_title(metric), [plane.pareto(lines, look)]),
+        _section("latency", "Latency of every sample", [cloud.distributions(lines, look)]),
+        _section("rounds", "Round by round", [trace.traces(lines, look)]),
+        _section("sustained-run", "Sustained speed", [trace.sustained(lines, look)]),
+        _section("accuracy", _quality_title(metric), [bar.quality(lines, look)]),
+        _section("start-up", "Start-up", _startup(lines)),
+        _section("file-size", "File size", _amount(lines, look, "size_mb", "MB", "gzip_mb")),
+        _section("memory", "Memory", _amount(lines, look, "memory_mb", "peak memory (MB)")),
+        _section("energy", "Energy", _amount(lines, look, "energy_mj", "mJ per inference")),
+        _section("placement", "Placement", _placement(lines)),
+        _section("operators", "Costliest operators", _profiles(lines)),
+        _section("quantization", "Quantization", _quantization(decisions)),
+        _section("pruning", "Pruning", _pruning(stages)),
+        _section("stages", "What each stage cost and bought", [table.chain(stages, lines)]),
+        _section("environment", "Environment", _environment(lines, environment)),
+        _section("reproduce", "How to reproduce", _commands(environment)),
+        _section("limits", "What this cannot tell", [_listed(_limits(lines))]),
+    ]
+    return [section for section in every if section is not None]
+
+
+def _section(key: str, title: str, blocks: Sequence[Block | None]) -> Section | None:
+    kept = tuple(block for block in blocks if block is not None)
+    return Section(key, title, kept) if kept else None
+
+
+def _listed(said: Sequence[str]) -> Items | None:
+    return Items(tuple(("", plain(one)) for one in said)) if said else None
+
+
+def _warned(
+    lines: Sequence[Line], verdict: Verdict, stages: Sequence[Mapping[str, Any]]
+) -> list[Block | None]:
+    return [_listed([*_of_stages(stages), *_warnings(lines, verdict)])]
+
+
+def _failed(lines: Sequence[Line]) -> list[Block | None]:
+    failed = tuple((line.name, f"failed: {line.err}") for line in lines if line.failed)
+    return [Items(failed)] if failed else []
+
+
+def _plane_title(metric: str) -> str:
+    return f"Latency against {metric_title(metric) or 'file size'}"
+
+
+def _quality_title(metric: str) -> str:
+    return f"{'Accuracy' if is_share(metric) else 'Task metric'}: {metric_title(metric)}"
+
+
+def _startup(lines: Sequence[Line]) -> list[Block | None]:
+    drawn = bar.startup(lines)
+    if drawn is None:
+        return []
+    caption = "What passes before the first answer, and the latency after it."
+    return [drawn, grid("startup-table", caption, filled(bar.steady(lines)))]
+
+
+def _amount(
+    lines: Sequence[Line], look: Look, key: str, title: str, inner: str = ""
+) -> list[Figure]:
+    known = [line for line in lines if not line.failed and finite(line, key) is not None]
+    return [bar.amounts(lines, look, key, title, inner)] if known else []
+
+
+def _placement(lines: Sequence[Line]) -> list[Block | None]:
+    holds = quantization.holds(lines)
+    caption = "What the files hold, read back from each; an empty cell does not apply there."
+    return [
+        table.placement(lines),
+        grid("holds-table", caption, holds, 2 if holds[0][1] == "ranges" else 1) if holds else None,
+        _listed(quantization.notes(lines)),
+    ]
+
+
+def _profiles(lines: Sequence[Line]) -> list[Block | None]:
+    """Return a table for each profiled candidate, the winner's open and first."""
+    ordered = sorted(lines, key=lambda line: (not line.winner, not line.tied, line.number))
+    found = [
+        (line, made)
+        for line in ordered
+        if not line.failed and (made := table.profile(line, f"profile-{line.number}"))
+    ]
+    return [Fold(line.name, (made,), open=not i) for i, (line, made) in enumerate(found)]
+
+
+def _quantization(decisions: Sequence[Mapping[str, Any]]) -> list[Block | None]:
+    bare = [{**one, "sensitivity": ()} for one in decisions]
+    blocks: list[Block | None] = []
+    for at, (decision, said) in enumerate(zip(decisions, quantization.sections(bare), strict=True)):
+        name = said["title"]
+        told = (*said["said"], *(f"Worth knowing: {lint}" for lint in said["lints"]))
+        blocks.append(Items(tuple((name, one) for one in told)))
+        ranking = entries(decision.get("sensitivity"))
+        if not ranking:
+            continue
+        key = f"sensitivity-{at}"
+        blocks.append(ladder.ladder(key, ranking, decision.get("ranked_db")))
+        of = f" of {name}" if name else ""
+        cells = filled(ladder.cells(ranking))
+        made = grid(f"{key}-table", f"Quantization error of each operator{of}", cells, 2)
+        blocks.append(_folded(made, "operators"))
+    return blocks
+
+
+def _folded(made: Grid, what: str) -> Block:
+    """Return the table, behind a line when it is long."""
+    count = len(made.rows)
+    return Fold(f"Table of all {count} {what}", (made,)) if count > _MANY else made
+
+
+def _pruning(stages: Sequence[Mapping[str, Any]]) -> list[Block | None]:
+    blocks: list[Block | None] = []
+    for at, stage in enumerate(stages):
+        made = table.pruned(stage, f"pruned-{at}")
+        kept = mapping(mapping(stage.get("facts")).get("kept"))
+        said = table.cut_said(stage) if made or kept else ""
+        if said:
+            blocks.append(Prose(f"{plain(stage.get('name', '?'))}: {said}"))
+        if made:
+            blocks.append(_folded(made, "layers that were cut"))
+        if kept:
+            reasons = Items(tuple((plain(layer), plain(why)) for layer, why in kept.items()))
+            blocks.append(Fold(f"Layers that stayed whole ({len(kept)})", (reasons,)))
+    return blocks
+
+
+def _environment(lines: Sequence[Line], environment: Mapping[str, Any]) -> list[Block | None]:
+    rows = [[what, how] for what, how in _method(lines, {})]
+    known = {what for what, _ in rows}
+    for key, value in environment.items():
+        name = plain(key).replace("_", " ")
+        if key == "command":
+            continue
+        if isinstance(value, Mapping):
+            rows += [[f"{name}: {plain(k).replace('_', ' ')}", _value(v)] for k, v in value.items()]
+        elif name not in known:
+            rows.append([name, _value(value)])
+    rows = [[what, plain(how)] for what, how in rows if how != ""]
+    caption = "How and where it was measured"
+    return [grid("environment-table", caption, [["what", "how"], *rows], 2)] if rows else []
+
+
+def _commands(environment: Mapping[str, Any]) -> list[Block | None]:
+    command = environment.get("command")
+    if not command:
+        return []
+    text = "\n".join(map(str, command)) if isinstance(command, list | tuple) else str(command)
+    return [
+        Code("The run", "\n".join(plain(part) for part in text.splitlines())),
+        Code("This page again, from the data of the run", _RENDER),
+    ]
