@@ -20,7 +20,7 @@ class Prune:
     ``scope`` ranks the channels of all groups together or takes the same share of each.
     ``ratios`` maps patterns of layer names to the share of their channels to take, ``ignore``
     names layers that stay whole; the outputs of the classifier always do. What is left of a cut
-    layer is a multiple of ``round_to`` channels and at least 1 - ``max_cut`` of them.
+    layer is a multiple of ``round_to`` channels (None: 16 in wide layers, 8 in others) and at least 1 - ``max_cut`` of them.
     ``regularize`` pushes what will be cut towards zero before it is, with ``strength``.
     Layers that cannot be cut soundly are skipped and named, or an error, as ``uncuttable`` says.
     """
@@ -32,7 +32,7 @@ class Prune:
     scope: Literal["global", "uniform"] = "global"
     ratios: Mapping[str, float] = field(default_factory=dict)
     ignore: tuple[str, ...] = ()
-    round_to: int = 8
+    round_to: int | None = None
     max_cut: float = 0.75
     schedule: Schedule = field(default_factory=OneShot)
     regularize: Literal["none", "bn_gamma", "group_lasso"] = "none"

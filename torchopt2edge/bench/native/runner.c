@@ -170,13 +170,13 @@ static char *text_of(const char *value) {
 static bool get_number(Runner *r, const char *key, double *found) {
     const char *value = get(r->header, key);
     char *end = (char *)value;
-    if (value) *found = strtod(value, &end);
-    return (end != value && *found >= 0 && *found <= 1e15) || fail(r, "it gives no usable %s", key);
+    *found = value ? strtod(value, &end) : -1;
+    return (end != value && *found >= 0 && *found <= 1e15) || fail(r, "no usable %s is given", key);
 }
 
 static bool get_text(Runner *r, const char *key, char **found) {
     free(*found);
-    return (*found = text_of(get(r->header, key))) || fail(r, "it gives no %s", key);
+    return (*found = text_of(get(r->header, key))) || fail(r, "no %s is given", key);
 }
 
 static void put_string(FILE *out, const char *string) {
@@ -494,7 +494,8 @@ static bool ort_open(Runner *r, size_t count[2]) {
     r->table = base ? base()->table(ORT_API) : NULL;
     if (!r->table) return fail(r, "%s is no ONNX Runtime that we know", r->library);
     snprintf(r->version, sizeof r->version, "%s", base()->version());
-    const char *optimize = get(r->header, "optimize");
+    const char *options = get(r->header, "options"), *optimize = get(r->header, "optimize");
+    if (!optimize && options) optimize = get(options, "optimize"); /* as the backend's own field */
     int level = optimize && strncmp(optimize, "false", 5) == 0 ? 0 : OPTIMIZE_ALL;
     return ORT(CreateEnv, (int, const char *, Handle *), ERRORS_ONLY, "t2e", &r->env) &&
            ORT(CreateSessionOptions, (Handle *), &r->options) &&
@@ -579,19 +580,18 @@ typedef struct { int type; uint32_t rank; int32_t shape[8]; uint32_t strides[8];
 typedef struct { int tag; struct { int type; int64_t value; } any; } Option;
 _Static_assert(sizeof(Ranked) == 72, "as litert_model_types.h has it");
 enum { ONLY_CPU = 1, AUTO_REGISTER = 24, ANY_INT = 2, RANK_BITS = 127, READING = 0, WRITING = 1 };
-enum { MISSING = -1, UNREADABLE = 500, NOT_TFLITE = 501 };
+enum { NO_ENTRY = -1, NO_FILE = 500 };
 
 static bool litert_good(Runner *r, int status, const char *name) {
-    const char *why = status == MISSING      ? ": this library has no such entry"
-                      : status == UNREADABLE ? ": the file cannot be read"
-                      : status == NOT_TFLITE ? ": the file is no .tflite"
-                                             : "";
+    const char *why = status == NO_ENTRY  ? ": this library does not have it"
+                      : status == NO_FILE ? ": there is no such .tflite"
+                                          : "";
     return !status || fail(r, "LiteRT: %s failed with status %d%s", name, status, why);
 }
 #define ENTRY(name, takes) ((int (*) takes)dlsym(r->loaded, name))
 /* Calls an entry by its name, its parameters before what they are; true when it went well. */
 #define LITERT(name, takes, ...) \
-    litert_good(r, ENTRY(name, takes) ? ENTRY(name, takes)(__VA_ARGS__) : MISSING, name)
+    litert_good(r, ENTRY(name, takes) ? ENTRY(name, takes)(__VA_ARGS__) : NO_ENTRY, name)
 
 /* The library does not know its version; the folder beside it, in a wheel, does. */
 static void litert_version(Runner *r) {
@@ -727,8 +727,8 @@ static void put_receipt(Runner *r, double bytes_before) {
     fputs(", \"compiler\": ", r->out);
     put_string(r->out, __VERSION__);
     fprintf(r->out, ", \"threads\": %d, \"affinity\": [", r->threads);
-    for (int core = 0, count = 0; core < CPU_SETSIZE; core++)
-        if (CPU_ISSET(core, &cores)) fprintf(r->out, "%s%d", count++ ? ", " : "", core);
+    for (size_t core = 0, count = 0; core < CPU_SETSIZE; core++)
+        if (CPU_ISSET(core, &cores)) fprintf(r->out, "%s%zu", count++ ? ", " : "", core);
     fputs("], \"spinning\": false, \"denormals\": \"kept\", \"arena\": true, ", r->out);
     fprintf(r->out, "\"emulated\": %s, \"bytes_before_import\": %.0f, ", yes(emulated()),
             bytes_before);
@@ -929,6 +929,7 @@ int main(void) {
     r->line = must(malloc(LONGEST_LINE + 1));
     dup2(open("/dev/null", O_RDONLY), STDIN_FILENO);
     dup2(STDERR_FILENO, STDOUT_FILENO); /* native libraries print there */
+    setenv("ORT_DISABLE_TELEMETRY", "1", 0); /* ONNX Runtime reports every start otherwise */
     while (read_line(r) && answer(r)) continue;
     close_file(r);
     free(r->backend);
