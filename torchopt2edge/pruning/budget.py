@@ -10,21 +10,18 @@ from typing import Literal
 from torchopt2edge.errors import PruneError
 from torchopt2edge.pruning.groups import Costs, Group
 
-WIDE = 64
-
 
 @dataclass(frozen=True)
 class Budget:
     """The wanted share of the cost, and the grid of channel counts to reach it on.
 
-    Every layer that is cut keeps a multiple of ``round_to`` channels (None: of 16 in a layer of
-    `WIDE` channels or more, whose kernels compute 16 at a time; of 8 in others), and at least
+    Every layer that is cut keeps a multiple of ``round_to`` channels, and at least
     1 - ``max_cut`` of those it had (``widths``, by layer, where it has lost some before).
     ``scope`` ranks all channels together, or takes the same share of every group.
     """
 
     share: float
-    round_to: int | None = None
+    round_to: int = 8
     max_cut: float = 0.75
     scope: Literal["global", "uniform"] = "global"
     widths: Mapping[str, int] = field(default_factory=dict)
@@ -32,7 +29,7 @@ class Budget:
     def steps(self, group: Group) -> tuple[int, ...]:
         """Return how many channels may go from the group, from none upwards."""
         had = self.widths.get(group.layer, group.channels)
-        grid = math.lcm(self.round_to or (16 if had >= WIDE else 8), group.unit)
+        grid = math.lcm(self.round_to, group.unit)
         least = max(grid, math.ceil(had * (1 - self.max_cut) - 1e-9))
         kept = (k for k in range(group.channels - 1, least - 1, -1) if k % grid == 0)
         return (0, *(group.channels - k for k in kept))

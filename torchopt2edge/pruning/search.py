@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,11 @@ from torchopt2edge.types import Facts
 
 PRICES: dict[str, Price] = {"macs": grouping.macs, "params": grouping.params}
 UNSOUND = "cutting it changes what the rest computes (a fixed reshape, padding or statistic)"
+
+
+GRIDS = (16, 8)
+"""Multiples of channels to try in turn. Integer kernels compute 16 outputs at a time, so that a
+layer of 8 costs them as much as one of 16; narrow nets cannot be cut to that."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,7 @@ class Search:
         while True:
             free = [group for group in self.groups if group.layer not in kept]
             costs = Costs(self.layers, free, price)
-            budget = self._budget(share, widths)
-            counts = self._chosen(costs, budget, share)
+            budget, counts = self._grid(costs, share, widths)
             chosen = [g.cut(n) for g, n in zip(free, counts, strict=True) if n]
             culprits = unsound(self.net, self.shape, chosen)
             if not culprits:
@@ -68,9 +73,22 @@ class Search:
                 return Found(Plan(tuple(self.shape), tuple(chosen)), kept, facts)
             kept |= {cut.layer: UNSOUND for cut in culprits}
 
-    def _budget(self, share: float | None, widths: Mapping[str, int]) -> Budget:
+    def _grid(
+        self, costs: Costs, share: float | None, widths: Mapping[str, int]
+    ) -> tuple[Budget, tuple[int, ...]]:
+        """Choose on the spec's grid, or on the coarsest of `GRIDS` that meets the budget.
+
+        Raises:
+            PruneError: the budget cannot be met.
+        """
         spec = self.spec
-        return Budget(share or 1.0, spec.round_to, spec.max_cut, spec.scope, widths)
+        *coarse, fine = GRIDS if spec.round_to is None else (spec.round_to,)
+        for round_to in coarse if share is not None else ():
+            budget = Budget(share or 1.0, round_to, spec.max_cut, spec.scope, widths)
+            with contextlib.suppress(PruneError):
+                return budget, self._chosen(costs, budget, share)
+        budget = Budget(share or 1.0, fine, spec.max_cut, spec.scope, widths)
+        return budget, self._chosen(costs, budget, share)
 
     def _chosen(self, costs: Costs, budget: Budget, share: float | None) -> tuple[int, ...]:
         fixed = self._fixed(costs.groups, budget)

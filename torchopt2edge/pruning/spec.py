@@ -20,7 +20,8 @@ class Prune:
     ``scope`` ranks the channels of all groups together or takes the same share of each.
     ``ratios`` maps patterns of layer names to the share of their channels to take, ``ignore``
     names layers that stay whole; the outputs of the classifier always do. What is left of a cut
-    layer is a multiple of ``round_to`` channels (None: 16 in wide layers, 8 in others) and at least 1 - ``max_cut`` of them.
+    layer is a multiple of ``round_to`` channels and at least 1 - ``max_cut`` of them; None takes
+    16, at which integer kernels compute, where the budget can be met with it, else 8.
     ``regularize`` pushes what will be cut towards zero before it is, with ``strength``.
     Layers that cannot be cut soundly are skipped and named, or an error, as ``uncuttable`` says.
     """

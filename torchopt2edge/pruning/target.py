@@ -81,7 +81,12 @@ def check(spec: Prune) -> None:
     from torchopt2edge.errors import PruneError
 
     target_of(spec)
-    if (spec.round_to or 1) < 1 or spec.round_to == 0 or not 0 <= spec.max_cut < 1 or spec.strength < 0:
+    if (
+        (spec.round_to or 1) < 1
+        or spec.round_to == 0
+        or not 0 <= spec.max_cut < 1
+        or spec.strength < 0
+    ):
         raise ConfigError(
             f"round_to={spec.round_to}, max_cut={spec.max_cut}, strength={spec.strength} "
             "cannot be met",
