@@ -293,7 +293,7 @@ def test_a_small_loss_on_few_samples_is_not_distinguishable() -> None:
     best = row("torch-fp32", 9.0, metrics={"top1": 90.0}, facts=count)
     own = row("ort-int8", 5.0, metrics={"top1": 89.2, **drop}, facts=count)
     clear = replace(own, metrics={**own.metrics, "mcnemar_p": 0.001})
-    said = "+0.80 points of top1 lost on 500 samples is not distinguishable from none"
+    said = "loses 0.80 points of top1 on 500 samples, which is not distinguishable from none"
     assert said in " ".join(decide([best, own], FREE, "torch-fp32").reasons)
     assert said not in " ".join(decide([best, clear], FREE, "torch-fp32").reasons)
     assert paired_drop(hits, hits)["mcnemar_p"] == 1.0

@@ -40,9 +40,9 @@ def _accuracy(rows: Sequence[Measurement], reference: Measurement | None) -> lis
         if p is None or not drop or not drop.points or p < _CLEAR_P:
             continue
         said.append(
-            f"{row.candidate}: {drop.points:+.2f}{drop.unit} of {drop.metric} lost on "
-            f"{row.facts.get('n_eval', '?')} samples is not distinguishable from none "
-            f"(McNemar p = {p:.2g})"
+            f"{row.candidate} {'loses' if drop.points > 0 else 'gains'} {abs(drop.points):.2f}"
+            f"{drop.unit} of {drop.metric} on {row.facts.get('n_eval', '?')} samples, which is not "
+            f"distinguishable from none (McNemar p = {p:.2g})"
         )
     return said
 

@@ -382,4 +382,4 @@ def _show(result: Result) -> None:
 
     shown = console()
     report.show(shown, result.rows, result.verdict)
-    shown.print(f"report: {result.out / 'report.md'}", markup=False, highlight=False)
+    shown.print(f"report: {result.out / 'report.html'}", markup=False, highlight=False)

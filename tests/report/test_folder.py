@@ -16,6 +16,7 @@ FILES = {
     "rows.jsonl",
     "verdict.json",
     "context.json",
+    "report.html",
     "report.md",
     "report.png",
     "report.svg",

@@ -1,8 +1,8 @@
 """A run's folder: rows, verdict and context as data, and the report rendered from them.
 
 ``rows.jsonl`` (one Measurement a line, every sample included), ``verdict.json``,
-``context.json`` (title, stages, environment, decisions), ``report.md``, ``report.png``,
-``report.svg``, and ``sensitivity.png`` where operators were ranked.
+``context.json`` (title, stages, environment, decisions), ``report.html``, ``report.md``,
+``report.png``, ``report.svg``, and ``sensitivity.png`` where operators were ranked.
 Every file appears whole or not at all.
 """
 
@@ -43,6 +43,7 @@ def write(
     """
     from torchopt2edge.report import ladder
     from torchopt2edge.report.markdown import render
+    from torchopt2edge.report.page import render as page
     from torchopt2edge.report.plots import draw
 
     context = {
@@ -64,6 +65,7 @@ def write(
             **draw(rows, verdict, title=title),
             **ladder.draw(decisions),
             "report.md": render(rows, verdict, context).encode(),
+            "report.html": page.render(rows, verdict, context).encode(),
         },
     )
 

@@ -36,9 +36,10 @@ def test_it_is_built_once_and_nothing_else_is_left() -> None:
 
 def test_another_source_is_another_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = build.runner_binary(folder=tmp_path / "builds")
-    changed = tmp_path / "runner.c"
-    changed.write_text(build.SOURCE.read_text() + "/* changed */\n")
-    monkeypatch.setattr(build, "SOURCE", changed)
+    sources = tmp_path / "sources"
+    shutil.copytree(build.SOURCE.parent, sources)
+    (sources / "litert.h").write_text((sources / "litert.h").read_text() + "/* changed */\n")
+    monkeypatch.setattr(build, "SOURCE", sources / "runner.c")
     assert build.runner_binary(folder=tmp_path / "builds") != first
 
 

@@ -122,7 +122,9 @@ def _identity(command: Sequence[str]) -> str:
     """Return what a build is kept under: what it is made of, by what, and for what."""
     version = _run([*command, "--version"]).stdout
     parts = [*command, version, *FLAGS, *LIBRARIES]
-    digest = hashlib.sha256("\0".join(parts).encode() + SOURCE.read_bytes())
+    digest = hashlib.sha256("\0".join(parts).encode())
+    for source in sorted(SOURCE.parent.glob("*.[ch]")):
+        digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 
 
