@@ -169,9 +169,45 @@ def test_interrupt_is_exit_130_and_leaves_nobody(net: Path) -> None:
     deadline = time.monotonic() + 60
     while not Path("out/logs").is_dir() and time.monotonic() < deadline:
         time.sleep(0.1)
-    time.sleep(1.0)
+    time.sleep(6.0)  # rounds have begun
     kids = psutil.Process(child.pid).children(recursive=True)
     assert kids
     child.send_signal(signal.SIGINT)
     assert child.wait(30) == 130
     assert not psutil.wait_procs(kids, timeout=10)[1]
+    (row,) = [json.loads(line) for line in Path("out/rows.jsonl").read_text().splitlines()]
+    assert row["facts"]["interrupted"]
+    assert row["latency_ns"]
+    assert json.loads(Path("out/verdict.json").read_text())["winner"] is None
+    assert Path("out/report.html").is_file()
+
+
+def test_bench_tries_settings_and_looks_inside_with_either_runner(net: Path) -> None:
+    given = ["bench", f"artifacts=[{net}]", "protocol=smoke", "bench.threads=[1,2]"]
+    for runner in ("python", "native"):
+        assert main([*given, "bench.profile=true", f"device.runner={runner}", f"out={runner}"]) == 0
+        lines = Path(f"{runner}/rows.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        assert [row["candidate"] for row in rows] == ["net-ort-fp32@1t", "net-ort-fp32@2t"]
+        for threads, row in enumerate(rows, 1):
+            facts = row["facts"]
+            assert row["err"] is None
+            assert facts["runner"] == runner
+            assert facts["threads"] == threads
+            assert facts["placement"]["nodes"] == 100.0
+            assert {op["type"] for op in facts["profile"]} & {"Conv", "FusedConv"}
+            assert facts["cpu"] != ""
+    native, python = (
+        json.loads(Path(f"{runner}/rows.jsonl").read_text().splitlines()[0])["metrics"]
+        for runner in ("native", "python")
+    )
+    assert native["memory_mb"] < python["memory_mb"]
+    assert "import_ms" not in native
+    assert native["library_ms"] > 0.0
+
+
+def test_a_wrong_setting_is_one_paragraph(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", f"artifacts=[{net}]", "bench.threads=[0]", "out=o"]) == 1
+    assert "bench.threads=[1,2,4]" in capsys.readouterr().err
+    assert main(["bench", f"artifacts=[{net}]", "device.runner=java", "out=o"]) == 1
+    assert "python or native" in capsys.readouterr().err
