@@ -3,15 +3,23 @@
 A freshly initialised network with untouched BatchNorm statistics outputs about 1e-15, and every
 file agrees with that: the statistics, and a head that tells images apart, are found here, on
 other images than those that calibrate.
+
+For the suites that hold the harness itself to its promises there are towers: plain convolutions
+of a wanted latency, built node by node, the same weights in an .onnx and in a .tflite.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from torchopt2edge.types import Candidate, Signature, TensorSpec
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
 
 ZOO = (
@@ -26,7 +34,10 @@ ZOO = (
 SIZE = 224
 WARMING = 64
 _BATCH = 8
+_OPERATORS = {"CONV_2D": "Conv2DOptions", "MEAN": "ReducerOptions"}
 DIRECTIONS = 8
+INPUT = (1, 3, 16, 16)
+"""What a tower takes; ``bare.c`` knows it too."""
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -143,3 +154,163 @@ def _read_out(net: nn.Module, batches: Sequence[Tensor]) -> None:
     heads[-1].weight.mul_(0.01)
     heads[-1].weight[: 2 * DIRECTIONS] = torch.cat([ends, -ends])
     heads[-1].bias.copy_(-heads[-1].weight @ middle)
+
+
+@dataclass(frozen=True)
+class Tower:
+    """``depth`` convolutions 3 × 3 of ``width`` channels, the mean of each, and nothing else.
+
+    ``extra`` values go through a function whose result is multiplied by nothing, behind the mean:
+    the same answer, later (an .onnx alone).
+    """
+
+    width: int
+    depth: int
+    extra: int = 0
+
+    def save(self, name: str, backend: str, folder: Path) -> Candidate:
+        """Write it as ``name`` for a backend (``ort`` or ``litert``)."""
+        file = folder / f"{name}.{'onnx' if backend == 'ort' else 'tflite'}"
+        content = _onnx(self) if backend == "ort" else _tflite(self)
+        file.write_bytes(content)
+        perm = None if backend == "ort" else (0, 2, 3, 1)
+        taken = TensorSpec("image", INPUT, "float32", "x", "float32", perm)
+        given = TensorSpec("mean", (1, self.width), "float32", "y", "float32")
+        digest = hashlib.sha256(content).hexdigest()
+        return Candidate(name, backend, "fp32", file, Signature((taken,), (given,)), digest)
+
+    def weights(self) -> list[np.ndarray[Any, Any]]:
+        """Return the kernels, [out, in, 3, 3], under which values neither grow nor vanish."""
+        import numpy as np
+
+        rng = np.random.default_rng(1)
+        shapes = [(self.width, width, 3, 3) for width in [INPUT[1], *[self.width] * self.depth]]
+        return [
+            (rng.normal(size=shape) * (2 / (9 * shape[1])) ** 0.5).astype(np.float32)
+            for shape in shapes[: self.depth]
+        ]
+
+
+def sample() -> dict[str, np.ndarray[Any, Any]]:
+    """Return one input of a tower, in its source model's name."""
+    import numpy as np
+
+    return {"image": np.random.default_rng(0).normal(size=INPUT).astype(np.float32)}
+
+
+def fitted(wanted_ms: float, backend: str, folder: Path) -> Tower:
+    """Return the tower that takes about so many milliseconds here, on one thread."""
+    width = 16 if wanted_ms < 0.5 else 32 if wanted_ms < 3.0 else 64
+    few, many = 3, 9
+    times = [
+        typical_ms(Tower(width, depth).save("probe", backend, folder), folder)
+        for depth in (few, many)
+    ]
+    each = max((times[1] - times[0]) / (many - few), 1e-3)
+    return Tower(width, max(1, round(few + (wanted_ms - times[0]) / each)))
+
+
+def typical_ms(candidate: Candidate, folder: Path, seconds: float = 0.3) -> float:
+    """Return the median milliseconds of an inference in a fresh process."""
+    import numpy as np
+
+    from torchopt2edge.bench.session import open_child
+    from torchopt2edge.devices.local import Local
+
+    with open_child(candidate, Local(), folder / "probe.log") as session:
+        session.load_timed(sample())
+        session.round(5, seconds / 3, 100_000)
+        return float(np.median(session.round(5, seconds, 100_000).latency_ns)) / 1e6
+
+
+def _onnx(tower: Tower) -> bytes:
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, stored, last = [], [], "x"
+    for at, kernel in enumerate(tower.weights()):
+        stored.append(numpy_helper.from_array(kernel, f"w{at}"))
+        nodes.append(helper.make_node("Conv", [last, f"w{at}"], [f"c{at}"], pads=[1, 1, 1, 1]))
+        nodes.append(helper.make_node("Relu", [f"c{at}"], [f"r{at}"]))
+        last = f"r{at}"
+    nodes.append(helper.make_node("ReduceMean", [last, "axes"], ["mean"], keepdims=0))
+    stored.append(numpy_helper.from_array(np.array([2, 3]), "axes"))
+    if tower.extra:
+        tall = numpy_helper.from_array(np.array([tower.extra // tower.width, 1]), "tall")
+        across = numpy_helper.from_array(np.array([0]), "across")
+        stored += [tall, across, numpy_helper.from_array(np.zeros((), np.float32), "nothing")]
+        nodes += [
+            helper.make_node("Expand", ["mean", "tall"], ["wide"]),
+            helper.make_node("Tanh", ["wide"], ["bent"]),
+            helper.make_node("ReduceMean", ["bent", "across"], ["late"], keepdims=1),
+            helper.make_node("Mul", ["late", "nothing"], ["naught"]),
+        ]
+    end = ["mean", "naught"] if tower.extra else ["mean"]
+    nodes.append(helper.make_node("Add" if tower.extra else "Identity", end, ["y"]))
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", INPUT), ("y", (1, tower.width)))
+    ]
+    graph = helper.make_graph(nodes, "tower", ends[:1], ends[1:], stored)
+    opset = [helper.make_opsetid("", 18)]
+    model: bytes = helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
+    return model
+
+
+def _tflite(tower: Tower) -> bytes:
+    import numpy as np
+    from ai_edge_litert import schema_py_generated as schema
+    from flatbuffers import Builder  # type: ignore[import-untyped]
+
+    model, graph = schema.ModelT(), schema.SubGraphT()
+    model.version, model.subgraphs, model.buffers = 3, [graph], [schema.BufferT()]
+    graph.tensors, graph.operators, side = [], [], INPUT[2:]
+    last = _tensor(model, "x", (1, *side, INPUT[1]))
+    graph.inputs = [last]
+    for at, kernel in enumerate(tower.weights()):
+        filters = _tensor(model, f"w{at}", values=kernel.transpose(0, 2, 3, 1))
+        bias = _tensor(model, f"b{at}", values=np.zeros(tower.width, np.float32))
+        options = schema.Conv2DOptionsT()
+        options.strideH = options.strideW = 1
+        options.fusedActivationFunction = schema.ActivationFunctionType.RELU
+        made = _tensor(model, f"c{at}", (1, *side, tower.width))
+        last = _operator(graph, "CONV_2D", options, [last, filters, bias], made)
+    axes = _tensor(model, "axes", values=np.array([1, 2], np.int32))
+    end = _tensor(model, "y", (1, tower.width))
+    graph.outputs = [_operator(graph, "MEAN", schema.ReducerOptionsT(), [last, axes], end)]
+    for name in _OPERATORS:
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, name)
+        model.operatorCodes = [*(model.operatorCodes or []), code]
+    builder = Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _tensor(model: Any, name: str, shape: Sequence[int] = (), values: Any = None) -> int:
+    """Add a tensor, a constant where there are values; return its place."""
+    import numpy as np
+    from ai_edge_litert import schema_py_generated as schema
+
+    made, buffer = schema.TensorT(), schema.BufferT()
+    made.name, made.buffer = name.encode(), len(model.buffers)
+    made.shape = list(shape) if values is None else list(values.shape)
+    whole = values is not None and values.dtype == np.int32
+    made.type = schema.TensorType.INT32 if whole else schema.TensorType.FLOAT32
+    if values is not None:
+        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+    model.buffers.append(buffer)
+    model.subgraphs[0].tensors.append(made)
+    return len(model.subgraphs[0].tensors) - 1
+
+
+def _operator(graph: Any, code: str, options: Any, taken: list[int], given: int) -> int:
+    """Add an operator; return the place of its output."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    made = schema.OperatorT()
+    made.opcodeIndex, made.inputs, made.outputs = list(_OPERATORS).index(code), taken, [given]
+    made.builtinOptionsType = getattr(schema.BuiltinOptions, _OPERATORS[code])
+    made.builtinOptions = options
+    graph.operators.append(made)
+    return given

@@ -211,3 +211,24 @@ def test_a_wrong_setting_is_one_paragraph(net: Path, capsys: pytest.CaptureFixtu
     assert "bench.threads=[1,2,4]" in capsys.readouterr().err
     assert main(["bench", f"artifacts=[{net}]", "device.runner=java", "out=o"]) == 1
     assert "python or native" in capsys.readouterr().err
+
+
+def test_a_second_run_is_held_against_the_first(
+    net: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("before", "after"):
+        assert main(["bench", f"artifacts=[{net}]", "protocol=smoke", f"out={name}"]) == 0
+    given = ["report", "run=before", "run=after", "out=diff"]
+    assert main([*given, "report.max_regression=1000%"]) == 0
+    assert {"against.html", "against.md", "against.json"} <= set(os.listdir("diff"))
+    assert "net-ort-fp32" in capsys.readouterr().out
+    rows = Path("after/rows.jsonl")
+    slow = json.loads(rows.read_text())
+    slow["latency_ns"] = [[3 * one for one in each] for each in slow["latency_ns"]]
+    slow["metrics"]["latency_ms"] *= 3
+    slow["facts"]["digest"] = slow["facts"]["file_sha256"] = "another"
+    rows.write_text(json.dumps(slow) + "\n")
+    assert main([*given, "report.max_regression=5%"]) == 1
+    assert main([*given, "report.max_regression=five"]) == 1
+    assert "five" in capsys.readouterr().err
+    assert main(["report", "run=before", "run=after", "run=third"]) == 1

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torchopt2edge
 from torchopt2edge.errors import ConfigError, EdgeError
 from torchopt2edge.terminal import console, log_to, progress
-from torchopt2edge.upkeep import add_commands
+from torchopt2edge.upkeep import add_commands, render, show
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -54,7 +54,11 @@ HELP = {
         "time files that exist, in turns",
         "torchopt2edge bench 'artifacts=[a.onnx,b.tflite]' protocol=standard",
     ),
-    "report": ("render a finished run again", "torchopt2edge report run=outputs/digits-…"),
+    "report": (
+        "render a finished run again, or hold a second one against it",
+        "torchopt2edge report run=outputs/digits-…\n"
+        "  torchopt2edge report run=before run=after report.max_regression=5%",
+    ),
 }
 log = logging.getLogger("torchopt2edge")
 
@@ -142,6 +146,9 @@ def _configured(given: argparse.Namespace) -> int:
         said = f"{str(error).strip()}{_nearest(given.command, overrides)}"
         console(err=True).print(said, style="red", markup=False, highlight=False)
         return 2
+    if given.command == "report":
+        runs = [one.partition("=")[2] for one in overrides if one.startswith("run=")]
+        return render(runs, config.report.max_regression, config.out)
     return _run(given.command, config, None)
 
 
@@ -214,8 +221,6 @@ def _run(command: str, config: DictConfig, out: str | None) -> int:
     if command == "optimize" and config.prune.dry_run:
         return _explain(config)
     folder = Path(out or config.get("out") or _fresh(str(config.get("name", command))))
-    if command == "report":
-        return _report(config)
     folder.mkdir(parents=True, exist_ok=True)
     log_to(folder)
     _keep_config(config, folder)
@@ -226,7 +231,7 @@ def _run(command: str, config: DictConfig, out: str | None) -> int:
         "bench": _bench,
     }
     result = actions[command](config, _settings(config, folder, command))
-    _show(result)
+    show(result)
     return 0 if any(row.err is None for row in result.rows) else 1
 
 
@@ -300,13 +305,6 @@ def _bench(config: DictConfig, settings: SettingsArgs) -> Result:
     return api.measure(list(config.artifacts), **settings)
 
 
-def _report(config: DictConfig) -> int:
-    from torchopt2edge import api
-
-    _show(api.render(config.run))
-    return 0
-
-
 def _make(node: Any) -> Any:
     """Build what a config node describes; a failing import or argument is an error of ours."""
     from hydra.errors import InstantiationException
@@ -375,11 +373,3 @@ def _keep_config(config: DictConfig, folder: Path) -> None:
     from omegaconf import OmegaConf
 
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
-
-
-def _show(result: Result) -> None:
-    from torchopt2edge import report
-
-    shown = console()
-    report.show(shown, result.rows, result.verdict)
-    shown.print(f"report: {result.out / 'report.html'}", markup=False, highlight=False)

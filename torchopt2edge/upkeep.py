@@ -1,15 +1,19 @@
-"""The commands that look after the installation: converter install, converter info, doctor."""
+"""The commands that measure nothing: converter install and info, doctor, and report's two ways."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from torchopt2edge.errors import ConfigError
 from torchopt2edge.terminal import console
+
+if TYPE_CHECKING:
+    from torchopt2edge.api import Result
 
 
 def add_commands(commands: Any) -> None:
@@ -28,6 +32,39 @@ def add_commands(commands: Any) -> None:
     doctor.set_defaults(run=_doctor)
     for one in (install, info):
         one.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def render(runs: Sequence[str], max_regression: Any, out: str | None) -> int:
+    """Render a run again; of two say what changed, and return 1 when the second broke the limit.
+
+    Raises:
+        ConfigError: more than two runs, a folder that is none, or a limit that is no share.
+    """
+    from torchopt2edge import api, report
+    from torchopt2edge.report import against, against_page
+
+    if len(runs) == 1:
+        show(api.render(runs[0]))
+        return 0
+    if len(runs) != 2:
+        raise ConfigError(f"{len(runs)} runs cannot be compared", mend="run=BEFORE run=AFTER")
+    limit = None if max_regression is None else against.parse_share(max_regression)
+    before, after = (report.read(Path(run)) for run in runs)
+    found, place = against.compare(before, after, limit), Path(out or runs[1])
+    against_page.write(place, found)
+    shown = console()
+    against_page.render_console(shown, found)
+    shown.print(f"comparison: {place / 'against.html'}", markup=False, highlight=False)
+    return 1 if found.broken else 0
+
+
+def show(result: Result) -> None:
+    """Print a run's verdict and where its report lies."""
+    from torchopt2edge import report
+
+    shown = console()
+    report.show(shown, result.rows, result.verdict)
+    shown.print(f"report: {result.out / 'report.html'}", markup=False, highlight=False)
 
 
 def _converter_install(given: argparse.Namespace) -> int:

@@ -15,8 +15,9 @@ How it compares:
 - Size and memory: plain numbers; 1 % counts as equal.
 
 What breaks: latency, file size or task metric are beyond ``max_regression`` and chance is
-excluded (the interval excludes 1, p < 0.05), or a file fails that did not. So noise alone cannot
-fail a CI; what may be beyond the limit and could not be told is in ``strict``.
+excluded (the interval excludes 1, p < 0.05), or a file fails that did not. So the noise of the
+rounds cannot fail a CI, nor, beside an anchor, a slower machine; without an anchor a machine that
+is slower by more than the limit can. What may be beyond it and could not be told is in ``strict``.
 """
 
 from __future__ import annotations
@@ -24,38 +25,27 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import numpy as np
-
-from torchopt2edge import stats
 from torchopt2edge.errors import ConfigError
+from torchopt2edge.report.against_latency import TOLERANCE, Pair, Weather
 from torchopt2edge.report.line import is_share, metric_title, plain
-from torchopt2edge.report.number import MINUS, fixed, significant, times, times_between
-from torchopt2edge.stats import Interval, Vector
+from torchopt2edge.report.number import fixed, significant, times, times_between
+from torchopt2edge.stats import Interval
 from torchopt2edge.types import Measurement, Verdict
 
 Run = tuple[Sequence[Measurement], Verdict, Mapping[str, Any]]
-Word = Literal[
-    *("slower", "faster", "same", "cannot tell", "new", "gone", "failed", "mended"),
-    *("worse", "better", "larger", "smaller"),
-]
+_Pace = Literal["slower", "faster", "same", "cannot tell"]
+_Worth = Literal["worse", "better", "larger", "smaller"]
+Word = _Pace | _Worth | Literal["new", "gone", "failed", "mended"]
 
 EQUAL = 0.01
 """Within 1 % two latencies or sizes are equal for every practical purpose."""
 
-TOLERANCE = 0.05
-"""What an interval must stay within to be called the same where no limit was given."""
-
+_STEADY_POINTS = 1.0  # an interval within it is called the same: points, or per cent of the value
 _CLEAR_P = 0.05
-_SPOILS = ("emulated", "throttled", "too-few-samples")  # flags with which no latency is compared
-_PLACE = ("cpu", "arch", "emulated", "runner")  # facts without which latencies are incomparable
-_SETTINGS = (
-    *("runtime", "runtime_version", "threads", "affinity", "provider", "delegate", "mode"),
-    *("spinning", "graph_optimization", "order", "cores", "governor", "kernel", "python"),
-)
-_WIDE = 1.96 / 0.6745  # from the median absolute deviation to 95 %
+_STILL = "it failed before too"
 _SHARE = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*(%?)\s*", re.IGNORECASE)
 
 
@@ -131,13 +121,13 @@ def compare(before: Run, after: Run, max_regression: float | None) -> Against:
         ConfigError: they have no candidate in common, or one holds an id twice.
     """
     old, new = _by_id(before[0], "before"), _by_id(after[0], "after")
-    pairs = {name: _Pair(old[name], new[name]) for name in new if name in old}
+    pairs = {name: Pair(old[name], new[name]) for name in new if name in old}
     if not pairs:
         raise ConfigError(
             "the two runs have no candidate in common",
             mend="compare runs of the same models, backends and schemes",
         )
-    weather = _Weather.of(list(pairs.values()))
+    weather = Weather.of(list(pairs.values()))
     changes = [
         *(change for pair in pairs.values() for change in _changes(pair, weather, max_regression)),
         *(Change(name, "", "new") for name in new if name not in old),
@@ -153,7 +143,7 @@ def compare(before: Run, after: Run, max_regression: float | None) -> Against:
         weather.method(),
         tuple(said for breaks, said in judged if breaks),
         tuple(said for breaks, said in judged if said and not breaks),
-        tuple([*_differences(list(pairs.values())), *weather.warnings()]),
+        (*_differences(list(pairs.values())), *weather.warnings()),
     )
 
 
@@ -164,180 +154,178 @@ def _by_id(rows: Sequence[Measurement], which: str) -> dict[str, Measurement]:
     return found
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """The rows of one candidate in both runs."""
-
-    before: Measurement
-    after: Measurement
-
-    @property
-    def name(self) -> str:
-        return self.after.candidate
-
-    def metric(self, name: str) -> tuple[float, float] | None:
-        """Return the values before and after, None unless both were measured."""
-        values = self.before.metrics.get(name), self.after.metrics.get(name)
-        first, second = values
-        if first is None or second is None or not math.isfinite(first + second):
-            return None
-        return first, second
-
-    def differs(self, key: str) -> tuple[object, object] | None:
-        """Return a fact's two values when both are known and differ."""
-        first, second = self.before.facts.get(key), self.after.facts.get(key)
-        return None if first is None or second is None or first == second else (first, second)
-
-    @property
-    def obstacle(self) -> str:
-        """Why the two latencies cannot be compared, "" when they can."""
-        if self.before.device != self.after.device:
-            return "measured on another device"
-        for key in _PLACE:
-            if self.differs(key):
-                return "measured by another runner" if key == "runner" else f"another {key}"
-        for row, when in ((self.before, "before"), (self.after, "after")):
-            for flag in _SPOILS:
-                if flag in row.facts.get("flags", ()):
-                    return f"{flag} {when}"
-            if len(_settled(row)) < stats.LEAST_ROUNDS:
-                return f"{len(_settled(row))} rounds {when}, too few for an interval"
-        return ""
-
-    @property
-    def unchanged(self) -> bool:
-        """Whether it can be an anchor: the same bytes, timed in turns in the same way."""
-        if self.before.err or self.after.err or self.obstacle:
-            return False
-        digests = [_digest(row) for row in (self.before, self.after)]
-        turns = all(row.facts.get("order") != "blocks" for row in (self.before, self.after))
-        settings = any(self.differs(key) for key in _SETTINGS if key not in ("kernel", "governor"))
-        return bool(digests[0]) and digests[0] == digests[1] and turns and not settings
-
-
-def _digest(row: Measurement) -> str:
-    return str(row.facts.get("file_sha256") or row.facts.get("digest") or "")
-
-
-def _settled(row: Measurement) -> list[list[int]]:
-    """Return the rounds that count: all, or the warm half where each file ran on its own."""
-    skipped = len(row.latency_ns) // 2 if row.facts.get("order") == "blocks" else 0
-    return [one for one in row.latency_ns[skipped:] if one]
-
-
-@dataclass(frozen=True)
-class _Weather:
-    """What the machine did between the runs, as unchanged files show it.
-
-    ``still`` holds by how much (logarithm) each other unchanged file moved against the anchor.
-    """
-
-    anchor: _Pair | None = None
-    still: Mapping[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, pairs: Sequence[_Pair]) -> _Weather:
-        """Choose the anchor: the reference, else PyTorch, else the first unchanged file."""
-        unchanged = sorted((pair for pair in pairs if pair.unchanged), key=_as_anchor)
-        if not unchanged:
-            return cls()
-        bare = cls(unchanged[0])
-        others = [pair for pair in unchanged[1:] if bare.covers(pair)]
-        return cls(unchanged[0], {pair.name: _middle(*bare.logs(pair)) for pair in others})
-
-    @property
-    def name(self) -> str:
-        """The anchor's id, "" without one."""
-        return self.anchor.name if self.anchor else ""
-
-    def covers(self, pair: _Pair) -> bool:
-        """Whether a pair was timed in turns with the anchor, in both runs."""
-        if self.anchor is None:
-            return False
-        rows = ((pair.before, self.anchor.before), (pair.after, self.anchor.after))
-        return all(
-            own.facts.get("run") == its.facts.get("run") and own.facts.get("order") != "blocks"
-            for own, its in rows
+def _changes(pair: Pair, weather: Weather, limit: float | None) -> Iterator[Change]:
+    """Yield what became of one candidate: that it fails or works again, else every metric."""
+    if pair.after.err is not None:
+        note = _STILL if pair.before.err is not None else plain(pair.after.err)
+        yield Change(pair.name, "", "failed", note=note)
+    elif pair.before.err is not None:
+        yield Change(pair.name, "", "mended", note=f"before: {plain(pair.before.err)}")
+    else:
+        yield from _latency(pair, weather, limit)
+        yield from _quality(pair)
+        yield from (
+            _plain(pair, metric) for metric in ("size_mb", "memory_mb") if _has(pair, metric)
         )
 
-    def logs(self, pair: _Pair) -> tuple[Vector, Vector]:
-        """Return the logarithms of the per-round medians of both runs, over the anchor's."""
-        first, second = (np.log(stats.round_medians(_settled(row))) for row in _both(pair))
-        if self.anchor is None or not self.covers(pair):
-            return first, second
-        base, other = (np.log(stats.round_medians(_settled(row))) for row in _both(self.anchor))
-        return _over(first, base), _over(second, other)
 
-    def ratio(self, pair: _Pair) -> Interval:
-        """Return after over before, with its 95 % interval."""
-        middle, low, high = _shift(*self.logs(pair))
-        rest = self.rest(pair)
-        low, high = middle - math.hypot(middle - low, rest), middle + math.hypot(high - middle, rest)
-        return math.exp(middle), math.exp(low), math.exp(high)
-
-    def rest(self, pair: _Pair) -> float:
-        """Return the half width that unchanged files show to be chance; its own move is none."""
-        moved = [abs(by) for name, by in self.still.items() if name != pair.name]
-        return _WIDE * float(np.median(moved)) if moved and self.covers(pair) else 0.0
-
-    def method(self) -> str:
-        """Say how latencies were compared."""
-        how = "Latency: ratio of the medians of the rounds, which were drawn apart for its interval"
-        if self.anchor is None:
-            return f"{how}; no file is the same in both runs, so the machine is part of the ratio."
-        moved = times(math.exp(_middle(*_Weather().logs(self.anchor))))
-        said = f"{how}, each round over that of the unchanged {plain(self.name)} (itself {moved})"
-        if self.still:
-            return f"{said}; widened by how far {len(self.still)} other unchanged files moved."
-        return f"{said}; no other file is unchanged, so what chance does to a process is not known."
-
-    def warnings(self) -> Iterator[str]:
-        """Say what makes the comparison of latencies weak."""
-        if self.anchor is None:
-            yield (
-                "no file is the same in both runs, so a slower machine looks like slower files: "
-                "keep one unchanged file, or the PyTorch row, in every run"
-            )
-        for name, by in self.still.items():
-            if abs(by) > math.log1p(TOLERANCE):
-                yield f"{plain(name)} did not change, yet its latency did ({times(math.exp(by))})"
+def _has(pair: Pair, metric: str) -> bool:
+    return pair.metric(metric) is not None
 
 
-def _as_anchor(pair: _Pair) -> tuple[bool, bool]:
-    row = pair.after
-    return row.facts.get("reference") is not True, row.backend != "torch"
+def _latency(pair: Pair, weather: Weather, limit: float | None) -> Iterator[Change]:
+    name, metric = pair.name, "latency_ms"
+    before, after = (row.metrics.get(metric) for row in (pair.before, pair.after))
+    if before is None:
+        return
+    if after is None or pair.obstacle:
+        note = pair.obstacle if after is not None else "not timed after"
+        yield Change(name, metric, "cannot tell", before, after, note=note)
+        return
+    if pair is weather.anchor:
+        note = "the anchor: other latencies are divided by its own"
+        yield Change(name, metric, "same", before, after, (1.0, 1.0, 1.0), note=note)
+        return
+    note = f"divided by {plain(weather.name)}" if weather.covers(pair) else "nothing divided out"
+    by = weather.ratio(pair)
+    allowed = max(TOLERANCE if limit is None else limit, EQUAL)
+    yield Change(name, metric, _pace(by, allowed), before, after, by, note=note)
 
 
-def _both(pair: _Pair) -> tuple[Measurement, Measurement]:
-    return pair.before, pair.after
+def _pace(by: Interval, allowed: float) -> Word:
+    value, low, high = by
+    if low > 1.0 and value > 1.0 + EQUAL:
+        return "slower"
+    if high < 1.0 and value < 1.0 / (1.0 + EQUAL):
+        return "faster"
+    return "same" if 1.0 / (1.0 + allowed) <= low and high <= 1.0 + allowed else "cannot tell"
 
 
-def _over(own: Vector, anchor: Vector) -> Vector:
-    count = min(own.size, anchor.size)
-    return np.asarray(own[:count] - anchor[:count])
+def _quality(pair: Pair) -> Iterator[Change]:
+    """Yield the task metric's change: after minus before, larger is better."""
+    metric = pair.before.facts.get("metric")
+    if not isinstance(metric, str) or metric not in pair.before.metrics:
+        return
+    values = pair.metric(metric)
+    if values is None or pair.differs("metric"):
+        note = "not evaluated after" if values is None else "another task metric after"
+        before = pair.before.metrics[metric]
+        yield Change(pair.name, metric, "cannot tell", before, kind="difference", note=note)
+        return
+    before, after = values
+    found, note = _drop(pair, metric)
+    by = after - before, -found.get("drop_high", math.inf), -found.get("drop_low", -math.inf)
+    p = found.get("mcnemar_p")
+    word = _worth(by, p, before if not is_share(metric) else 100.0)
+    yield Change(pair.name, metric, word, before, after, by, "difference", p, note)
 
 
-def _middle(before: Vector, after: Vector) -> float:
-    return float(np.median(after) - np.median(before))
+def _drop(pair: Pair, metric: str) -> tuple[dict[str, float], str]:
+    """Return the loss with its interval, paired where the samples were kept, and how it was got."""
+    from torchopt2edge.evaluate import paired
+
+    old, new = pair.before.facts, pair.after.facts
+    same = old.get("n_eval") == new.get("n_eval")
+    for kept in ("correct", "scores"):
+        first, second = old.get(kept) or "", new.get(kept) or ""
+        if same and first and len(first) == len(second):
+            found = paired({kept: first}, {kept: second})
+            return found, f"paired on {len(first)} samples, taken to be the same ones"
+    halves = [_half_width(row, metric) for row in (pair.before, pair.after)]
+    lost = pair.before.metrics[metric] - pair.after.metrics[metric]
+    if halves[0] is None or halves[1] is None:
+        return {}, "no interval is known"
+    half = math.hypot(halves[0], halves[1])
+    return {"drop_low": lost - half, "drop_high": lost + half}, "not paired: from both intervals"
 
 
-def _shift(before: Vector, after: Vector) -> Interval:
-    """Return by how much the median moved, with its 95 % interval; the rounds are not paired.
+def _half_width(row: Measurement, metric: str) -> float | None:
+    low, high = row.metrics.get(f"{metric}_low"), row.metrics.get(f"{metric}_high")
+    return None if low is None or high is None else (high - low) / 2.0
 
-    As `stats.median_interval`: a percentile bootstrap, expanded for the smaller of the two.
-    """
-    middle = _middle(before, after)
-    if np.ptp(before) == 0.0 and np.ptp(after) == 0.0:
-        return middle, middle, middle
-    from scipy.stats import bootstrap
 
-    found = bootstrap(
-        (before, after),
-        lambda one, other, axis: np.median(other, axis=axis) - np.median(one, axis=axis),
-        n_resamples=4999,
-        confidence_level=stats._expanded(min(before.size, after.size)),
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(0),  # the same runs give the same answer
-    ).confidence_interval
-    return middle, float(found.low), float(found.high)
+def _worth(by: Interval, p: float | None, whole: float) -> Word:
+    """Name a difference of the task metric; ``whole`` is what a point is a hundredth of."""
+    value, low, high = by
+    if value == 0.0 and p in (None, 1.0):
+        return "same"
+    if value and _is_clear(by, p):
+        return "worse" if value < 0 else "better"
+    steady = _STEADY_POINTS * abs(whole) / 100.0
+    return "same" if -steady <= low and high <= steady else "cannot tell"
+
+
+def _is_clear(by: Interval, p: float | None) -> bool:
+    return p < _CLEAR_P if p is not None else by[1] > 0.0 or by[2] < 0.0
+
+
+def _plain(pair: Pair, metric: str) -> Change:
+    before, after = pair.metric(metric) or (math.nan, math.nan)
+    ratio = after / before if before else math.inf if after else 1.0
+    equal = 1.0 / (1.0 + EQUAL) <= ratio <= 1.0 + EQUAL
+    word: Word = "same" if equal else "larger" if ratio > 1.0 else "smaller"
+    return Change(pair.name, metric, word, before, after, (ratio, ratio, ratio))
+
+
+def _judge(one: Change, limit: float) -> tuple[bool, str]:
+    """Return whether a change breaks the limit, and a sentence where it does or may."""
+    name = plain(one.candidate)
+    if one.word == "failed":
+        return one.note != _STILL, f"{name} fails now: {one.note}" if one.note != _STILL else ""
+    if one.word == "gone":
+        return False, f"{name} is gone, so nothing is known of it"
+    if one.metric in ("", "memory_mb"):
+        return False, ""
+    title = {"latency_ms": "latency", "size_mb": "file size"}.get(one.metric)
+    title = f"{name}: {title or metric_title(one.metric)}"
+    if one.by is None:
+        return False, f"{title} cannot be compared: {one.note}"
+    judge = _judge_ratio if one.kind == "ratio" else _judge_drop
+    return judge(one, one.by, limit, title)
+
+
+def _judge_ratio(one: Change, by: Interval, limit: float, title: str) -> tuple[bool, str]:
+    value, low, high = by
+    most = 1.0 + limit + 1e-9
+    unit = f"ms as measured; {one.note}" if one.metric == "latency_ms" else "MB"
+    shown = times_between(by) if low < high else times(value)
+    said = f"{title} is {shown} of what it was"
+    said += f" ({significant(one.before)} → {significant(one.after)} {unit})"
+    if value > most and low > 1.0:
+        return True, f"{said}, beyond {share(limit)}"
+    if high > most and (value > most or one.word == "cannot tell"):
+        return False, f"{said}, which may be beyond {share(limit)}: measure with more rounds"
+    return False, ""
+
+
+def _judge_drop(one: Change, by: Interval, limit: float, title: str) -> tuple[bool, str]:
+    """Hold a loss against the limit: points of a metric in per cent, else a share of its value."""
+    points = is_share(one.metric)
+    most = 100.0 * limit if points else limit * abs(one.before or 0.0)
+    lost, least, worst = -by[0], -by[2], -by[1]
+    said = f"{title} lost {fixed(lost, 2)}{' points' if points else ''}"
+    said += f" ({fixed(least, 2)} to {fixed(worst, 2)})" if math.isfinite(worst) else ""
+    said += "" if one.p is None else f", p = {one.p:.2g}"
+    edge = f"{fixed(most, 2)} points" if points else fixed(most, 2)
+    if lost > most + 1e-9 and _is_clear(by, one.p):
+        return True, f"{said}, beyond {edge}"
+    if worst > most and (lost > most or one.word == "cannot tell"):
+        return False, f"{said}, which may be beyond {edge}: evaluate on more samples"
+    return False, ""
+
+
+def share(value: float) -> str:
+    """Return a share in per cent: "5 %"."""
+    return f"{100 * value:g} %"
+
+
+def _differences(pairs: Sequence[Pair]) -> Iterator[str]:
+    """Say which settings differ between the runs, each once with the candidates it is about."""
+    found: dict[str, list[str]] = {}
+    sound = [pair for pair in pairs if not (pair.before.err or pair.after.err)]
+    for pair in sound:
+        for key, (old, new) in pair.differences():
+            said = f"{key.replace('_', ' ')} differs: {plain(old)} before, {plain(new)} after"
+            found.setdefault(said, []).append(plain(pair.name))
+    for said, names in found.items():
+        yield said if len(names) == len(sound) > 1 else f"{said} ({', '.join(names)})"

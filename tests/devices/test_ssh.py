@@ -1,0 +1,312 @@
+"""A real sshd: what runs there is what runs here, and no broken link loses or leaves anything."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.devices.serving import Network, Server, all_gone, sh, skip, supervisors
+from torchopt2edge.bench.harness import measure
+from torchopt2edge.bench.protocol import Protocol
+from torchopt2edge.bench.session import open_child
+from torchopt2edge.devices.local import Local
+from torchopt2edge.devices.ssh import Ssh, SshLink
+from torchopt2edge.errors import BenchError, ConfigError, DeviceError
+from torchopt2edge.types import Candidate
+
+MakeNet = Callable[..., Candidate]
+Sample = dict[str, np.ndarray]
+
+ECHO = """
+import sys
+for line in sys.stdin:
+    print(line, end="", flush=True)
+"""
+
+
+@pytest.fixture
+def board(server: Server, tmp_path: Path) -> Ssh:
+    """The board, with a folder of this test's own."""
+    return Ssh(
+        "board", config=str(server.config), python=sys.executable, workdir=str(tmp_path / "board")
+    )
+
+
+@pytest.fixture
+def far(far_server: Server, tmp_path: Path) -> Ssh:
+    """The board whose cable can be pulled."""
+    return Ssh(
+        "board",
+        config=str(far_server.config),
+        python=sys.executable,
+        workdir=str(tmp_path / "board"),
+    )
+
+
+@pytest.mark.parametrize("runner", ["python", "native"])
+def test_both_runtimes_compute_there_what_they_compute_here(
+    board: Ssh, net: MakeNet, tflite: Candidate, sample: Sample, tmp_path: Path, runner: str
+) -> None:
+    for candidate in (net("a", depth=2), tflite):
+        found = []
+        for device in (Local(runner=runner), replace(board, runner=runner)):
+            with open_child(candidate, device, tmp_path / "log") as session:
+                found.append(next(iter(session(sample).values())))
+                assert session.load_timed(sample) > 0.0
+                assert len(session.round(5, 0.02, 1_000_000).latency_ns) >= 5
+                assert session.stop() > 1 << 20
+        np.testing.assert_array_equal(found[0], found[1])
+    assert all_gone(tmp_path / "board", 5.0)
+
+
+def test_a_comparison_runs_there(
+    board: Ssh, net: MakeNet, tflite: Candidate, sample: Sample, brief: Protocol, tmp_path: Path
+) -> None:
+    rows = measure([net("a"), tflite], lambda _: sample, board, brief, tmp_path / "work")
+    assert [row.err for row in rows] == [None, None]
+    assert {row.device for row in rows} == {"ssh:board"}
+    assert rows[0].facts["arch"] == os.uname().machine
+    assert all_gone(tmp_path / "board", 5.0)
+
+
+def test_what_is_there_is_not_sent_again(
+    board: Ssh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / 'a model\'s "file" $(touch x).onnx'
+    file.write_bytes(os.urandom(1 << 20))
+    sent: list[str] = []
+    push = SshLink.push
+    monkeypatch.setattr(
+        SshLink, "push", lambda self, *words: sent.append(words[1]) or push(self, *words)
+    )
+    target = board.push(file)
+    assert Path(target).read_bytes() == file.read_bytes()
+    assert board.push(file) == target
+    assert len(sent) == 1
+    Path(target).write_bytes(b"spoilt")
+    assert board.push(file) == target
+    assert len(sent) == 2
+    assert Path(target).read_bytes() == file.read_bytes()
+    assert [path.name for path in Path(target).parent.iterdir()] == [file.name]
+    board.clean()
+    assert not (tmp_path / "board").exists()
+
+
+def test_facts_take_one_round_trip(board: Ssh, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    run = SshLink.run
+    monkeypatch.setattr(SshLink, "run", lambda self, *words: seen.append("") or run(self, *words))
+    found, here = board.facts(), Local().facts()
+    same = ("cpu", "cpu_flags", "arch", "cores", "os", "kernel", "governor", "emulated")
+    assert {name: found[name] for name in same} == {name: here[name] for name in same}
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"UserKnownHostsFile": "{folder}/wrong"}, r"not the one that is known.*ssh-keygen -R"),
+        ({"UserKnownHostsFile": "/dev/null"}, r"is not known here.*compare the key"),
+        ({"IdentityFile": "{folder}/other"}, r"none of our keys.*ssh-copy-id"),
+        ({"Port": "1"}, r"refused.*ssh board true"),
+        ({"HostName": "no.such.host.invalid"}, r"resolve"),
+    ],
+)
+def test_a_board_that_is_not_to_be_had_is_explained(
+    server: Server, board: Ssh, tmp_path: Path, settings: dict[str, str], what: str
+) -> None:
+    key = " ".join((server.folder / "other.pub").read_text().split()[:2])
+    (server.folder / "wrong").write_text(f"[{server.address}]:{server.port} {key}\n")
+    chosen = {name: value.format(folder=server.folder) for name, value in settings.items()}
+    config = server.config_with(tmp_path / "config", **chosen)
+    with pytest.raises(DeviceError, match=f"(?s){what}"):
+        replace(board, config=config, link_patience_s=0.5).facts()
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", "a b", "x;touch {}", "$(touch {})", "-oProxyCommand=touch {}", "a\nb", "`touch {}`"],
+)
+def test_a_host_is_a_name_and_nothing_else(board: Ssh, tmp_path: Path, host: str) -> None:
+    file = tmp_path / "touched"
+    with pytest.raises(ConfigError, match="not the name of a host"):
+        replace(board, host=host.format(file)).facts()
+    assert not file.exists()
+
+
+def test_a_missing_program_and_a_folder_that_refuses(board: Ssh, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"no program nowhere/python.*device\.python"):
+        replace(board, python="nowhere/python").start(["nowhere/python", "x"], tmp_path / "log")
+    for act in (
+        lambda one: one.start(["sh"], tmp_path / "log"),
+        lambda one: one.push(Path(__file__)),
+    ):
+        with pytest.raises(DeviceError, match=r"cannot be written.*device\.workdir"):
+            act(replace(board, workdir="/proc/nowhere"))
+    assert all_gone(tmp_path / "board", 5.0)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A folder of one megabyte in which nothing may be executed."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=1m,noexec", "tmpfs", str(folder)]
+    if os.getuid() or subprocess.run(words, capture_output=True).returncode:
+        skip("a small file system takes root")
+    yield folder
+    sh("umount", "-l", folder)
+
+
+def test_a_device_that_is_full(board: Ssh, tmp_path: Path, small: Path) -> None:
+    file = tmp_path / "big"
+    file.write_bytes(bytes(4 << 20))
+    device = replace(board, workdir=str(small / "t2e"))
+    with pytest.raises(DeviceError, match=r"(No space left|ENOSPC).*free some space"):
+        device.push(file)
+    assert [path for path in small.rglob("*") if path.is_file()] == []
+    with device.start([sys.executable, "-c", ECHO], tmp_path / "log") as job:
+        job.send({"n": 1})
+        assert job.receive(20.0)[0] == {"n": 1}
+        job.send({"big": "x" * (2 << 20)})
+        with pytest.raises(BenchError, match="did not fit"):
+            job.receive(20.0)
+    assert all_gone(small, 5.0)
+
+
+def test_a_program_that_may_not_run(board: Ssh, tmp_path: Path, small: Path) -> None:
+    device = replace(board, workdir=str(small / "t2e"), runner="native")
+    program = tmp_path / "runner"
+    program.write_text("#!/bin/sh\ncat\n")
+    program.chmod(0o755)
+    job = device.start([device.push(program)], tmp_path / "log")
+    with pytest.raises(BenchError, match="mounted noexec"):
+        job.receive(20.0)
+    assert all_gone(small, 5.0)
+
+
+def test_a_death_there_names_its_signal_and_last_words(board: Ssh, tmp_path: Path) -> None:
+    code = "import os, sys; print('bad model', file=sys.stderr, flush=True); os.abort()"
+    with board.start([sys.executable, "-c", code], tmp_path / "log") as job:
+        with pytest.raises(BenchError, match=r"killed by SIGABRT; it last said: .*bad model"):
+            job.receive(30.0)
+    assert "bad model" in (tmp_path / "log").read_text()
+
+
+def test_a_hang_there_ends_the_whole_family(board: Ssh, tmp_path: Path) -> None:
+    code = "import subprocess; subprocess.run(['sleep', '600'])"
+    job = board.start([sys.executable, "-c", code], tmp_path / "log")
+    with pytest.raises(BenchError, match=r"did not answer within 0\.5 s"):
+        job.receive(0.5)
+    assert all_gone(tmp_path / "board", 5.0)
+
+
+def test_a_job_is_kept_on_its_cores(board: Ssh, tmp_path: Path) -> None:
+    core = min(os.sched_getaffinity(0))
+    code = "import json, os; print(json.dumps({'cores': sorted(os.sched_getaffinity(0))}))"
+    with replace(board, affinity=(core,)).start(
+        [sys.executable, "-c", code], tmp_path / "l"
+    ) as job:
+        assert job.receive(20.0)[0] == {"cores": [core]}
+
+
+def test_a_client_that_is_killed_leaves_nothing(board: Ssh, tmp_path: Path) -> None:
+    """Nobody tells the device; the job ends for want of a sign of life."""
+    code = f"""
+from pathlib import Path
+from torchopt2edge.devices.ssh import Ssh
+device = Ssh("board", config={board.config!r}, workdir={board.workdir!r}, patience_s=4,
+             link_patience_s=2)
+job = device.start([{sys.executable!r}, "-c", {ECHO!r}], Path({str(tmp_path / "log")!r}))
+job.send({{"n": 1}})
+job.receive(20.0)
+print("up", flush=True)
+job.receive(600.0)
+"""
+    host = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert host.stdout is not None
+    assert host.stdout.readline() == b"up\n"
+    assert supervisors(tmp_path / "board")
+    host.send_signal(signal.SIGKILL)
+    host.wait()
+    host.stdout.close()
+    assert all_gone(tmp_path / "board", 15.0)
+
+
+def test_a_job_that_is_spoken_to_outlives_its_patience(board: Ssh, tmp_path: Path) -> None:
+    device = replace(board, patience_s=3, link_patience_s=1)
+    with device.start([sys.executable, "-c", ECHO], tmp_path / "log") as job:
+        for at in range(6):
+            job.send({"n": at})
+            assert job.receive(20.0)[0] == {"n": at}
+            time.sleep(1.0)
+    assert all_gone(tmp_path / "board", 5.0)
+
+
+def test_a_connection_that_is_killed_loses_no_frame(
+    server: Server, board: Ssh, tmp_path: Path
+) -> None:
+    with board.start([sys.executable, "-c", ECHO], tmp_path / "log") as job:
+        for at in range(6):
+            job.send({"n": at}, {"a": np.full(1 << 15, at)})
+            timer = threading.Timer(0.02 * at, _kill, [server])
+            timer.start()
+            header, arrays = job.receive(20.0)
+            timer.join()
+            assert header == {"n": at}
+            assert set(arrays["a"]) == {at}
+    assert all_gone(tmp_path / "board", 5.0)
+
+
+def _kill(server: Server) -> None:
+    for one in server.connections():
+        one.kill()
+
+
+def test_a_cable_pulled_in_the_middle_loses_no_row(
+    far: Ssh,
+    cable: Network,
+    net: MakeNet,
+    tflite: Candidate,
+    sample: Sample,
+    brief: Protocol,
+    tmp_path: Path,
+) -> None:
+    """Pulled for three seconds, twice, while a comparison runs."""
+
+    def pull() -> None:
+        for _ in range(2):
+            time.sleep(1.5)
+            with cable.cut():
+                time.sleep(3.0)
+
+    puller = threading.Thread(target=pull)
+    puller.start()
+    slow = replace(brief, rounds=12, round_seconds=0.3)
+    rows = measure([net("a"), tflite], lambda _: sample, far, slow, tmp_path / "work")
+    puller.join()
+    assert [row.err for row in rows] == [None, None]
+    assert all(len(row.rounds) == 12 for row in rows)
+    assert all_gone(tmp_path / "board", 10.0)
+
+
+def test_a_cable_that_stays_pulled_ends_both_sides(
+    far: Ssh, cable: Network, tmp_path: Path
+) -> None:
+    device = replace(far, patience_s=6, link_patience_s=3)
+    job = device.start([sys.executable, "-c", ECHO], tmp_path / "log")
+    with cable.cut():
+        job.send({"n": 1})
+        with pytest.raises(BenchError, match=r"ssh:board was lost"):
+            job.receive(5.0)
+        assert all_gone(tmp_path / "board", 20.0)

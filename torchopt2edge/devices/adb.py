@@ -1,0 +1,213 @@
+"""A phone or a board reached by the adb client; the server it talks to is the user's own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from torchopt2edge.devices.remote import Remote
+from torchopt2edge.devices.transport import Finished, LinkDown, call, patience_for, unwrap, wrap
+from torchopt2edge.errors import DeviceError
+
+_MISSING = "apt-get install adb, or the platform tools of the Android SDK, on the PATH"
+# A state of ``adb devices`` → what it means, what mends it.
+STATES: Mapping[str, tuple[str, str]] = {
+    "unauthorized": (
+        "has not allowed this computer to debug it",
+        "unlock its screen and accept the key there; if it does not ask, revoke USB debugging "
+        "authorizations in its developer options and plug it in again",
+    ),
+    "authorizing": ("is being asked for permission", "unlock its screen and accept the key there"),
+    "no permissions": (
+        "may not be opened by this user",
+        "add the udev rule of its vendor (apt-get install android-sdk-platform-tools-common) and "
+        "plug it in again",
+    ),
+    "offline": ("does not answer", "unplug it and plug it in again, or adb reconnect"),
+    "recovery": ("is in its recovery system", "adb reboot"),
+    "sideload": ("is waiting for an update", "adb reboot"),
+    "bootloader": ("is in its boot loader", "fastboot reboot"),
+}
+_DOWN = ("not found", "offline", "closed", "no devices", "cannot connect", "protocol fault")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A line of ``adb devices -l``: serial, state (``device`` when it can be used), what it is."""
+
+    serial: str
+    state: str
+    traits: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def model(self) -> str:
+        """The model's name, or ""."""
+        return self.traits.get("model", "").replace("_", " ")
+
+
+@dataclass(frozen=True)
+class AdbLink:
+    """One device over the adb client; ``serial`` None is the only one that is connected."""
+
+    serial: str | None = None
+    environment: Mapping[str, str] | None = None
+
+    def run(self, script: str, stdin: bytes = b"", timeout_s: float = 60.0) -> Finished:
+        """Run a POSIX sh script in the device's shell."""
+        found = self._adb(["shell", "-T", wrap(script)], stdin, timeout_s)
+        ended = unwrap(found)
+        if ended is None:
+            raise self._failure(found)
+        return ended
+
+    def push(self, file: Path, to: str) -> None:
+        """Copy a file to that path there."""
+        if not file.is_file():
+            raise DeviceError("there is no such file to push", artifact=file)
+        limit = patience_for(file.stat().st_size)
+        self._copied(self._adb(["push", str(file.resolve()), to], timeout_s=limit), to)
+
+    def pull(self, source: str, file: Path) -> None:
+        """Copy a file from there."""
+        target = str(file.parent.resolve() / file.name)
+        self._copied(self._adb(["pull", source, target], timeout_s=600.0), source)
+
+    def recover(self) -> None:
+        """Call a device of the network again; one on a cable comes back by itself."""
+        if ":" in (self.serial or ""):
+            with contextlib.suppress(DeviceError):
+                _client(["connect", str(self.serial)], timeout_s=10.0, environment=self.environment)
+
+    @cached_property
+    def chosen(self) -> str:
+        """The serial of the device.
+
+        Raises:
+            DeviceError: there is none, or several and none was named.
+            LinkDown: the server does not answer.
+        """
+        if self.serial is not None:
+            return self.serial
+        found = listed(self.environment)
+        ready = [one.serial for one in found if one.state == "device"]
+        if len(ready) == 1:
+            return ready[0]
+        if ready:
+            raise DeviceError(
+                f"several devices are connected: {', '.join(ready)}",
+                mend=f"device.serial={ready[0]}",
+            )
+        if found:
+            raise explain(found[0])
+        raise DeviceError(
+            "adb sees no device",
+            mend="plug it in and allow USB debugging in its developer options, or adb connect "
+            "ADDRESS:PORT",
+        )
+
+    def _adb(self, words: list[str], stdin: bytes = b"", timeout_s: float = 60.0) -> Finished:
+        return _client(["-s", self.chosen, *words], stdin, timeout_s, self.environment)
+
+    def _copied(self, found: Finished, path: str) -> None:
+        """Judge a push or a pull: a broken link is tried again, a folder that refuses is not."""
+        if found.code:
+            said = (found.stderr + found.stdout).decode(errors="replace")
+            if ("remote" in said and "couldn't" in said) or "failed to copy" in said:
+                raise DeviceError(f"adb could not copy it: {said.strip()}", artifact=path)
+            raise self._failure(found)
+
+    def _failure(self, found: Finished) -> DeviceError:
+        """Say why a command did not come to its end, by the state that the server shows."""
+        said = found.stderr.decode(errors="replace").strip()
+        state = next((one for one in listed(self.environment) if one.serial == self.chosen), None)
+        if state is not None and state.state not in ("device", "offline"):
+            return explain(state)
+        if state is None:
+            return LinkDown(
+                f"adb does not see the device {self.chosen}",
+                mend="adb devices -l shows those that it sees",
+                absent=True,
+            )
+        if state.state == "offline":
+            error = explain(state)
+            return LinkDown(error.what, mend=error.mend)
+        if found.code in (0, 1, 255) or any(sign in said for sign in _DOWN):
+            return LinkDown(f"the link to {self.chosen} broke: {said or 'it was closed'}")
+        return DeviceError(f"adb ended with status {found.code}: {said}", artifact=self.chosen)
+
+
+@dataclass(frozen=True)
+class Adb(Remote):
+    """A phone or a board at ``serial`` (None: the only one that is connected).
+
+    The other fields are those of `Remote`; a phone has no Python, so the native runner measures.
+    """
+
+    serial: str | None = None
+    runner: str = "native"
+    workdir: str = "/data/local/tmp/torchopt2edge"
+
+    @property
+    def name(self) -> str:
+        """The word in the rows' ``device``."""
+        return "adb" if self.serial is None else f"adb:{self.serial}"
+
+    @cached_property
+    def link(self) -> AdbLink:
+        """The link to it."""
+        return AdbLink(self.serial)
+
+
+def listed(environment: Mapping[str, str] | None = None) -> list[Listed]:
+    """Return what ``adb devices -l`` shows, devices in every state.
+
+    Raises:
+        DeviceError: there is no adb, or its server cannot be started.
+        LinkDown: the server does not answer.
+    """
+    found = _client(["devices", "-l"], timeout_s=20.0, environment=environment)
+    if found.code:
+        raise DeviceError(
+            f"adb cannot list the devices: {found.said}",
+            mend="adb kill-server, then adb devices shows what is wrong",
+        )
+    return parse(found.stdout.decode(errors="replace"))
+
+
+def parse(text: str) -> list[Listed]:
+    """Read the output of ``adb devices -l``; lines of the starting server are no devices."""
+    found = []
+    for line in text.splitlines():
+        serial, _, rest = line.partition(" ") if "\t" not in line else line.partition("\t")
+        rest = rest.strip()
+        if not rest or serial in ("List", "*") or line.startswith(("*", "adb", "error")):
+            continue
+        state = next((one for one in STATES if rest.startswith(one)), rest.split()[0])
+        pairs = [word.partition(":") for word in rest.split() if ":" in word]
+        found.append(Listed(serial, state, {key: value for key, _, value in pairs}))
+    return found
+
+
+def explain(one: Listed) -> DeviceError:
+    """Return the error for a device that is there and cannot be used."""
+    what, mend = STATES.get(one.state, (f"is in the state {one.state!r}", "adb reconnect"))
+    return DeviceError(f"the device {one.serial} {what}", mend=mend)
+
+
+def _client(
+    words: list[str],
+    stdin: bytes = b"",
+    timeout_s: float = 60.0,
+    environment: Mapping[str, str] | None = None,
+) -> Finished:
+    try:
+        return call(["adb", *words], stdin, timeout_s, environment)
+    except LinkDown as error:
+        raise LinkDown(
+            error.what, mend="adb kill-server, if adb devices does not answer either"
+        ) from error
+    except DeviceError as error:
+        raise DeviceError(error.what, mend=_MISSING) from error

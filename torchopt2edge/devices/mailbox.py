@@ -1,0 +1,244 @@
+"""The scripts of a job's mailbox: what runs on the device so that a broken link loses nothing.
+
+A job is a folder there. Frames arrive as ``in/1``, ``in/2``, …, each written whole and then
+renamed; a small shell feeds them to the runner in that order, and leaves the empty file behind so
+that a frame sent twice is fed once. What the runner answers is appended to ``out``, which the
+host reads from the byte where it stopped; stderr goes to ``log``, the exit status to ``code``.
+
+Everything belongs to one session of processes. It kills itself, and removes the folder, when the
+host gave no sign of life (``../beat``, one for all jobs of a host's process) for too long.
+
+Nobody polls: a wait is a read from a named pipe (``bell`` rings the feeder, ``rung`` the host),
+so that nothing runs beside a measurement but one ``sleep`` per tick. Where the folder takes no
+named pipes, twenty looks a second take their place. The scripts run on dash, busybox, bash, and
+mksh with toybox.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+WAITING, OVER, GONE, NO_PROGRAM, NO_FOLDER, NOT_STARTED, CUT_SHORT, NO_TOOL = range(60, 68)
+"""Exit statuses of the scripts: nothing yet, the runner ended, the job is no more, …"""
+
+LOG_BYTES = 1 << 18
+_STATE = 4096  # of the log, with the exit status of a runner that ended
+
+MAILBOX = r"""
+# mailbox.sh FOLDER TICK TICKS COMMAND…: feed a runner; be gone TICKS ticks after the last beat.
+folder=$1 tick=$2 patience=$3
+shift 3
+cd "$folder" || exit 1
+mkdir lock 2>/dev/null || exit 0 # started twice by a host whose link broke in between
+mkfifo bell rung 2>/dev/null
+if [ -p bell ] && [ -p rung ]; then exec 3<>bell 4<>rung; else exec 3</dev/null 4>/dev/null; fi
+ring() { echo >&4; echo >&3; }
+rest() { if [ -p bell ]; then read -r x <&3; else sleep 0.05; fi; }
+if [ ! -p bell ]; then ring() { :; }; fi
+
+watch() {
+  left=$patience seen=
+  while [ "$left" -gt 0 ] && [ -d in ] && [ ! -e in/stop ]; do
+    sleep "$tick"
+    now=$(cat ../beat 2>/dev/null)
+    if [ "$now" = "$seen" ]; then left=$((left - 1)); else left=$patience seen=$now; fi
+    if [ -p rung ]; then echo >&4; fi
+  done
+  cd ..
+  rm -rf "$folder"
+  set -- */
+  if [ ! -d "$1" ]; then rm -rf "${folder%/*}"; fi
+  kill -KILL "-$$"
+}
+
+feed() {
+  n=1
+  while [ ! -e code ]; do
+    if [ -e "in/$n" ]; then
+      cat "in/$n" || return
+      : >"in/$n"
+      n=$((n + 1))
+    else
+      rest
+    fi
+  done
+}
+
+run() {
+  "$@" 2>>log 3<&- 4>&-
+  echo $? >code.new
+  mv code.new code
+  ring
+}
+
+collect() {
+  if [ ! -p rung ]; then cat >>out; return; fi
+  size=0
+  while dd bs=65536 count=1 2>/dev/null >>out; do
+    now=$(wc -c <out)
+    if [ "$now" -eq "$size" ]; then return; fi
+    size=$now
+    echo >&4
+  done
+  echo "the folder of the job takes no more bytes" >>log
+}
+
+: >out
+: >log
+watch &
+echo $$ >pid.new
+mv pid.new pid
+feed | run "$@" | collect
+: >collected
+ring
+wait
+"""
+
+_BEAT = "echo {token} >../beat 2>/dev/null"
+
+_ALIVE = r"""
+alive() { # whether the session that wrote ./pid lives: a number may be another's after a restart
+  [ -e pid ] && read -r pid <pid && [ "/proc/$pid/cwd" -ef . ]
+}
+"""
+
+_START = r"""
+umask 077
+mkdir -p {jobs} && cd {jobs} || exit {no_folder}
+if [ ! -w . ]; then exit {no_folder}; fi
+for old in */*/; do # what a device that was switched off left behind
+  [ -e "$old/pid" ] && (cd "$old" && ! alive) && rm -rf "$old"
+done
+command -v setsid >/dev/null || {{ echo setsid >&2; exit {no_tool}; }}
+{tools}
+command -v {program} >/dev/null || exit {no_program}
+mkdir -p {job}/in {job}/tmp && cd {job} || exit {no_folder}
+if [ ! -e pid ]; then
+  cat >mailbox.$$ && [ "$(wc -c <mailbox.$$)" -eq {size} ] || exit {cut_short}
+  mv mailbox.$$ mailbox.sh
+  {beat}
+  # No pipe of ours goes along: the client would wait for its end.
+  setsid env -i {environment} sh ./mailbox.sh "$PWD" {tick} {ticks} {argv} \
+    </dev/null >/dev/null 2>&1 &
+fi
+tries=0
+while [ ! -e pid ]; do
+  tries=$((tries + 1))
+  if [ $tries -gt 200 ]; then exit {not_started}; fi
+  sleep 0.05
+done
+"""
+
+_ASK = r"""
+cd {job} 2>/dev/null || exit {gone}
+{beat}
+{send}
+[ -p rung ] && exec 5<>rung 6<rung 5>&- # opening never blocks, and the last writer's end is seen
+grown() {{ size=$(wc -c <out) && [ "$size" -gt {offset} ]; }}
+over() {{ # the runner ended; what it left running may hold its output open for ever
+  [ -e code ] || return 1
+  tries=0
+  while [ ! -e collected ] && [ $tries -lt 40 ]; do
+    tries=$((tries + 1))
+    sleep 0.05
+  done
+  ! grown
+}}
+read -r up x </proc/uptime
+end=$((${{up%.*}} + {wait}))
+while [ -e out ] && ! grown; do
+  if over; then
+    cat code
+    tail -c {state} log
+    exit {over}
+  fi
+  alive || {{ tail -c {state} log; exit {gone}; }}
+  read -r up x </proc/uptime
+  if [ "${{up%.*}}" -ge $end ]; then exit {waiting}; fi
+  if [ -p rung ]; then read -r x <&6 || sleep 0.05; else sleep 0.05; fi
+done
+[ -e out ] || exit {gone}
+tail -c +{start} out
+"""
+
+_SEND = r"""
+if [ ! -e in/{number} ]; then
+  cat >part.$$ && [ "$(wc -c <part.$$)" -eq {size} ] || {{ rm -f part.$$; exit {cut_short}; }}
+  mv part.$$ in/{number}
+  if [ -p bell ]; then echo 1<>bell; fi
+fi
+"""
+
+_CLOSE = r"""
+cd {job} 2>/dev/null || exit 0
+: >in/stop
+if alive; then kill -KILL "-$pid"; fi
+tail -c {log} log 2>/dev/null
+job=$PWD
+cd ..
+rm -rf "$job" 2>/dev/null || {{ sleep 0.2; rm -rf "$job"; }} # a killed writer may be at it still
+set -- */
+if [ ! -d "$1" ]; then rm -rf "$PWD"; fi
+"""
+
+
+def start(
+    jobs: str,
+    job: str,
+    argv: Sequence[str],
+    environment: str,
+    limits: tuple[int, int],
+    tools: Sequence[str] = (),
+) -> str:
+    """Return the script that starts a job in the folder ``jobs``/``job``; `MAILBOX` is its stdin.
+
+    ``environment`` is words for ``env``, quoted already; ``limits`` are the seconds of a tick and
+    the ticks of patience; ``tools`` are programs that must be there.
+    """
+    return _ALIVE + _START.format(
+        jobs=jobs,
+        job=shlex.quote(job),
+        argv=shlex.join(argv),
+        program=shlex.quote(argv[0]),
+        environment=environment,
+        tick=limits[0],
+        ticks=limits[1],
+        size=len(MAILBOX.encode()),
+        beat=_BEAT.format(token="begin"),
+        tools="\n".join(
+            f"command -v {tool} >/dev/null || {{ echo {tool} >&2; exit {NO_TOOL}; }}"
+            for tool in map(shlex.quote, tools)
+        ),
+        no_folder=NO_FOLDER,
+        no_tool=NO_TOOL,
+        no_program=NO_PROGRAM,
+        cut_short=CUT_SHORT,
+        not_started=NOT_STARTED,
+    )
+
+
+def ask(folder: str, token: str, frame: tuple[int, int] | None, offset: int, wait_s: int) -> str:
+    """Return the script that brings a frame (its number and size; stdin) and waits for an answer.
+
+    It prints what ``out`` holds beyond ``offset``, at the latest after ``wait_s`` seconds.
+    """
+    number, size = frame or (0, 0)
+    send = _SEND.format(number=number, size=size, cut_short=CUT_SHORT) if frame else ""
+    return _ALIVE + _ASK.format(
+        job=folder,
+        beat=_BEAT.format(token=token),
+        send=send,
+        offset=offset,
+        start=offset + 1,
+        wait=wait_s,
+        state=_STATE,
+        gone=GONE,
+        over=OVER,
+        waiting=WAITING,
+    )
+
+
+def close(folder: str) -> str:
+    """Return the script that ends a job, prints the end of its log and removes its folder."""
+    return _ALIVE + _CLOSE.format(job=folder, log=LOG_BYTES)

@@ -1,0 +1,116 @@
+"""A machine as it tells about itself over a link: one script's output, read as `linux` reads.
+
+The script prints the files that matter; here they are laid under a temporary root, so that a
+phone, a board and this machine are read by the same code.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from torchopt2edge.devices import linux
+
+_MARK = b"\x1e"  # no file of /proc or /sys holds it
+_CORE = "sys/devices/system/cpu"
+SCRIPT = r"""
+cd /
+show() { printf '\036%s\n' "$1"; }
+for file in proc/cpuinfo proc/meminfo proc/loadavg proc/stat etc/os-release \
+  sys/devices/system/clocksource/clocksource0/current_clocksource \
+  sys/devices/system/cpu/online \
+  sys/devices/system/cpu/cpu[0-9]*/cpu_capacity \
+  sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor \
+  sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq; do
+  if [ -r "$file" ]; then show "$file"; cat "$file" 2>/dev/null; fi
+done
+show arch; uname -m
+show kernel; uname -r
+show exe; readlink "/proc/$$/task/$$/exe" 2>/dev/null
+if command -v getprop >/dev/null; then
+  for name in ro.product.manufacturer ro.product.model ro.soc.model ro.product.cpu.abi \
+    ro.build.version.release; do show "$name"; getprop "$name"; done
+fi
+"""
+
+
+def machine(said: bytes) -> dict[str, Any]:
+    """Return the facts of the machine on which `SCRIPT` printed this."""
+    files = parse(said)
+    with tempfile.TemporaryDirectory(prefix="t2e-") as folder:
+        root = _lay(files, Path(folder))
+        found = linux.machine(root)
+        found |= {"core_classes": core_classes(root)}
+    arch = files.get("arch", "").strip()
+    foreign = "vendor_id" in files.get("proc/cpuinfo", "")
+    found |= {
+        "arch": arch or linux.UNAVAILABLE,
+        "kernel": files.get("kernel", "").strip() or linux.UNAVAILABLE,
+        "cores": cores(files),
+        "os": found["os"] if "etc/os-release" in files else linux.UNAVAILABLE,
+        "emulated": found["emulated"] or (foreign and arch.startswith(("arm", "aarch", "riscv"))),
+    }
+    return found | _android(files)
+
+
+def parse(said: bytes) -> dict[str, str]:
+    """Return the files that the script printed, by their paths."""
+    found = {}
+    for piece in said.split(_MARK)[1:]:
+        name, _, body = piece.partition(b"\n")
+        found[name.decode(errors="replace")] = body.decode(errors="replace")
+    return found
+
+
+def cores(files: dict[str, str]) -> int | str:
+    """Return how many cores run, by the kernel's list (``0-3,6``), else by /proc/stat."""
+    listed = files.get(f"{_CORE}/online", "").strip()
+    try:
+        spans = [span.partition("-") for span in listed.split(",") if span]
+        count = sum(int(last or first) - int(first) + 1 for first, _, last in spans)
+    except ValueError:
+        count = 0
+    lines = files.get("proc/stat", "").splitlines()
+    counted = sum(line.startswith("cpu") and line[3:4].isdigit() for line in lines)
+    return count or counted or linux.UNAVAILABLE
+
+
+def core_classes(root: Path) -> list[dict[str, Any]]:
+    """Return the classes of cores, the fastest first: ``{cores, max_mhz}``; [] when not told."""
+    speeds: dict[float, list[int]] = {}
+    for place in root.glob(f"{_CORE}/cpu[0-9]*/cpufreq/cpuinfo_max_freq"):
+        text = linux.read(place) or ""
+        if text.isdigit():
+            core = int(place.parts[-3].removeprefix("cpu"))
+            speeds.setdefault(int(text) / 1000, []).append(core)
+    return [{"cores": sorted(speeds[mhz]), "max_mhz": mhz} for mhz in sorted(speeds, reverse=True)]
+
+
+def _android(files: dict[str, str]) -> dict[str, Any]:
+    def of(name: str) -> str:
+        return files.get(name, "").strip()
+
+    release = of("ro.build.version.release")
+    if not release and not of("ro.product.model"):
+        return {}
+    found = {
+        "os": f"Android {release}".strip(),
+        "model": f"{of('ro.product.manufacturer')} {of('ro.product.model')}".strip(),
+        "abi": of("ro.product.cpu.abi") or linux.UNAVAILABLE,
+    }
+    return found | ({"cpu": of("ro.soc.model")} if of("ro.soc.model") else {})
+
+
+def _lay(files: dict[str, str], root: Path) -> Path:
+    for name, body in files.items():
+        if "/" not in name or ".." in name:
+            continue
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(body)
+    own = root / f"proc/self/task/{os.getpid()}/exe"  # where `linux.emulated` looks
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.symlink_to(files.get("exe", "").strip() or "unknown")
+    return root

@@ -1,0 +1,135 @@
+"""What a remote device needs of the link to it: run a small script there, and copy a file.
+
+A link tells "the script ended with 255" from "the link broke" by one line that every script
+prints last (`wrap`); output without it is cut short, whatever the client's exit status says.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from torchopt2edge.errors import DeviceError
+
+_ENDED = re.compile(rb"\nt2e-ended (\d+)\n\Z")
+_SLOWEST = 100_000  # bytes per second of the slowest link that we wait for
+
+
+class LinkDown(DeviceError):
+    """The link broke, or is not there yet: the same command may go through later.
+
+    ``absent`` tells that nobody answered at all, which at the first contact is a wrong address.
+    """
+
+    def __init__(
+        self, what: str, *, artifact: object = None, mend: str | None = None, absent: bool = False
+    ) -> None:
+        super().__init__(what, artifact=artifact, mend=mend)
+        self.absent = absent
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a script on the device ended, and what it said."""
+
+    code: int
+    stdout: bytes = b""
+    stderr: bytes = b""
+
+    @property
+    def said(self) -> str:
+        """The last line of its stderr."""
+        lines = [line.strip() for line in self.stderr.decode(errors="replace").splitlines()]
+        return next((line for line in reversed(lines) if line), "")
+
+
+class Transport(Protocol):
+    """A link to one device."""
+
+    def run(self, script: str, stdin: bytes = b"", timeout_s: float = 60.0) -> Finished:
+        """Run a POSIX sh script there; its words are the caller's to quote.
+
+        Raises:
+            LinkDown: the link broke before the script's end.
+            DeviceError: the device refuses us.
+        """
+
+    def push(self, file: Path, to: str) -> None:
+        """Copy a file to that path there; what arrived is the caller's to verify.
+
+        Raises:
+            LinkDown: the link broke before its end.
+            DeviceError: the device refuses us, or cannot write it.
+        """
+
+    def pull(self, source: str, file: Path) -> None:
+        """Copy a file from there.
+
+        Raises:
+            LinkDown: the link broke before its end.
+            DeviceError: the device refuses us, or has no such file.
+        """
+
+    def recover(self) -> None:
+        """Do what may help before the next attempt over a link that broke; never raises."""
+
+
+def wrap(script: str) -> str:
+    """Return the script with the line at its end that tells a whole answer from a cut one."""
+    return f"(\n{script}\n)\nprintf '\\nt2e-ended %d\\n' $?"
+
+
+def unwrap(found: Finished) -> Finished | None:
+    """Return how a wrapped script ended; None when its output was cut short."""
+    ended = _ENDED.search(found.stdout[-64:])
+    if ended is None:
+        return None
+    return Finished(int(ended[1]), found.stdout[: -len(ended[0])], found.stderr)
+
+
+def patience_for(size: int) -> float:
+    """Return the seconds that so many bytes may take, on the slowest link that we wait for."""
+    return 60.0 + size / _SLOWEST
+
+
+def call(
+    argv: Sequence[str],
+    stdin: bytes | IO[bytes] = b"",
+    timeout_s: float = 60.0,
+    environment: Mapping[str, str] | None = None,
+) -> Finished:
+    """Run a client here, shielded from our terminal's signals, and killed at its time limit.
+
+    Raises:
+        LinkDown: it did not end in time.
+        DeviceError: there is no such program.
+    """
+    whole = stdin if isinstance(stdin, bytes) else None
+    try:
+        # A file, not a pipe: a client that leaves a helper behind (ssh's master) would keep the
+        # pipe open, and us waiting for its end.
+        with tempfile.TemporaryFile() as said:
+            done = subprocess.run(
+                argv,
+                input=whole,
+                stdin=None if isinstance(stdin, bytes) else stdin,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                timeout=timeout_s,
+                env=None if environment is None else dict(environment),
+                start_new_session=True,
+                check=False,
+            )
+            said.seek(0)
+            return Finished(done.returncode, done.stdout, said.read())
+    except subprocess.TimeoutExpired as error:
+        raise LinkDown(f"{argv[0]} did not come to an end within {timeout_s:.0f} s") from error
+    except FileNotFoundError as error:
+        raise DeviceError(f"the program {argv[0]} is not installed here") from error
+    except OSError as error:
+        raise DeviceError(f"{argv[0]} cannot be run: {error.strerror or error}") from error
