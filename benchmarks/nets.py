@@ -96,7 +96,7 @@ def warmed(name: str, data: Path | None = None, count: int = WARMING) -> nn.Modu
     torch.manual_seed(0)
     trained = data / "squeezenet1_1_imagenet.pth" if data and name == "squeezenet1_1" else None
     net = build(name, trained if trained and trained.is_file() else None).eval()
-    batches = images(count, data, skip=1000 if data is None else 400).split(_BATCH)
+    batches = torch.split(images(count, data, skip=1000 if data is None else 400), _BATCH)
     with torch.no_grad():
         _measure_norms(net, batches)
         _read_out(net, batches)

@@ -5,8 +5,8 @@ per-round ratios (`stats.paired_ratio`); one after the other it is that of two u
 nothing pairs the rounds.
 
 - Simulated: the medians of short slots that one file gave when it ran alone for a while, cut into
-  stretches at random places, with a linear drift of 3 % on each. Slots go to the two files by turns
-  or by halves.
+  stretches at random places, with a linear drift of 3 % on each. Slots go to the two files in
+  shuffled turns, as in the harness, or by halves.
 - Really: through the harness, pinned to a core on which a neighbour takes a share that rises slowly
   from nothing to 6 %, for a millisecond at a time, so that every inference feels it.
 
@@ -63,11 +63,12 @@ def unpaired(above: Sequence[float], below: Sequence[float]) -> Interval:
     return math.exp(a[0] - b[0]), math.exp(low), math.exp(high)
 
 
-def split(slots: Sequence[float]) -> dict[str, Interval]:
-    """Give slots to two equal files, by turns and by halves; return both intervals."""
+def split(slots: Sequence[float], chance: random.Random) -> dict[str, Interval]:
+    """Give slots to two equal files, in shuffled turns and by halves; return both intervals."""
     half = len(slots) // 2
+    rounds = [chance.sample(slots[at : at + 2], 2) for at in range(0, 2 * half, 2)]
     return {
-        WAYS[0]: paired(slots[0 : 2 * half : 2], slots[1 : 2 * half : 2]),
+        WAYS[0]: paired([one for one, _ in rounds], [other for _, other in rounds]),
         WAYS[1]: unpaired(slots[:half], slots[half : 2 * half]),
     }
 
@@ -83,7 +84,7 @@ def simulated(noise: Sequence[float], slots: int, count: int) -> dict[str, list[
             value * (1.0 + sign * DRIFT * at / (slots - 1))
             for at, value in enumerate(noise[begin : begin + slots])
         ]
-        for way, interval in split(stretch).items():
+        for way, interval in split(stretch, chance).items():
             found[way].append(interval)
     return found
 

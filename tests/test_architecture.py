@@ -62,6 +62,7 @@ SIBLINGS = {
     ("verdict", "admission"),  # one half of it: who may race at all
     ("verdict", "advice"),  # the other: what else the rows say
     ("advice", "admission"),
+    ("report", "evaluate"),  # two runs' scores are paired as two files' are
     ("pipeline", "verify"),  # a reference that is no number is refused before it is kept
     ("backends", "quantize"),  # the ranges come from above the backends
     ("backends", "converter"),

@@ -6,10 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from torchopt2edge.types import Constraints, Measurement
-
-BASELINE = "torch"
-"""The backend whose row is a reference and never a file to ship."""
+from torchopt2edge.types import BASELINE, Constraints, Measurement
 
 _LIMITS = (
     ("max_latency_ms", "latency_ms", "latency", "ms"),

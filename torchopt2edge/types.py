@@ -15,6 +15,9 @@ from torchopt2edge.preprocess import Preprocess
 
 Facts = dict[str, Any]
 
+BASELINE = "torch"
+"""The backend whose row is a reference and never a file to ship."""
+
 
 @dataclass(frozen=True)
 class Artifact:

@@ -24,10 +24,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from torchopt2edge import stats
-from torchopt2edge.admission import BASELINE, Breach, breaches, doubts, metric_of
+from torchopt2edge.admission import Breach, breaches, doubts, metric_of
 from torchopt2edge.advice import MARGIN, advice
 from torchopt2edge.errors import ConfigError
-from torchopt2edge.types import Constraints, Measurement, Verdict
+from torchopt2edge.types import BASELINE, Constraints, Measurement, Verdict
 
 INVALIDATING = frozenset({"emulated", "throttled", "too-few-samples"})
 

@@ -126,3 +126,8 @@ def test_what_a_run_writes_holds(
     assert not ROW.is_valid({**lines[0], "metrics": {"top1": "many"}})
     assert not ROW.is_valid({**lines[0], "latency_ns": [1.5]})
     assert not ROW.is_valid({**lines[0], "more": 1})
+
+
+def test_the_page_of_the_docs_is_the_packaged_schema() -> None:
+    docs = Path(__file__).parents[2] / "docs" / "verdict.schema.json"
+    assert json.loads(docs.read_text()) == schema()

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torchopt2edge.admission import BASELINE
 from torchopt2edge.errors import ConfigError
-from torchopt2edge.types import Candidate, Facts
+from torchopt2edge.types import BASELINE, Candidate, Facts
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ def assess(rounds: Sequence[Round], protocol: Protocol, receipt: Facts) -> dict[
     """Return the flags of one candidate's rounds, each with a sentence that says what to do."""
     found = {
         "too-few-samples": _too_few(rounds, protocol),
-        "throttled" if protocol.turns else "throttles": _throttled(rounds),
+        "throttled": _throttled(rounds) if protocol.turns else None,
+        "throttles": None if protocol.turns else _throttled(rounds),
         "emulated": _emulated(receipt),
         "contended": _contended(rounds),
         "drift": _drift(rounds),

@@ -135,7 +135,7 @@ class Remote:
         tools = () if self.affinity is None else ("taskset",)
         if self.affinity is not None:
             words = ["taskset", f"{sum(1 << core for core in set(self.affinity)):x}", *words]
-        tick = max(1, min(10, int(self.patience_s / 6)))
+        tick = max(1, min(5, int(self.patience_s / 6)))
         limits = (tick, math.ceil(self.patience_s / tick))
         jobs, job = f"{self.folder}/jobs", f"{RUN}/{uuid.uuid4().hex[:12]}"
         folder = shlex.quote(f"{jobs}/{job}")

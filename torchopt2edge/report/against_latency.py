@@ -18,7 +18,7 @@ from torchopt2edge import stats
 from torchopt2edge.report.line import plain
 from torchopt2edge.report.number import times
 from torchopt2edge.stats import Interval, Vector
-from torchopt2edge.types import Measurement
+from torchopt2edge.types import BASELINE, Measurement
 
 TOLERANCE = 0.05
 """What an interval must stay within to be called the same where no limit was given."""
@@ -32,6 +32,8 @@ _SPOILS = ("emulated", "throttled", "too-few-samples")  # flags with which no la
 _PLACE = ("cpu", "arch", "emulated", "runner")  # where one differs, latencies are not compared
 _OF_MACHINE = ("cores", "governor", "kernel", "python")  # these the anchor feels as others do
 _WIDE = 1.96 / 0.6745  # from the median absolute deviation to 95 %
+MACHINE = 0.15
+"""How far a shared machine's speed differs from run to run: half an interval without an anchor."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,15 @@ class Pair:
 
     @property
     def unchanged(self) -> bool:
-        """Whether it can be an anchor: the same bytes, timed in turns in the same way."""
+        """Whether it can be an anchor: the same bytes, timed in turns in the same way.
+
+        PyTorch's row may hold other weights in the same net: what floats take does not hang on
+        their values, and a model that was trained on has no other anchor.
+        """
         if self.before.err or self.after.err or self.obstacle:
             return False
-        digests = [_digest(row) for row in (self.before, self.after)]
+        made = _net if self.after.backend == BASELINE else _digest
+        digests = [made(row) for row in (self.before, self.after)]
         turns = all(row.facts.get("order") != "blocks" for row in (self.before, self.after))
         settings = any(self.differs(key) for key in _SETTINGS if key not in _OF_MACHINE)
         return bool(digests[0]) and digests[0] == digests[1] and turns and not settings
@@ -97,6 +104,12 @@ class Pair:
 
 def _digest(row: Measurement) -> str:
     return str(row.facts.get("file_sha256") or row.facts.get("digest") or "")
+
+
+def _net(row: Measurement) -> str:
+    """Return what tells a PyTorch net from others but for its weights' values."""
+    known = [row.facts.get(name) for name in ("params", "macs")]
+    return _digest(row) if None in known else f"{row.backend} {known}"
 
 
 def _settled(row: Measurement) -> list[list[int]]:
@@ -161,13 +174,12 @@ class Weather:
     def rest(self, pair: Pair) -> float:
         """Return the half width that the rounds do not show (logarithm).
 
-        Beside an anchor, what the other unchanged files moved; for files that ran one after the
-        other, how far the machine drifted in the course of both runs.
+        Beside an anchor, what the other unchanged files moved; without one `MACHINE`, and for
+        files that ran one after the other how far the machine drifted in the course of both runs.
         """
         if not self.covers(pair):
-            return math.hypot(
-                *(float(row.facts.get("anchor_spread") or 0.0) for row in _both(pair))
-            )
+            moved_in = (float(row.facts.get("anchor_spread") or 0.0) for row in _both(pair))
+            return math.hypot(MACHINE, *moved_in)
         moved = [abs(by) for name, by in self.still.items() if name != pair.name]
         return _WIDE * float(np.median(moved)) if moved else 0.0
 
@@ -175,7 +187,10 @@ class Weather:
         """Say how latencies were compared."""
         how = "Latency: the ratio of the medians of the rounds, drawn apart for its interval"
         if self.anchor is None:
-            return f"{how}. What the machine did between the runs is part of it."
+            return (
+                f"{how}. What the machine did between the runs is part of it, so intervals hold "
+                f"{MACHINE:.0%} more to either side."
+            )
         moved = times(math.exp(_middle(*Weather().logs(self.anchor))))
         said = (
             f"{how}. Within its run each round was divided by that of the unchanged "
@@ -191,7 +206,8 @@ class Weather:
         if self.anchor is None:
             yield (
                 "no unchanged file was timed in turns in both runs, so a slower machine looks like "
-                "slower files: keep one unchanged file, or the PyTorch row, in every run"
+                "slower files, and only a change beyond it shows: keep one unchanged file, or the "
+                "PyTorch row, in every run"
             )
         for name, by in self.still.items():
             if abs(by) > math.log1p(TOLERANCE):

@@ -1,0 +1,243 @@
+"""A device that is nowhere: it answers the runner's frames itself, as a script of facts says.
+
+For tests of what stands above the seam: a comparison on it takes milliseconds, and gives the
+same rows every time. Nothing is executed: the outputs are zeros of the signature's shapes, or
+what ``outputs`` makes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torchopt2edge.errors import BenchError
+from torchopt2edge.types import Facts
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Arrays = dict[str, np.ndarray[Any, Any]]
+    Outputs = Callable[[str, Mapping[str, np.ndarray[Any, Any]]], Arrays]
+
+Answer = tuple[dict[str, Any], "Arrays"]
+
+
+@dataclass
+class Clock:
+    """The time of a fake device, in nanoseconds; all of its jobs share it."""
+
+    ns: int = 0
+
+
+@dataclass(frozen=True)
+class Fake:
+    """A device by script; file names are those of the candidates' files.
+
+    Attributes:
+        latency_ms: file name → latencies of its inferences, repeated for ever; ``*`` is any other.
+        temperatures_c: one per round, the last one stays; none is a device without a sensor.
+        faults: file name → {number of the command: what}; ``die`` and ``hang`` end the job,
+            ``slow`` is a link that was gone for a while, anything else is the runner's error.
+        outputs: (file name, inputs in the file's names) → outputs.
+        machine: facts that replace those of the fake machine.
+    """
+
+    threads: int = 1
+    affinity: tuple[int, ...] | None = None
+    runner: str = "python"
+    latency_ms: Mapping[str, Sequence[float]] = field(default_factory=lambda: {"*": (1.0,)})
+    temperatures_c: Sequence[float] = ()
+    faults: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    outputs: Outputs | None = None
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The word in the rows' ``device``."""
+        return "fake"
+
+    @property
+    def python(self) -> str:
+        """An interpreter that is never started."""
+        return "python3"
+
+    def facts(self) -> Facts:
+        """Say what the machine would be."""
+        found: Facts = {
+            "cpu": "fake",
+            "cpu_flags": [],
+            "arch": "fake",
+            "cores": 4,
+            "memory_gb": 1.0,
+            "os": "fake",
+            "kernel": "fake",
+            "governor": "performance",
+            "clocksource": "fake",
+            "emulated": False,
+            "load": 0.0,
+            "steal": 0.0,
+            "device_threads": self.threads,
+            "device_affinity": None if self.affinity is None else list(self.affinity),
+        }
+        return {**found, **self.machine}
+
+    def push(self, file: Path) -> str:
+        """Return the file's own path: nothing is brought anywhere."""
+        return str(file)
+
+    def start(self, argv: Sequence[str], log: Path) -> FakeJob:
+        """Start to answer."""
+        return FakeJob(self, log)
+
+    def sensors(self, rounds: int) -> Facts:
+        """Return what the sensors show after that many rounds."""
+        shown = self.temperatures_c
+        now = shown[min(rounds, len(shown) - 1)] if shown else "unavailable"
+        return {"temperature_c": now, "clock_mhz": "unavailable", "capped": "unavailable"}
+
+
+class FakeJob:
+    """A job of a `Fake`: answers each frame by the script."""
+
+    def __init__(self, device: Fake, log: Path) -> None:
+        self._device = device
+        self._log = log
+        self._file = ""
+        self._signature: Mapping[str, Any] = {}
+        self._latencies: Iterator[float] = itertools.repeat(1.0)
+        self._answers: deque[Answer] = deque()
+        self._commands = itertools.count()
+        self._rounds = 0
+        self.closed = False
+
+    def __enter__(self) -> FakeJob:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def send(
+        self,
+        header: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray[Any, Any]] | None = None,
+        timeout_s: float = 60.0,
+    ) -> None:
+        """Take a frame and keep its answer.
+
+        Raises:
+            BenchError: the job is over.
+        """
+        self._require_open()
+        if header["cmd"] == "open":
+            self._open(header)
+        fault = self._device.faults.get(self._file, {}).get(next(self._commands))
+        if fault == "slow":
+            time.sleep(0.05)
+        elif fault == "hang":
+            return
+        elif fault == "die":
+            self.close()
+            return
+        elif fault is not None:
+            self._answers.append(({"event": "error", "type": "FakeError", "what": fault}, {}))
+            return
+        self._answers.append(self._answer(header, arrays or {}))
+
+    def receive(self, timeout_s: float) -> tuple[dict[str, Any], Arrays]:
+        """Return the answer.
+
+        Raises:
+            BenchError: the script lets the job die or hang here.
+        """
+        if self.closed:
+            raise BenchError("the process was killed by SIGKILL", artifact=self._log)
+        if not self._answers:
+            self.close()
+            raise BenchError(
+                f"the process did not answer within {timeout_s:g} s and was killed",
+                artifact=self._log,
+            )
+        return self._answers.popleft()
+
+    def close(self) -> None:
+        """Answer no more."""
+        self.closed = True
+
+    def _require_open(self) -> None:
+        if self.closed:
+            raise BenchError("the process was ended already", artifact=self._log)
+
+    def _open(self, header: Mapping[str, Any]) -> None:
+        self._file = Path(header["file"]).name
+        self._signature = header["signature"]
+        script = self._device.latency_ms
+        self._latencies = itertools.cycle(script.get(self._file, script.get("*", (1.0,))))
+
+    def _answer(
+        self, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray[Any, Any]]
+    ) -> Answer:
+        command = header["cmd"]
+        if command == "open":
+            receipt = {**self._device.facts(), "runner": self._device.runner, "runtime": "fake"}
+            receipt |= {"threads": header["threads"], "spinning": False, "torch_imported": False}
+            times = {"library_ms": 1.0, "import_ms": 1.0, "load_ms": 1.0}
+            return {"event": "opened", **times, "receipt": receipt}, {}
+        if command == "call":
+            return {"event": "called"}, self._outputs(arrays)
+        if command == "load":
+            return {"event": "loaded", "first_ms": next(self._latencies), "finite": True}, {}
+        if command == "round":
+            return self._round(header), {}
+        if command == "sense":
+            return {"event": "sensed", "sensors": self._device.sensors(self._rounds)}, {}
+        if command == "profile":
+            return {"event": "profiled", "ops": []}, {}
+        return {"event": "stopped", "vm_hwm_bytes": 1 << 24}, {}
+
+    def _round(self, header: Mapping[str, Any]) -> dict[str, Any]:
+        clock, budget = self._device.clock, header["seconds"] * 1e9
+        samples: list[int] = []
+        begin = clock.ns
+        while len(samples) < header["max_samples"]:
+            samples.append(round(next(self._latencies) * 1e6))
+            clock.ns += samples[-1]
+            if len(samples) >= header["min_samples"] and clock.ns - begin >= budget:
+                break
+        self._rounds += 1
+        return {
+            "event": "round",
+            "latency_ns": samples,
+            "begin_ns": begin,
+            "wall_ns": clock.ns - begin,
+            "cpu_ns": clock.ns - begin,
+            "involuntary": 0,
+            "stable": True,
+            "finite": True,
+            "joules": None,
+            "vm_hwm_bytes": 1 << 24,
+            "sensors": self._device.sensors(self._rounds),
+        }
+
+    def _outputs(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Arrays:
+        if self._device.outputs is not None:
+            return self._device.outputs(self._file, arrays)
+        import numpy as np
+
+        batch = next((len(value) for value in arrays.values()), 1)
+        return {
+            spec["file_name"]: np.zeros(_shape(spec, batch), spec["file_dtype"])
+            for spec in self._signature["outputs"]
+        }
+
+
+def _shape(spec: Mapping[str, Any], batch: int) -> tuple[int, ...]:
+    """Return the shape of an output as the file has it, of so many samples."""
+    shape = [batch if at == 0 else abs(int(n)) for at, n in enumerate(spec["shape"])]
+    order = spec.get("perm")
+    return tuple(shape[at] for at in order) if order else tuple(shape)
