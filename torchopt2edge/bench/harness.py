@@ -45,6 +45,7 @@ Check = Callable[[Candidate, Session], str | None]
 
 _COOL_C = 2.0
 _WARMUP_CHUNKS = 20
+_ASKED = ("device_threads", "device_affinity")  # what was asked of the device; a row has what it got
 
 
 @dataclass
@@ -167,8 +168,8 @@ def measure(
     with contextlib.ExitStack() as closing:  # an interrupt in here leaves no process behind
         lanes = [_lane(candidate, closing) for candidate in candidates]
         order = "turns" if protocol.turns else "blocks"
-        machine = {**device.facts(), "run": uuid.uuid4().hex, "order": order}
-        machine["load_before"] = machine.get("load")
+        machine = {name: value for name, value in device.facts().items() if name not in _ASKED}
+        machine |= {"run": uuid.uuid4().hex, "order": order, "load_before": machine.get("load")}
         try:
             _run(race, lanes)
         except KeyboardInterrupt as stop:

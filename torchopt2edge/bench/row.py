@@ -36,7 +36,7 @@ def measured(
         samples,
         {
             **_identity(candidate),
-            **receipt,
+            **{name: value for name, value in receipt.items() if name != "zero_ns"},
             **_series(rounds, receipt),
             "flags": list(flags),
             "warnings": flags,

@@ -43,7 +43,7 @@ def assess(rounds: Sequence[Round], protocol: Protocol, receipt: Facts) -> dict[
     found = {
         "too-few-samples": _too_few(rounds, protocol),
         "throttled": _throttled(rounds) if protocol.turns else None,
-        "throttles": None if protocol.turns else _throttled(rounds),
+        "throttles": _throttled(rounds) if not protocol.turns else None,
         "emulated": _emulated(receipt),
         "contended": _contended(rounds),
         "drift": _drift(rounds),
