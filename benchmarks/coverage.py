@@ -5,7 +5,10 @@ freedom, 1 % wide; ``busy`` has a neighbour besides, that slows one round of ten
 A sample adds a noise of its own, skewed and with a tail. For the ratio the weather drifts as well,
 by 10 % and as a random walk: both files of a round have it in common. The other intervals get
 rounds that do not depend on each other, for no interval of one file can know of a drift. The truth
-comes from symmetry (the ratio) or from two million draws.
+comes from symmetry (the ratio) or from many draws.
+
+Percentiles are held against those of the very weather that a run had: their intervals promise no
+more, for a tail that is made of rare rounds is not in a few of them.
 
 What is promised is promised for ``heavy``. ``busy`` is shown without a goal: a tail that is made of
 rare rounds is not in so few of them, whatever is computed from them.
@@ -90,13 +93,38 @@ def ratio_of(busy: float, rng: Rng, rounds: int) -> Interval:
 
 
 def percentile_of(name: str, busy: float, rng: Rng, rounds: int) -> Interval:
-    """Simulate the interval of a percentile."""
+    """Simulate the interval of a percentile, over the true one of the weather that the run had."""
     from torchopt2edge.stats import percentile_interval
 
-    made = samples(rng, weather(rng, rounds, busy), _SAMPLES[name], _BASE_NS)
+    factors = weather(rng, rounds, busy)
+    made = samples(rng, factors, _SAMPLES[name], _BASE_NS)
     found = percentile_interval([list(one) for one in made], float(name[1:]))
     assert found is not None
-    return found
+    truth = true_percentile(factors, float(name[1:]) / 100)
+    return found[0] / truth, found[1] / truth, found[2] / truth
+
+
+def true_percentile(factors: Vector, share: float) -> float:
+    """Return where ``share`` of the inferences of rounds with these factors are done, in ns."""
+    import numpy as np
+    from scipy.optimize import brentq
+
+    noise = _noise()
+
+    def missing(at: float) -> float:
+        done = np.searchsorted(noise, at / (_BASE_NS * factors), side="right") / noise.size
+        return float(done.mean()) - share
+
+    low, high = noise[0] * factors.min() * _BASE_NS, noise[-1] * factors.max() * _BASE_NS
+    return float(brentq(missing, low, high, xtol=1.0))
+
+
+@functools.cache
+def _noise() -> Vector:
+    import numpy as np
+
+    made: Vector = np.sort(samples(np.random.default_rng(2), np.ones(1), _DRAWS // 4, 1.0)[0])
+    return made
 
 
 @dataclass(frozen=True)
@@ -115,7 +143,6 @@ def statistics(name: str) -> list[Statistic]:
 
     rng, busy, count = np.random.default_rng(1), WEATHERS[name], _SAMPLES["median"]
     rounds = samples(rng, weather(rng, _DRAWS // count, busy), count, _BASE_NS)
-    pooled = samples(rng, weather(rng, _DRAWS, busy), 1, _BASE_NS)
     middle = float(np.median(np.median(rounds, axis=1)))
     return [
         Statistic("median_interval", name, functools.partial(median_of, busy), middle),
@@ -125,7 +152,7 @@ def statistics(name: str) -> list[Statistic]:
                 f"percentile_interval, {at}",
                 name,
                 functools.partial(percentile_of, at, busy),
-                float(np.percentile(pooled, float(at[1:]))),
+                1.0,
             )
             for at in ("p50", "p90", "p99")
         ),

@@ -23,6 +23,7 @@ SUITES = (
         "collapse",
         "compare",
         "convert",
+        "coverage",
         "digits",
         "distill",
         "encoding",
@@ -32,6 +33,7 @@ SUITES = (
         "pruning",
         "qat",
     ),
+    *("equals", "overhead", "page", "planted", "steps", "truth", "turns"),
     *("resume", "sparsity", "techniques", "training", "zoo"),
 )
 MACHINE = {"cpu": "Intel(R) Xeon(R) CPU E5-2680 v4 @ 2.40GHz", "cores": 2}

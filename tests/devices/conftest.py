@@ -1,4 +1,7 @@
-"""What the tests of devices share: tiny files to run, and servers that run once per session."""
+"""What the tests of devices share: tiny files to run, and servers that run for one module.
+
+Not for the whole session: other modules hold that no child of ours is alive after a test.
+"""
 
 from __future__ import annotations
 
@@ -26,41 +29,41 @@ def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHOPT2EDGE_CACHE", str(cache))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """An sshd on the loopback."""
     with sshd(tmp_path_factory.mktemp("ssh") / "board", "127.0.0.1") as found:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cable() -> Iterator[Network]:
     """A network that can be cut."""
     with network(1) as found:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def far_server(tmp_path_factory: pytest.TempPathFactory, cable: Network) -> Iterator[Server]:
     """An sshd at the other end of that network."""
     with sshd(tmp_path_factory.mktemp("far") / "board", cable.address, cable.inside) as found:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def phone_cable() -> Iterator[Network]:
     """The network of the phone."""
     with network(2) as found:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def phone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the phone's server and our client lie."""
     return tmp_path_factory.mktemp("adb") / "phone"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def phone_serial(phone_folder: Path, phone_cable: Network) -> Iterator[str]:
     """The serial of a real adbd."""
     with adbd(phone_folder, phone_cable) as serial:

@@ -175,3 +175,20 @@ def test_a_whole_answer_is_told_from_a_cut_one(code: int) -> None:
     assert unwrap(found) == Finished(code, b"a\nt2e-ended 3\n")
     assert unwrap(Finished(0, found.stdout[:-1])) is None
     assert unwrap(Finished(0, b"")) is None
+
+
+def test_a_folder_without_named_pipes_will_do(tmp_path: Path) -> None:
+    """FAT on a phone's card, and some network drives: the waits are looks then."""
+    device = Shell(root=tmp_path, workdir=str(tmp_path / "board"), kind="busybox")
+    if not shutil.which("busybox"):
+        skip("there is no busybox")
+    _ = device.link
+    (tmp_path / "bin/mkfifo").unlink()
+    (tmp_path / "bin/mkfifo").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "bin/mkfifo").chmod(0o755)
+    with device.start([sys.executable, "-c", COUNT], tmp_path / "log") as job:
+        for at in (1, 2, 3):
+            job.send({"at": at})
+            assert job.receive(20.0)[0] == {"n": at, "got": {"at": at}}
+        assert not [*(tmp_path / "board").rglob("bell")]
+    assert all_gone(tmp_path / "board", 10.0)

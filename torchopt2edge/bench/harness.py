@@ -45,7 +45,10 @@ Check = Callable[[Candidate, Session], str | None]
 
 _COOL_C = 2.0
 _WARMUP_CHUNKS = 20
-_ASKED = ("device_threads", "device_affinity")  # what was asked of the device; a row has what it got
+_ASKED = (
+    "device_threads",
+    "device_affinity",
+)  # what was asked of the device; a row has what it got
 
 
 @dataclass

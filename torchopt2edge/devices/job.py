@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 _LAST_LINES = 6
-_ROUND_TRIP_S = 30.0
+_ROUND_TRIP_S = 20.0
+_FAREWELL_S = 5.0  # how long a broken link may hold up the end of a job, which ends by itself too
 _CANNOT_RUN = {
     126: "the program may not run there: it is built for another machine, or its folder is "
     "mounted noexec",
@@ -35,8 +36,14 @@ class Machine(Protocol):
     def name(self) -> str:
         """The word in the rows' ``device``."""
 
-    def run(self, script: str, stdin: bytes = b"", timeout_s: float = 60.0) -> Finished:
-        """Run a script there, over a link that may break meanwhile."""
+    def run(
+        self,
+        script: str,
+        stdin: bytes = b"",
+        timeout_s: float = 60.0,
+        patience_s: float | None = None,
+    ) -> Finished:
+        """Run a script there, over a link that may break, for so long, meanwhile."""
 
 
 class RemoteJob:
@@ -55,6 +62,7 @@ class RemoteJob:
         self._waiting: bytes | None = None
         self._offset = 0
         self._closed = False
+        self._lost = False
         self._spool = Spool()
 
     def __enter__(self) -> RemoteJob:
@@ -116,7 +124,9 @@ class RemoteJob:
         self._closed = True
         self._spool.close()
         with contextlib.suppress(DeviceError):
-            self._keep(self._device.run(mailbox.close(self._folder)).stdout)
+            patience_s = 0.0 if self._lost else _FAREWELL_S
+            found = self._device.run(mailbox.close(self._folder), b"", _ROUND_TRIP_S, patience_s)
+            self._keep(found.stdout)
 
     def _exchange(self, wait_s: int) -> bool:
         """Bring the frame that waits, and fetch what the runner answered; False: nothing yet."""
@@ -124,10 +134,11 @@ class RemoteJob:
         frame = (self._number, len(body)) if self._waiting is not None else None
         token = uuid.uuid4().hex[:8]
         script = mailbox.ask(self._folder, token, frame, self._offset, wait_s)
-        limit = wait_s + max(_ROUND_TRIP_S, patience_for(len(body)) if body else 0.0)
+        limit = wait_s + patience_for(len(body), _ROUND_TRIP_S)
         try:
             found = self._device.run(script, body, limit)
         except DeviceError as error:
+            self._lost = True
             self.close()
             raise BenchError(
                 f"{self._device.name} was lost: {error.what}{self._last_words()}",

@@ -59,8 +59,11 @@ def parse(said: bytes) -> dict[str, str]:
     """Return the files that the script printed, by their paths."""
     found = {}
     for piece in said.split(_MARK)[1:]:
-        name, _, body = piece.partition(b"\n")
-        found[name.decode(errors="replace")] = body.decode(errors="replace")
+        name, ended, body = piece.partition(b"\n")
+        if not ended:
+            continue
+        whole = body[: body.rfind(b"\n") + 1]  # a line that was cut is none
+        found[name.decode(errors="replace")] = whole.decode(errors="replace")
     return found
 
 

@@ -165,23 +165,31 @@ class Remote:
         """``workdir`` as the device takes it: a command there begins in the home folder."""
         return self.workdir.removeprefix("~/").rstrip("/") or "/"
 
-    def run(self, script: str, stdin: bytes = b"", timeout_s: float = 60.0) -> Finished:
-        """Run a script there, once more when the link breaks: it must bear running twice."""
-        return self.retry(lambda: self.link.run(script, stdin, timeout_s))
+    def run(
+        self,
+        script: str,
+        stdin: bytes = b"",
+        timeout_s: float = 60.0,
+        patience_s: float | None = None,
+    ) -> Finished:
+        """Run a script there, again when the link breaks: it must bear running twice."""
+        return self.retry(lambda: self.link.run(script, stdin, timeout_s), patience_s)
 
-    def retry(self, act: Callable[[], T]) -> T:
-        """Do something over the link until it holds, for ``link_patience_s`` seconds.
+    def retry(self, act: Callable[[], T], patience_s: float | None = None) -> T:
+        """Do something over the link until it holds, for ``patience_s`` seconds at most.
+
+        None is the device's ``link_patience_s``.
 
         Raises:
             LinkDown: it did not hold in that time, or nobody answers there at all.
         """
+        most = self.link_patience_s if patience_s is None else patience_s
         begin, pause = time.monotonic(), _PAUSE_S
         while True:
             try:
                 return act()
             except LinkDown as error:
-                patience = min(_FIRST_CONTACT_S, self.link_patience_s)
-                limit = patience if error.absent else self.link_patience_s
+                limit = min(_FIRST_CONTACT_S, most) if error.absent else most
                 if time.monotonic() - begin + pause > limit:
                     raise
             time.sleep(pause)

@@ -92,9 +92,9 @@ def unwrap(found: Finished) -> Finished | None:
     return Finished(int(ended[1]), found.stdout[: -len(ended[0])], found.stderr)
 
 
-def patience_for(size: int) -> float:
+def patience_for(size: int, least_s: float = 60.0) -> float:
     """Return the seconds that so many bytes may take, on the slowest link that we wait for."""
-    return 60.0 + size / _SLOWEST
+    return least_s + size / _SLOWEST
 
 
 def call(

@@ -1,0 +1,92 @@
+"""Machines as they tell about themselves: a phone, a board, and answers that were cut short."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from torchopt2edge.devices import linux, recorded
+
+FREQ = "sys/devices/system/cpu/cpu{}/cpufreq/cpuinfo_max_freq"
+PHONE = {
+    "proc/cpuinfo": "processor\t: 0\nFeatures\t: fp asimd asimddp\nCPU implementer\t: 0x41\n"
+    "CPU part\t: 0xd05\n",
+    "proc/meminfo": "MemTotal:        7733444 kB\n",
+    "sys/devices/system/cpu/online": "0-7\n",
+    **{FREQ.format(core): "1803000\n" for core in range(4)},
+    **{FREQ.format(core): "2253000\n" for core in (4, 5)},
+    **{FREQ.format(core): "2802000\n" for core in (6, 7)},
+    "arch": "aarch64\n",
+    "kernel": "5.10.149-android13\n",
+    "exe": "/system/bin/sh\n",
+    "ro.product.manufacturer": "Google\n",
+    "ro.product.model": "Pixel 6\n",
+    "ro.soc.model": "Tensor\n",
+    "ro.product.cpu.abi": "arm64-v8a\n",
+    "ro.build.version.release": "15\n",
+}
+
+
+def said(files: dict[str, str]) -> bytes:
+    return "".join(f"\x1e{name}\n{body}" for name, body in files.items()).encode()
+
+
+def test_a_phone_is_read() -> None:
+    found = recorded.machine(said(PHONE))
+    assert found["cpu"] == "Tensor"
+    assert found["cpu_flags"] == ["asimd", "asimddp"]
+    assert (found["arch"], found["abi"], found["cores"]) == ("aarch64", "arm64-v8a", 8)
+    assert (found["os"], found["model"]) == ("Android 15", "Google Pixel 6")
+    assert found["core_classes"] == [
+        {"cores": [6, 7], "max_mhz": 2802.0},
+        {"cores": [4, 5], "max_mhz": 2253.0},
+        {"cores": [0, 1, 2, 3], "max_mhz": 1803.0},
+    ]
+    assert found["emulated"] is False
+    assert found["governor"] == found["load"] == "unavailable"
+
+
+def test_nothing_of_this_machine_slips_in() -> None:
+    found = recorded.machine(b"")
+    assert found.pop("emulated") is False
+    assert found.pop("core_classes") == []
+    assert found.pop("cpu_flags") == []
+    assert set(found.values()) == {linux.UNAVAILABLE}
+
+
+@pytest.mark.parametrize(
+    ("files", "emulated"),
+    [
+        ({"exe": "/usr/bin/qemu-aarch64-static\n"}, True),
+        ({"arch": "aarch64\n", "proc/cpuinfo": "vendor_id : GenuineIntel\n"}, True),
+        ({"arch": "x86_64\n", "proc/cpuinfo": "vendor_id : GenuineIntel\n"}, False),
+    ],
+)
+def test_an_emulator_is_seen(files: dict[str, str], emulated: bool) -> None:
+    assert recorded.machine(said(files))["emulated"] is emulated
+
+
+def test_an_answer_cut_anywhere_is_read_as_far_as_it_goes() -> None:
+    whole = said(PHONE)
+    for cut in range(0, len(whole), 7):
+        found = recorded.machine(whole[:cut])
+        assert found["cores"] in (linux.UNAVAILABLE, 1, 8)
+
+
+def test_a_file_that_leads_elsewhere_is_not_laid() -> None:
+    recorded.machine(said({"../../tmp/t2e-outside": "x", "a/../../b": "x"}))
+
+
+@pytest.mark.parametrize(
+    ("online", "count"), [("0-3,6", 5), ("0", 1), ("", "unavailable"), ("x", "unavailable")]
+)
+def test_cores_are_counted(online: str, count: object) -> None:
+    assert recorded.cores({"sys/devices/system/cpu/online": online}) == count
+
+
+def test_the_script_reads_this_machine() -> None:
+    out = subprocess.run(["sh", "-c", recorded.SCRIPT], capture_output=True, check=True).stdout
+    found, here = recorded.machine(out), linux.machine()
+    for name in ("cpu", "cpu_flags", "arch", "cores", "memory_gb", "os", "kernel", "governor"):
+        assert found[name] == here[name], name
