@@ -5,6 +5,7 @@ Torch is imported only when a test asks for the network.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,3 +63,16 @@ def tiny_tflite(tiny: Made, sealed: converter.Environment, hub_store: Store) -> 
 
     with users_cache():
         return LiteRT().base(tiny.graph, hub_store)
+
+
+@pytest.fixture(autouse=True)
+def no_handlers_left() -> Iterator[None]:
+    """Take off the log handlers that a command put on: their stream closes with its test."""
+    log = logging.getLogger("torchopt2edge")
+    before, level, propagate = list(log.handlers), log.level, log.propagate
+    yield
+    for handler in set(log.handlers) - set(before):
+        log.removeHandler(handler)
+        handler.close()
+    log.setLevel(level)
+    log.propagate = propagate
