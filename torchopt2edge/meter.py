@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torchopt2edge import api, devices
 from torchopt2edge.bench.protocol import Protocol
@@ -102,41 +101,17 @@ def _noise(shape: tuple[int, ...], count: int) -> Tensor:
     return torch.randn(count, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def _median(values: Sequence[int]) -> float:
-    import statistics
-
-    return float(statistics.median(values))
-
-
 def _profiled(
     net: nn.Module, shape: tuple[int, ...], out: Path
 ) -> tuple[list[float] | None, float]:
     """Return the time of every layer in the order they run, and of all else; None: no match."""
+    from torchopt2edge.backends.ort_profile import profile
+    from torchopt2edge.calibration import signature_in
     from torchopt2edge.stages.export import export_module
 
     export_module(net, (_noise(shape, 4),), out)
-    events = _events(out / "model.onnx", _noise(shape, 1).numpy(), out)
-    layers = [span for kind, span in events if kind in ("Conv", "FusedConv", "Gemm", "MatMul")]
-    rest = sum(span for kind, span in events) - sum(layers)
+    name = signature_in(out).inputs[0].file_name
+    kernels = profile(out / "model.onnx", 1, {name: _noise(shape, 1).numpy()}, _RUNS)
+    layers = [op["ms"] for op in kernels if op["type"] in ("Conv", "FusedConv", "Gemm", "MatMul")]
+    rest = sum(op["ms"] for op in kernels) - sum(layers)
     return layers or None, rest
-
-
-def _events(file: Path, sample: Any, out: Path) -> list[tuple[str, float]]:
-    """Return (operator, median time) of every node of a file, in the order they run."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.enable_profiling = True
-    options.intra_op_num_threads = 1
-    options.profile_file_prefix = str(out / "profile")
-    session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    for _ in range(_RUNS):
-        session.run(None, {name: sample})
-    spans: dict[str, list[int]] = {}
-    kinds: dict[str, str] = {}
-    for event in json.loads(Path(session.end_profiling()).read_text()):
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            spans.setdefault(event["name"], []).append(int(event["dur"]))
-            kinds[event["name"]] = event["args"]["op_name"]
-    return [(kinds[one], _median(spans[one])) for one in spans]
