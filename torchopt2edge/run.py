@@ -12,7 +12,7 @@ from torchopt2edge import evaluate as scoring
 from torchopt2edge.bench import harness, profile
 from torchopt2edge.bench.placement import falls_back, placement
 from torchopt2edge.bench.row import file_sizes
-from torchopt2edge.bench.session import runner_of
+from torchopt2edge.bench.launch import runner_of
 from torchopt2edge.errors import BenchError, VerifyError
 from torchopt2edge.plan import Data, Entry, Plan
 from torchopt2edge.protocols import Session

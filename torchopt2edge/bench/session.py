@@ -11,15 +11,12 @@ from typing import Any
 import numpy as np
 
 from torchopt2edge.backends.session import FileSession
-from torchopt2edge.bench.zipapp import runner_file
+from torchopt2edge.bench.launch import launch
 from torchopt2edge.errors import BenchError
 from torchopt2edge.protocols import Device, Job
 from torchopt2edge.types import Candidate, Facts
 
 Array = np.ndarray[Any, Any]
-
-NATIVE = frozenset({"ort", "litert"})
-"""The backends whose files the native runner runs."""
 
 
 @dataclass(frozen=True)
@@ -183,27 +180,14 @@ def open_child(
         DeviceError: the device cannot start it.
     """
     device = as_set(device, candidate)
-    kind = runner_of(candidate, device)
-    library = None
-    if kind == "native":
-        from torchopt2edge.bench.native import build
-
-        argv = [device.push(build.runner_binary())]
-        library = device.push(build.library(candidate.backend))
-    else:  # -P: nothing from the working directory is importable; the zip itself comes first
-        argv = [device.python, "-P", device.push(runner_file())]
-    job = device.start(argv, log)
+    what = launch(candidate, device)
+    job = device.start(what.argv, log)
     try:
         session = ChildSession(candidate, job, timeout_s)
-        session.open(device.push(candidate.file), device.threads, library)
+        session.open(device.push(candidate.file), device.threads, what.library)
         yield session
     finally:
         job.close()
-
-
-def runner_of(candidate: Candidate, device: Device) -> str:
-    """Return which runner runs a candidate: the device's, unless only Python can (PyTorch)."""
-    return device.runner if candidate.backend in NATIVE else "python"
 
 
 def as_set(device: Device, candidate: Candidate) -> Device:
