@@ -5,7 +5,7 @@ BIN := .venv/bin
 SUITE ?= digits
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test zoo check bench clean
+.PHONY: help setup demo test zoo cores check bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/' | expand -t 10
@@ -28,6 +28,9 @@ test: setup ## the test suite
 
 zoo: setup ## every zoo model through every backend (minutes)
 	$(BIN)/python -m pytest -m zoo
+
+cores: setup ## the board's tests on every emulated ARM core (minutes)
+	TORCHOPT2EDGE_TEST_CORES=all $(BIN)/python -m pytest tests/devices/test_board.py
 
 check: setup ## lint, format, types, architecture
 	$(BIN)/ruff check .

@@ -24,7 +24,8 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"upkeep", "meter"},
-    {"api", "run", "candidates", "existing", "plan"},
+    {"api", "run", "candidates", "existing", "plan", "many", "device_commands", "device_doctor"},
+    {"crosscheck"},
     {
         "calibration",
         "pipeline",
@@ -53,6 +54,8 @@ SIBLINGS = {
     ("api", "existing"),  # the functions of the api are run's and existing's, with names resolved
     ("api", "run"),
     ("api", "plan"),
+    ("api", "many"),
+    ("many", "plan"),
     ("run", "candidates"),
     ("run", "plan"),
     ("candidates", "plan"),

@@ -32,6 +32,7 @@ SUITES = (
         "photos",
         "pruning",
         "qat",
+        "remote",
     ),
     *("equals", "overhead", "page", "planted", "steps", "truth", "turns"),
     *("resume", "sparsity", "techniques", "training", "zoo"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -186,3 +188,56 @@ def test_the_interval_of_a_percentile_covers_it(percent: float, z: float) -> Non
         assert found is not None
         covered += found[1] <= 1e6 * (1.0 + 0.1 * z) <= found[2]
     assert covered >= 180  # 95 % nominal; 90 % of 200 is more than three standard deviations below
+
+
+@pytest.mark.parametrize("count", [5, 6, 20, 32, 121])
+def test_the_bootstrap_is_scipys(count: int) -> None:
+    from scipy.stats import bootstrap, norm, t
+
+    values = np.random.default_rng(count).standard_t(3, count)
+    stretch = t.ppf(0.975, count - 1) * math.sqrt(count / (count - 1))
+    found = bootstrap(
+        (values,),
+        np.median,
+        n_resamples=4999,
+        confidence_level=1 - 2 * norm.cdf(-stretch),
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    assert stats.median_interval(values)[1:] == pytest.approx(tuple(found), rel=1e-12, abs=1e-12)
+
+
+@given(st.lists(st.integers(1, 30), min_size=5, max_size=60))
+def test_the_drift_is_scipys(medians: list[int]) -> None:
+    """Small whole numbers, so that many are equal, which narrows Sen's interval."""
+    from scipy.stats import theilslopes
+
+    found = theilslopes(medians, alpha=0.99)
+    scale = (len(medians) - 1) / float(np.median(medians))
+    wanted = [scale * found[0], scale * found[2], scale * found[3]]
+    assert stats.drift(medians) == pytest.approx(wanted, rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("percent", [1, 25, 50, 90, 99])
+@pytest.mark.parametrize("count", [1, 3, 40, 459, 20_000, 300_000])
+def test_the_ranks_of_a_percentile_are_scipys(count: int, percent: int) -> None:
+    from scipy.stats import binom
+
+    for quantile in (0.025, 0.5, 0.975):
+        wanted = int(binom.ppf(quantile, count, percent / 100))
+        assert stats._successes(quantile, count, percent / 100) == wanted
+
+
+def test_the_dear_half_of_scipy_stays_away() -> None:
+    """Its import would be most of what the harness takes of the processor."""
+    code = (
+        "import sys\n"
+        "from torchopt2edge import stats\n"
+        "rounds = [[at + 10, at + 12] for at in range(40)]\n"
+        "stats.paired_ratio(rounds, rounds[::-1])\n"
+        "stats.percentile_interval(rounds, 90)\n"
+        "stats.drift(stats.round_medians(rounds))\n"
+        "assert 'scipy.special' in sys.modules\n"
+        "assert 'scipy.stats' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

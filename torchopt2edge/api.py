@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from torchopt2edge import calibration as calibrating
-from torchopt2edge import existing, pipeline, report, run
+from torchopt2edge import existing, many, pipeline, report, run
 from torchopt2edge.bench.setting import Bench
 from torchopt2edge.errors import ConfigError, ModelError, NoSamples
+from torchopt2edge.many import Result as Result
 from torchopt2edge.plan import Data, Entry, Labelled, Plan, resolve_backends
 from torchopt2edge.preprocess import Preprocess
 from torchopt2edge.progress import LogProgress, Progress
 from torchopt2edge.protocols import Backend, Device, Session, Stage
 from torchopt2edge.quantize.decide import Quantize
+from torchopt2edge.report import side
 from torchopt2edge.store import Store, identity, key_of, versions
 from torchopt2edge.tasks.classification import Classification
 from torchopt2edge.tasks.task import Task
-from torchopt2edge.types import Artifact, Constraints, Facts, Measurement, Verdict
+from torchopt2edge.types import Artifact, Constraints, Facts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,6 +44,7 @@ class SettingsArgs(TypedDict, total=False):
     backends: Sequence[str | Backend]
     schemes: Sequence[str]
     device: Device
+    devices: Sequence[Device]
     protocol: str | Protocol
     out: str | Path
     constraints: Constraints
@@ -50,6 +53,7 @@ class SettingsArgs(TypedDict, total=False):
     calibration_seed: int | None
     quantize: Quantize
     task: Task
+    evaluate_samples: int | None
     bench: Bench
     preprocess: Preprocess
     store: Store
@@ -62,19 +66,22 @@ class SettingsArgs(TypedDict, total=False):
 class Settings:
     """How a comparison is made.
 
-    ``backends`` are names or objects, ``schemes`` names; ``protocol`` is ``smoke``, ``quick``,
-    ``standard`` or an object; ``out`` the run's folder; ``baseline`` adds PyTorch's own row where
-    there is a module. At most ``calibration_samples`` are taken from the calibration set
+    ``backends`` are names or objects, ``schemes`` names; ``devices`` are several in place of
+    ``device``, each with a run in a folder of its own under ``out``; ``protocol`` is ``smoke``,
+    ``quick``, ``standard`` or an object; ``out`` the run's folder; ``baseline`` adds PyTorch's own
+    row where there is a module. At most ``calibration_samples`` are taken from the calibration set
     (``calibration_seed`` is what they were drawn with, for the manifest); ``quantize`` says how
-    ranges are found on them, ``task`` what a labelled loader is scored by, ``bench`` which threads
-    and cores are tried and what else is looked at. ``preprocess`` is what
-    makes the model's input of a raw image, for loaders that yield raw images. ``store`` and
-    ``progress`` default to the user's cache and to log lines.
+    ranges are found on them, ``task`` what a labelled loader is scored by and ``evaluate_samples``
+    on how many of it at most (None: all; on another machine 1000), ``bench`` which threads and
+    cores are tried and what else is looked at. ``preprocess`` is what makes the model's input of a
+    raw image, for loaders that yield raw images. ``store`` and ``progress`` default to the user's
+    cache and to log lines.
     """
 
     backends: Sequence[str | Backend] = ("ort", "litert")
     schemes: Sequence[str] = ("fp32", "int8")
     device: Device | None = None
+    devices: Sequence[Device] = ()
     protocol: str | Protocol = "quick"
     out: str | Path = "outputs/run"
     constraints: Constraints = field(default_factory=Constraints)
@@ -83,6 +90,7 @@ class Settings:
     calibration_seed: int | None = None
     quantize: Quantize = field(default_factory=Quantize)
     task: Task = field(default_factory=Classification)
+    evaluate_samples: int | None = None
     bench: Bench = field(default_factory=Bench)
     preprocess: Preprocess | None = None
     store: Store = field(default_factory=Store.default)
@@ -107,8 +115,12 @@ class Settings:
                 )
         return cls(**given)
 
-    def plan(self) -> Plan:
-        """Resolve names into objects.
+    def run(self, act: many.Act) -> Result:
+        """Do something by the plan, on each of the devices where there are several."""
+        return many.run(tuple(self.devices), Path(self.out), self.title, self.plan, act)
+
+    def plan(self, device: Device | None = None, out: Path | None = None) -> Plan:
+        """Resolve names into objects, for another device in another folder where they are given.
 
         Raises:
             ConfigError: an unknown backend or protocol; names those there are.
@@ -116,7 +128,7 @@ class Settings:
         from torchopt2edge import devices
         from torchopt2edge.bench import protocol
 
-        device = self.device or devices.Local()
+        device = device or (None if self.devices else self.device) or devices.Local()
         facts = device.facts()
         named = self.protocol if not isinstance(self.protocol, str) else None
         return Plan(
@@ -126,26 +138,18 @@ class Settings:
             schemes=tuple(self.schemes),
             device=device,
             protocol=named or protocol.by_name(str(self.protocol)),
-            out=Path(self.out),
+            out=out or Path(self.out),
             constraints=self.constraints,
             baseline=self.baseline,
             store=self.store,
             progress=self.progress,
             quantize=self.quantize,
             task=self.task,
+            evaluate_samples=self.evaluate_samples,
             bench=self.bench,
             title=self.title,
             environment=self.environment,
         )
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run found; its folder ``out`` holds the same on disk."""
-
-    rows: list[Measurement]
-    verdict: Verdict
-    out: Path
 
 
 def compare(
@@ -170,9 +174,8 @@ def compare(
     Raises:
         EdgeError: nothing could be compared at all; the failure of one candidate is a row.
     """
-    entry, data, plan = _resolved(model, example_inputs, calibration, evaluate, settings)
-    rows, verdict = run.compare([entry], data, plan)
-    return Result(rows, verdict, plan.out)
+    entry, data, options = _resolved(model, example_inputs, calibration, evaluate, settings)
+    return options.run(lambda plan: run.compare([entry], data, plan))
 
 
 def lower(
@@ -189,9 +192,8 @@ def lower(
     Raises:
         EdgeError: nothing could be made at all; the failure of one file is a row.
     """
-    entry, data, plan = _resolved(model, example_inputs, calibration, evaluate, settings)
-    rows, verdict = run.lower(entry, data, plan)
-    return Result(rows, verdict, plan.out)
+    entry, data, options = _resolved(model, example_inputs, calibration, evaluate, settings)
+    return options.run(lambda plan: run.lower(entry, data, plan))
 
 
 def optimize(
@@ -237,8 +239,7 @@ def optimize(
     evaluate = Labelled(loader(data.split("test"), batch_size=64), seen)
     taken = _data(calibration, evaluate, entries[0].graph, None, options)
     history = [_history(name, one) for name, one in made.items()]
-    rows, verdict = run.compare(entries, taken, plan, history)
-    return Result(rows, verdict, plan.out)
+    return options.run(lambda each: run.compare(entries, taken, each, history))
 
 
 def _task_of(stages: Mapping[str, Stage], ship: Sequence[str]) -> dict[str, Task]:
@@ -290,9 +291,8 @@ def measure(artifacts: Sequence[str | Path], **settings: Unpack[SettingsArgs]) -
     Raises:
         EdgeError: no file can be measured at all; the failure of one is a row.
     """
-    plan = Settings.of(settings).plan()
-    rows, verdict = existing.measure_files([Path(item) for item in artifacts], plan)
-    return Result(rows, verdict, plan.out)
+    files = [Path(item) for item in artifacts]
+    return Settings.of(settings).run(lambda plan: existing.measure_files(files, plan))
 
 
 def render(out: str | Path) -> Result:
@@ -302,6 +302,8 @@ def render(out: str | Path) -> Result:
         ConfigError: it is not the folder of a run.
     """
     folder = Path(out)
+    if side.holds(folder):
+        return many.render(folder)
     rows, verdict, context = report.read(folder)
     report.write(folder, rows, verdict, **context)
     return Result(rows, verdict, folder)
@@ -313,13 +315,13 @@ def _resolved(
     calibration: Iterable[Any] | None,
     evaluate: Evaluate | None,
     settings: SettingsArgs,
-) -> tuple[Entry, Data, Plan]:
+) -> tuple[Entry, Data, Settings]:
     """Put one model on the hub and keep its calibration samples."""
     options = Settings.of(settings)
-    plan = options.plan()
+    plan = options.plan()  # a wrong name is told before anything is made
     entry = Entry("", _graph(model, example_inputs, plan, options.preprocess))
     data = _data(calibration, evaluate, entry.graph, example_inputs, options)
-    return entry, data, plan
+    return entry, data, options
 
 
 def _graph(

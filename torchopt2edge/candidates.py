@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torchopt2edge import calibration, pipeline, verify
 from torchopt2edge import evaluate as scoring
-from torchopt2edge.bench.session import open_child
-from torchopt2edge.errors import EdgeError
-from torchopt2edge.plan import Data, Entry, Labelled, Plan
-from torchopt2edge.protocols import Backend, Session
+from torchopt2edge.bench.launch import NATIVE
+from torchopt2edge.bench.session import ChildSession, open_child
+from torchopt2edge.devices import Local
+from torchopt2edge.errors import ConfigError, EdgeError
+from torchopt2edge.plan import FAR_SAMPLES, Data, Entry, Labelled, Plan
+from torchopt2edge.protocols import Backend, Device, Session
+from torchopt2edge.quantize.drawn import Drawn, draw
 from torchopt2edge.quantize.samples import Samples, check_disjoint
 from torchopt2edge.store import Store, identity, key_of, versions
 from torchopt2edge.tasks.classification import Classification
-from torchopt2edge.types import SCHEMES, Artifact, Candidate, Facts, Measurement
+from torchopt2edge.tasks.task import Task
+from torchopt2edge.types import SCHEMES, Artifact, Candidate, Facts, Measurement, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -41,17 +46,48 @@ class Made:
 def make(entries: Sequence[Entry], data: Data, plan: Plan) -> Made:
     """Decide, lower, verify and score; the failure of one candidate is a row."""
     plan.out.mkdir(parents=True, exist_ok=True)
-    _check_leak(entries[0].graph, data)
     made = Made()
-    for number, entry in enumerate(entries):
-        first = plan.baseline and number == 0  # one PyTorch row: the reference
-        bases = pipeline.start_bases(entry.graph, _backends(entry, plan, first), plan.store)
-        made.probes[entry.group] = pipeline.reference_outputs(
-            entry.graph, Samples(data.samples.path), data.samples.digest, plan.store
-        )
-        for one in _lower(entry, data, bases, plan, made.decisions):
-            _take(one, entry, data, plan, made)
+    with ExitStack() as closing:
+        data = _drawn(entries[0].graph, data, plan, closing)
+        for number, entry in enumerate(entries):
+            first = plan.baseline and number == 0  # one PyTorch row: the reference
+            bases = pipeline.start_bases(entry.graph, _backends(entry, plan, first), plan.store)
+            made.probes[entry.group] = pipeline.reference_outputs(
+                entry.graph, Samples(data.samples.path), data.samples.digest, plan.store
+            )
+            for one in _lower(entry, data, bases, plan, made.decisions):
+                _take(one, entry, data, plan, made)
     return made
+
+
+def runs_there(found: Candidate, device: Device) -> bool:
+    """Whether a device runs a candidate: another machine has a runtime for it, and no PyTorch."""
+    return isinstance(device, Local) or found.backend in NATIVE
+
+
+def _drawn(graph: Artifact, data: Data, plan: Plan, closing: ExitStack) -> Data:
+    """Check the evaluation set, and draw from it what a candidate is scored on."""
+    limit = plan.evaluate_samples
+    if limit is None and not isinstance(plan.device, Local):
+        limit = FAR_SAMPLES
+    if limit is not None and limit < 1:
+        raise ConfigError(
+            f"a candidate cannot be scored on {limit} samples",
+            mend="evaluate_samples=1000, or evaluate_samples=null",
+        )
+    inputs = calibration.signature_in(graph.path).inputs
+    count = _check_leak(inputs, data)
+    if limit is None or count <= limit:
+        return data
+    folder = closing.enter_context(
+        tempfile.TemporaryDirectory(dir=plan.out.resolve(), prefix=".evaluate-")
+    )
+    pairs = scoring.labelled(data.evaluate)
+    drawn = draw(pairs, inputs, count, limit, Path(folder))
+    if not isinstance(data.evaluate, Labelled):
+        return replace(data, evaluate=drawn)
+    named = f"{data.evaluate.fingerprint} {limit} of {count}"
+    return replace(data, evaluate=Labelled(drawn, named))
 
 
 def _take(one: Candidate | Measurement, entry: Entry, data: Data, plan: Plan, made: Made) -> None:
@@ -99,50 +135,100 @@ def _lower(
     )
 
 
-def _check_leak(graph: Artifact, data: Data) -> None:
-    """Refuse to calibrate on what is scored; a callable's data cannot be seen from here."""
+def _check_leak(inputs: tuple[TensorSpec, ...], data: Data) -> int:
+    """Refuse to calibrate on what is scored, and return how many samples that is.
+
+    A callable's data cannot be seen from here; it counts as none.
+    """
     if data.evaluate is None or callable(data.evaluate):
-        return
-    inputs = calibration.signature_in(graph.path).inputs
-    scored = set(scoring.hashes(data.evaluate, inputs))
+        return 0
+    scored = [*scoring.hashes(data.evaluate, inputs)]
     for kept in (data.samples, data.validation):
         if kept is not None:
             check_disjoint(Samples(kept.path).manifest, scored)
+    return len(scored)
+
+
+@dataclass(frozen=True)
+class Bed:
+    """Where one candidate is examined: open on its device, and on this machine beside it.
+
+    ``seen`` are the versions and machines that decide what is found.
+    """
+
+    session: Callable[[], Session]
+    host: scoring.Run | None
+    seen: Facts
+
+    def score(self, evaluate: Any, inputs: tuple[TensorSpec, ...], task: Task) -> scoring.Score:
+        """Score there; on another machine, hold the answers against those of this one."""
+        if self.host is None:
+            made = scoring.score(self.session(), evaluate, inputs, task)
+        else:
+            made = scoring.score_beside(self.session(), self.host, evaluate, inputs, task)
+        drawn = evaluate.loader if isinstance(evaluate, Labelled) else evaluate
+        if isinstance(drawn, Drawn):
+            made = replace(made, facts={**made.facts, "n_eval_of": drawn.of})
+        return made
+
+
+@contextmanager
+def _bed(found: Candidate, plan: Plan) -> Iterator[Bed]:
+    """Make ready to open a candidate, once and only when somebody asks for it.
+
+    What the device cannot run is examined on this machine. What is found on another machine is
+    kept under that machine and the runtime that it has, which nobody knows before it is asked.
+    """
+    here = Local(threads=plan.device.threads)
+    device = plan.device if runs_there(found, plan.device) else here
+    logs = plan.out / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    seen = {**versions(found.facts["tools"]), "cpu": str(device.facts().get("cpu"))}
+    with ExitStack() as closing:
+
+        @functools.cache
+        def session() -> ChildSession:
+            return closing.enter_context(open_child(found, device, logs / f"{found.id}.log"))
+
+        @functools.cache
+        def host() -> ChildSession:
+            return closing.enter_context(open_child(found, here, logs / f"{found.id}-here.log"))
+
+        if isinstance(device, Local):
+            yield Bed(session, None, seen)
+            return
+        seen |= {
+            "host": str(here.facts().get("cpu")),
+            "device": f"{device.name} {device.runner} {device.threads}",
+            "runtime": str(session().receipt.get("runtime_version")),
+        }
+        yield Bed(session, lambda arrays: host()(arrays), seen)
 
 
 def _examine(
     found: Candidate, probe: Artifact, evaluate: Any, plan: Plan
 ) -> tuple[dict[str, float], scoring.Score | None]:
     """Verify and score one candidate, each once, both in one process of its own."""
-    log = plan.out / "logs" / f"{found.id}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    seen = {**versions(found.facts["tools"]), "cpu": str(plan.device.facts().get("cpu"))}
     inputs = {"file": found.digest, "reference": probe.digest}
-    with ExitStack() as closing:
-
-        @functools.cache
-        def session() -> Session:
-            return closing.enter_context(open_child(found, plan.device, log))
-
-        classes = isinstance(plan.task, Classification)
+    ends, classes = found.signature.inputs, isinstance(plan.task, Classification)
+    with _bed(found, plan) as bed:
         parity = _kept(
             "parity",
-            key_of([verify.verify, classes], inputs, seen),
+            key_of([verify.verify, classes], inputs, bed.seen),
             plan.store,
-            lambda: _verify(session(), probe, found.scheme, classes),
+            lambda: _verify(bed.session(), probe, found.scheme, classes),
         )
         if evaluate is None:
             return parity, None
         if not isinstance(evaluate, Labelled):
-            score = scoring.score(session(), evaluate, found.signature.inputs, plan.task)
-            return parity, score
+            return parity, bed.score(evaluate, ends, plan.task)
         task = json.dumps(identity(plan.task), sort_keys=True)
         inputs = {"file": found.digest, "data": evaluate.fingerprint, "task": task}
         kept = _kept(
             "score",
-            key_of(scoring.score, inputs, seen),
+            key_of(scoring.score, inputs, bed.seen),
             plan.store,
-            lambda: asdict(scoring.score(session(), evaluate, found.signature.inputs, plan.task)),
+            lambda: asdict(bed.score(evaluate, ends, plan.task)),
         )
         return parity, scoring.Score(**kept)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from torchopt2edge.api import Result, SettingsArgs
+    from torchopt2edge.protocols import Device
 
 CONF = "torchopt2edge.conf"
 GROUPS = {
@@ -107,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--config-dir", help="a folder with yaml groups of your own")
         one.add_argument("--cfg", action="store_true", help="print the resolved config and stop")
         one.set_defaults(run=_configured, command=name)
-    add_commands(commands)
+    add_commands(commands, _on_device)
     for one in {*commands.choices.values(), parser}:
         one.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
@@ -125,9 +126,7 @@ def _choices(command: str) -> str:
 
 def _configured(given: argparse.Namespace) -> int:
     """Compose the config of a command and run it, or sweep."""
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     overrides = list(given.overrides)
     if given.config_dir:
@@ -136,20 +135,38 @@ def _configured(given: argparse.Namespace) -> int:
         overrides.append(f"hydra.searchpath=[file://{Path(given.config_dir).resolve()}]")
     if given.multirun:
         return _sweep(given.command, overrides)
-    try:
-        config: DictConfig = _compose(given.command, overrides)
-        if given.cfg:
-            sys.stdout.write(OmegaConf.to_yaml(config, resolve=True))
-            return 0
-        OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        said = f"{str(error).strip()}{_nearest(given.command, overrides)}"
-        console(err=True).print(said, style="red", markup=False, highlight=False)
+    config = _resolved(given.command, overrides, whole=not given.cfg)
+    if config is None:
         return 2
+    if given.cfg:
+        sys.stdout.write(OmegaConf.to_yaml(config, resolve=True))
+        return 0
     if given.command == "report":
         runs = [one.partition("=")[2] for one in overrides if one.startswith("run=")]
         return render(runs, config.report.max_regression, config.out)
     return _run(given.command, config, None)
+
+
+def _resolved(command: str, overrides: Sequence[str], whole: bool = True) -> DictConfig | None:
+    """Compose and resolve a config; None where an override is wrong, once that was said."""
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        config = _compose(command, overrides)
+        OmegaConf.to_container(config, resolve=True, throw_on_missing=whole)
+        return config
+    except (HydraException, OmegaConfBaseException) as error:
+        said = f"{str(error).strip()}{_nearest(command, overrides)}"
+        console(err=True).print(said, style="red", markup=False, highlight=False)
+        return None
+
+
+def _on_device(act: Callable[[Device], int], overrides: Sequence[str]) -> int:
+    """Do something with the device that the overrides describe, and nothing else of a config."""
+    config = _resolved("bench", overrides)
+    return 2 if config is None else act(_make(config.device))
 
 
 def _compose(command: str, overrides: Sequence[str]) -> DictConfig:
@@ -329,11 +346,14 @@ def _cause(error: BaseException) -> str:
 
 
 def _settings(config: DictConfig, out: Path, command: str) -> SettingsArgs:
+    from torchopt2edge.devices.named import named
     from torchopt2edge.quantize.decide import Quantize
     from torchopt2edge.types import Constraints
 
+    device, words = _make(config.device), config.get("devices") or ()
     settings: SettingsArgs = {
-        "device": _make(config.device),
+        "device": device,
+        "devices": [named(word, device) for word in ([words] if isinstance(words, str) else words)],
         "protocol": _make(config.protocol),
         "out": out,
         "constraints": Constraints(**config.constraints),
@@ -350,6 +370,7 @@ def _settings(config: DictConfig, out: Path, command: str) -> SettingsArgs:
         settings["schemes"] = tuple(config.schemes)
         settings["baseline"] = bool(config.baseline)
         settings["calibration_samples"] = int(config.calibration_samples)
+        settings["evaluate_samples"] = config.get("evaluate_samples")
         how = config.quantize
         settings["quantize"] = Quantize(**{**how, "exclude": tuple(how.exclude)})
     return settings

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from torchopt2edge.errors import EvaluateError
+from torchopt2edge.errors import EdgeError, EvaluateError
 from torchopt2edge.protocols import Session
 from torchopt2edge.quantize.samples import inputs_of, sample_hash, to_numpy
 from torchopt2edge.tasks.classification import Classification
@@ -17,6 +17,10 @@ from torchopt2edge.types import Facts, TensorSpec
 
 Array = np.ndarray[Any, Any]
 Scorer = Callable[[Session], dict[str, float]]
+Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+
+_APART = 0.01  # the share of samples with another answer from which on a note says so
+_CHANCE = 0.05  # how often equal files may be told apart by their hits
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,126 @@ def score(
     """
     if callable(how):
         return _called(session, how)
-    found = [*_scored(session, how, inputs, task or Classification())]
+    task = task or Classification()
+    answers = _answers(session, how, inputs, task)
+    return _gathered([task.metric(outputs, targets) for outputs, targets in answers])
+
+
+def score_beside(
+    session: Session,
+    host: Run,
+    how: Scorer | Iterable[Any],
+    inputs: tuple[TensorSpec, ...],
+    task: Task,
+) -> Score:
+    """Score on a device, and say how its answers differ from those of ``host``, this machine.
+
+    The facts hold ``host_n`` samples, the per cent of them with the same answer
+    (``host_agreement``, where the task's answers are classes or labels), the largest |Δ| of the
+    outputs (``host_max_abs``), the metric here (``host_metric``), and a note where the two differ
+    by more than rounding explains.
+
+    Raises:
+        EvaluateError: as `score`.
+    """
+    pair = Beside(session, host, task)
+    if callable(how):
+        made = _called(pair, how)
+        return replace(made, facts={**made.facts, **pair.facts(1.0)})
+    there, here = [], []
+    for outputs, targets in _answers(pair, how, inputs, task):
+        there.append(task.metric(outputs, targets))
+        if pair.why is None:
+            here.append(task.metric(pair.here, targets))
+    made = _gathered(there)
+    if pair.why is not None:
+        return replace(made, facts={**made.facts, **pair.facts(1.0)})
+    ours = _gathered(here)
+    chance = _chance(paired(ours.facts, made.facts))
+    facts = {"host_metric": ours.metrics[ours.metric], **pair.facts(chance)}
+    return replace(made, facts={**made.facts, **facts})
+
+
+class Beside:
+    """A session that runs on this machine too, and counts the samples on which the two part.
+
+    ``here`` is what this machine answered last; ``why`` it answers no more, None while it does:
+    a file that was made for the device need not run here.
+    """
+
+    def __init__(self, session: Session, host: Run, task: Task) -> None:
+        self.input_names, self.output_names = session.input_names, session.output_names
+        self.here: Array = np.empty(0)
+        self.why: str | None = None
+        self._session, self._host, self._task = session, host, task
+        self._count = self._apart = 0
+        self._max_abs = 0.0
+        self._answers = True
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run on both, give what the device answers."""
+        found = self._session(inputs)
+        if self.why is None:
+            try:
+                here = self._host(inputs)
+            except EdgeError as error:
+                self.why = str(error)
+            else:
+                self._compare(found, here)
+        return found
+
+    def facts(self, chance: float) -> Facts:
+        """Return the receipt; ``chance`` is how often equal files would differ as much in hits."""
+        if self.why is not None:
+            return {"notes": [f"not compared with this machine, which cannot run it: {self.why}"]}
+        found: Facts = {"host_n": self._count, "host_max_abs": self._max_abs}
+        if self._answers and self._count:
+            found["host_agreement"] = 100.0 * (1 - self._apart / self._count)
+        differs = self._answers and self._apart > _APART * self._count
+        if differs or chance < _CHANCE:
+            who = "the device answers otherwise than this machine"
+            found["notes"] = [
+                f"{who} on {self._apart} of {self._count} samples"
+                if self._answers
+                else f"{who} by more than chance on {self._count} samples"
+            ]
+        return found
+
+    def _compare(self, there: Mapping[str, Array], here: Mapping[str, Array]) -> None:
+        for name, value in there.items():
+            gap = np.abs(value.astype(np.float64) - here[name].astype(np.float64))
+            self._max_abs = max(self._max_abs, float(gap.max(initial=0.0)))
+        first = self.output_names[0]
+        self.here = here[first]
+        self._count += len(there[first])
+        ours, theirs = self._said(here[first]), self._said(there[first])
+        if ours is None or theirs is None:
+            self._answers = False
+        else:
+            self._apart += int((ours != theirs).any(axis=1).sum())
+
+    def _said(self, outputs: Array) -> Array | None:
+        """Return a row of classes or labels per sample, None where the answer is no such thing."""
+        if isinstance(self._task, Classification) and outputs.ndim != 2:
+            return None
+        said = self._task.predict(outputs)
+        whole = said.dtype.kind in "iub" and said.ndim and len(said) == len(outputs)
+        return said.reshape(len(said), -1) if whole else None
+
+
+def _chance(drop: Mapping[str, float]) -> float:
+    """Return how often equal files would differ as much as two sets of scores do.
+
+    McNemar's for hits; of other scores only whether the interval of their difference holds 0.
+    """
+    if "mcnemar_p" in drop:
+        return drop["mcnemar_p"]
+    known = "drop" in drop and drop["drop_low"] < drop["drop_high"]
+    return 0.0 if known and not drop["drop_low"] <= 0.0 <= drop["drop_high"] else 1.0
+
+
+def _gathered(found: Sequence[Mapping[str, Array]]) -> Score:
+    """Join the scores of the batches into one."""
     if not found or not len(next(iter(found[0].values()))):
         raise EvaluateError(
             "the evaluation set is empty", mend="pass a loader that yields (inputs, labels)"
@@ -153,9 +276,10 @@ def hashes(loader: Iterable[Any], inputs: tuple[TensorSpec, ...]) -> Iterator[st
             yield sample_hash(parts)
 
 
-def _scored(
+def _answers(
     session: Session, loader: Iterable[Any], inputs: tuple[TensorSpec, ...], task: Task
-) -> Iterator[dict[str, Array]]:
+) -> Iterator[tuple[Array, Array]]:
+    """Walk what a session answers, and what was wanted."""
     for given, targets in labelled(loader):
         outputs = session(inputs_of(given, inputs))[session.output_names[0]]
         plain = isinstance(task, Classification)
@@ -165,7 +289,7 @@ def _scored(
                 "labels",
                 mend="name the task (task=multilabel …), or pass (session) -> {'metric': number}",
             )
-        yield task.metric(outputs, targets)
+        yield outputs, targets
 
 
 def _called(session: Session, how: Scorer) -> Score:

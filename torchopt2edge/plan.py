@@ -23,9 +23,17 @@ if TYPE_CHECKING:
     from torchopt2edge.bench.protocol import Protocol
 
 
+FAR_SAMPLES = 1000
+"""How many samples are scored on another machine where nobody says how many."""
+
+
 @dataclass(frozen=True)
 class Plan:
-    """How a comparison is made."""
+    """How a comparison is made.
+
+    ``evaluate_samples`` is how many samples score a candidate at most; None is all of them on this
+    machine, and `FAR_SAMPLES` on another.
+    """
 
     backends: tuple[Backend, ...]
     schemes: tuple[str, ...]
@@ -39,6 +47,7 @@ class Plan:
     quantize: Quantize = field(default_factory=Quantize)
     task: Task = field(default_factory=Classification)
     bench: Bench = field(default_factory=Bench)
+    evaluate_samples: int | None = None
     title: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)
 

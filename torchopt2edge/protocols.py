@@ -6,6 +6,7 @@ Standard library only (numpy appears in annotations alone), as in `types`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -213,3 +214,24 @@ class Device(Protocol):
 
     def start(self, argv: Sequence[str], log: Path) -> Job:
         """Start a process there; its stderr goes to ``log`` here."""
+
+
+class Watch(Protocol):
+    """What a device shows of its heat, clocks and power while it is kept steady."""
+
+    def facts(self) -> Facts:
+        """Say what was set on the device for the time of the measurement."""
+
+    def sense(self) -> Facts:
+        """Return what its sensors show now; {} when that cannot be had."""
+
+    def moments(self) -> list[tuple[float, Facts]]:
+        """Return all that they showed, each with its time by this machine's ``monotonic``, in s."""
+
+
+@runtime_checkable
+class Steady(Protocol):
+    """A device that can be kept steady while it is measured, and shows what it does meanwhile."""
+
+    def steady(self) -> AbstractContextManager[Watch | None]:
+        """Set what keeps it steady until the block ends, however it ends; None: nothing to set."""

@@ -7,15 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torchopt2edge import candidates, pipeline, report, verdict, verify
+from torchopt2edge import candidates, crosscheck, pipeline, report, verdict, verify
 from torchopt2edge import evaluate as scoring
 from torchopt2edge.bench import harness, profile
+from torchopt2edge.bench.launch import runner_of
 from torchopt2edge.bench.placement import falls_back, placement
 from torchopt2edge.bench.row import file_sizes
-from torchopt2edge.bench.launch import runner_of
+from torchopt2edge.devices import Local
 from torchopt2edge.errors import BenchError, VerifyError
 from torchopt2edge.plan import Data, Entry, Plan
-from torchopt2edge.protocols import Session
+from torchopt2edge.protocols import Device, Session
 from torchopt2edge.store import versions
 from torchopt2edge.types import SCHEMES, Candidate, Facts, Measurement, Verdict
 
@@ -63,6 +64,7 @@ def finish(
     """Decide, unless that was done, write the report, and return both."""
     reference = reference_row(rows)
     rows = [against(row, rows, reference) for row in rows]
+    rows += crosscheck.checks(rows, plan.device, plan.progress)
     decided = decided or verdict.decide(rows, plan.constraints, reference)
     environment = {
         "device": plan.device.facts(),
@@ -142,10 +144,10 @@ def race(
 ) -> list[Measurement]:
     """Time the candidates with every setting of the plan; look into them where it asks to.
 
-    What the plan's runner cannot run (PyTorch in the native one) is a row that was not timed:
-    two kinds of runner are never compared.
+    What the plan's device cannot run (PyTorch in the native runner, and on any other machine) is
+    a row that was not timed: two kinds of runner, or of machine, are never compared.
     """
-    timed = [one for one in ready if runner_of(one, plan.device) == plan.device.runner]
+    timed = [one for one in ready if _runs(one, plan.device)]
     entered = plan.bench.variants(timed)
     how = "in turns" if plan.protocol.turns else "one after the other"
     with plan.progress.task(f"measure {len(entered)} candidates {how}") as tick:
@@ -155,8 +157,18 @@ def race(
             looked = profile.profiles(timed, sample, plan.device, plan.out)
         rows = [_with(row, looked.get(row.facts.get("base", row.candidate), {})) for row in rows]
     others = [one for one in ready if one not in timed]
-    note = f"not timed: the {plan.device.runner} runner cannot run it"
+    note = f"not timed: {_why_not(plan.device)}"
     return [*rows, *(_with(bare(one), {**one.facts, "notes": [note]}) for one in others)]
+
+
+def _runs(one: Candidate, device: Device) -> bool:
+    return candidates.runs_there(one, device) and runner_of(one, device) == device.runner
+
+
+def _why_not(device: Device) -> str:
+    if isinstance(device, Local):
+        return f"the {device.runner} runner cannot run it"
+    return f"{device.name} runs ONNX Runtime and LiteRT; this one was checked and scored here"
 
 
 def placed(found: Sequence[Candidate], plan: Plan) -> tuple[list[Candidate], list[Measurement]]:
@@ -201,6 +213,9 @@ def _joined(row: Measurement, found: Candidate, score: scoring.Score | None) -> 
     if score is not None:
         metrics |= score.metrics
         facts |= score.facts
+    known = (found.facts, row.facts, {} if score is None else score.facts)
+    if said := [*dict.fromkeys(note for one in known for note in one.get("notes") or ())]:
+        facts["notes"] = said
     return replace(row, metrics=metrics, facts=facts)
 
 

@@ -4,7 +4,9 @@ The unit of statistics is the round. Samples inside a round share the weather of
 pooling them makes intervals far too narrow: in a simulated 3 % drift two equal files that were
 run one after the other differed "clearly" in 71 to 76 % of runs, in turns in 5 to 7 %.
 
-It lies beside `types` because the harness, the verdict and the reports all conclude by it.
+It lies beside `types` because the harness, the verdict and the reports all conclude by it. What
+scipy.stats would do in a line is written out here where it takes few: its import alone costs more
+processor time than what the harness does beside a measurement. It is the oracle of the tests.
 """
 
 from __future__ import annotations
@@ -44,28 +46,21 @@ def median_interval(values: Sequence[float] | Vector) -> Interval:
     middle = float(np.median(data))
     if data.size < LEAST_ROUNDS:
         return middle, -math.inf, math.inf
-    if np.ptp(data) == 0.0:  # scipy warns and gives NaN on a constant
+    if np.ptp(data) == 0.0:
         return middle, middle, middle
-    from scipy.stats import bootstrap
-
-    found = bootstrap(
-        (data,),
-        np.median,
-        n_resamples=_RESAMPLES,
-        confidence_level=_expanded(data.size),
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(0),  # the same rows give the same verdict
-    ).confidence_interval
-    return middle, float(found.low), float(found.high)
+    rng = np.random.default_rng(0)  # the same rows give the same verdict
+    drawn = data[rng.integers(0, data.size, (_RESAMPLES, data.size))]
+    tail = (1.0 - _expanded(data.size)) / 2.0
+    low, high = np.quantile(np.median(drawn, axis=1), [tail, 1.0 - tail])
+    return middle, float(low), float(high)
 
 
 def _expanded(count: int) -> float:
     """Return the nominal level whose percentile interval covers 95 % with so few values."""
-    from scipy.stats import norm, t
+    from scipy.special import ndtr, stdtrit
 
-    stretch = t.ppf(0.975, count - 1) * math.sqrt(count / (count - 1))
-    return float(1.0 - 2.0 * norm.cdf(-stretch))
+    stretch = stdtrit(count - 1, 0.975) * math.sqrt(count / (count - 1))
+    return float(1.0 - 2.0 * ndtr(-stretch))
 
 
 def paired_ratio(above: Sequence[Sequence[int]], below: Sequence[Sequence[int]]) -> Interval:
@@ -100,26 +95,43 @@ def percentile_interval(rounds: Sequence[Sequence[int]], percent: float) -> Inte
     middle = percentile(pooled, percent)
     if middle is None:
         return None
-    from scipy.stats import binom
-
-    low, high = binom.ppf([0.025, 0.975], pooled.size, percent / 100.0).astype(int)
+    low, high = (_successes(at, pooled.size, percent / 100.0) for at in (0.025, 0.975))
     top = float(pooled[high]) if high < pooled.size else math.inf
     return middle, float(pooled[max(0, low - 1)]), top
+
+
+def _successes(quantile: float, trials: int, chance: float) -> int:
+    """Return a quantile of the binomial distribution, looked for around the normal one's."""
+    from scipy.special import bdtr, ndtri
+
+    spread = math.sqrt(trials * chance * (1.0 - chance))
+    guess, room = trials * chance + float(ndtri(quantile)) * spread, spread + 5.0
+    near = np.arange(max(0, math.floor(guess - room)), min(trials, math.ceil(guess + room)) + 1)
+    return int(near[np.argmax(bdtr(near, trials, chance) >= quantile)])
 
 
 def drift(medians: Sequence[float] | Vector) -> Interval:
     """Return the relative change from the first to the last round, and its 99 % interval.
 
-    Theil–Sen, so that one bad round bends nothing; (0, -inf, inf) under `LEAST_ROUNDS` rounds.
+    Theil–Sen, so that one bad round bends nothing, with the interval of Sen (1968, eq. 2.6);
+    (0, -inf, inf) under `LEAST_ROUNDS` rounds.
     """
     data = np.asarray(medians, dtype=np.float64)
     if data.size < LEAST_ROUNDS:
         return 0.0, -math.inf, math.inf
-    from scipy.stats import theilslopes
+    from scipy.special import ndtri
 
-    slope, _, low, high = theilslopes(data, alpha=0.99)
-    scale = (data.size - 1) / float(np.median(data))
-    return float(slope) * scale, float(low) * scale, float(high) * scale
+    count = data.size
+    first, second = np.triu_indices(count, 1)
+    slopes = np.sort((data[second] - data[first]) / (second - first))
+    equal = np.unique(data, return_counts=True)[1]
+    ties = float((equal * (equal - 1) * (2 * equal + 5)).sum())
+    sigma = math.sqrt((count * (count - 1) * (2 * count + 5) - ties) / 18.0)
+    reach = float(ndtri(0.995)) * sigma
+    low = slopes[max(round((slopes.size - reach) / 2.0) - 1, 0)]
+    high = slopes[min(round((slopes.size + reach) / 2.0), slopes.size - 1)]
+    scale = (count - 1) / float(np.median(data))
+    return float(np.median(slopes)) * scale, float(low) * scale, float(high) * scale
 
 
 def lost_throughput(rounds: Sequence[Sequence[int]]) -> float:

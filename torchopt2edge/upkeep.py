@@ -1,4 +1,4 @@
-"""The commands that measure nothing: converter install and info, doctor, and report's two ways."""
+"""The commands beside a run: converter install and info, doctor, devices, and report's two ways."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torchopt2edge import device_commands
+from torchopt2edge.device_commands import OnDevice
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.terminal import console
 
@@ -16,8 +19,8 @@ if TYPE_CHECKING:
     from torchopt2edge.api import Result
 
 
-def add_commands(commands: Any) -> None:
-    """Add them to the command line's subparsers."""
+def add_commands(commands: Any, on_device: OnDevice) -> None:
+    """Add them to the command line's subparsers; ``on_device`` acts on what overrides describe."""
     converter = commands.add_parser(
         "converter", help="the sealed onnx2tf/TensorFlow environment: install, info"
     )
@@ -29,7 +32,11 @@ def add_commands(commands: Any) -> None:
     info.add_argument("--python", help="an interpreter of yours that has onnx2tf")
     info.set_defaults(run=_converter_info)
     doctor = commands.add_parser("doctor", help="what is missing, and the command that mends it")
-    doctor.set_defaults(run=_doctor)
+    doctor.add_argument(
+        "overrides", nargs="*", help="device=ssh device.host=pi: look there instead"
+    )
+    doctor.set_defaults(run=partial(_doctor, on_device))
+    device_commands.add_commands(commands, on_device)
     for one in (install, info):
         one.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
@@ -61,9 +68,13 @@ def render(runs: Sequence[str], max_regression: Any, out: str | None) -> int:
 def show(result: Result) -> None:
     """Print a run's verdict and where its report lies."""
     from torchopt2edge import report
+    from torchopt2edge.report import side, side_page
 
     shown = console()
-    report.show(shown, result.rows, result.verdict)
+    if result.devices:
+        side_page.render_console(shown, side.read(result.out))
+    else:
+        report.show(shown, result.rows, result.verdict)
     shown.print(f"report: {result.out / 'report.html'}", markup=False, highlight=False)
 
 
@@ -89,9 +100,11 @@ def _converter_info(given: argparse.Namespace) -> int:
     return 0
 
 
-def _doctor(given: argparse.Namespace) -> int:
-    from torchopt2edge import doctor
+def _doctor(on_device: OnDevice, given: argparse.Namespace) -> int:
+    from torchopt2edge import device_doctor, doctor
 
+    if given.overrides:
+        return on_device(device_doctor.show, given.overrides)
     checks = doctor.examine()
     doctor.render(console(), checks)
     return 1 if doctor.worst(checks) == "fail" else 0

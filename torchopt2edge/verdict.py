@@ -3,6 +3,7 @@
 How it decides:
 
 - A failed row is out, with its error. The torch baseline is out: it is a reference, not a file.
+  What a runtime's own tool said is out, with its sentence: it checks another row.
 - A row that breaks a constraint is out, with the numbers (`admission`).
 - Of what is left (the admissible) the fastest wins, if it is *really* faster than every rival:
   latency is compared by ratios of round medians, paired by round, with a 95 % bootstrap interval
@@ -98,7 +99,7 @@ def _refusal(row: Measurement, broken: Mapping[str, Sequence[Breach]]) -> str:
     if row.err is not None:
         return row.err
     if row.candidate not in broken:
-        return "no latency was measured"
+        return str(row.facts.get("cross_check", "no latency was measured"))
     return "; ".join(breach.sentence for breach in broken[row.candidate])
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from torchopt2edge.bench.runner import Runner, finite, same, time_round
+from torchopt2edge.bench.runner import Runner, cut, finite, read_frame, same, time_round
 from torchopt2edge.bench.zipapp import runner_file
 from torchopt2edge.devices import Local
 from torchopt2edge.errors import BenchError
@@ -205,3 +205,41 @@ def test_each_runtime_lists_its_operators(
     assert all(op["ms"] >= 0 and op["name"] for op in event["ops"])
     kinds = {op["type"] for op in event["ops"]}
     assert any("Conv" in kind if backend == "ort" else "Add" in kind for kind in kinds)
+
+
+def test_samples_that_lie_there_are_run_piece_by_piece(
+    tflite: Candidate, sample: dict[str, Array], tmp_path: Path
+) -> None:
+    """The file takes one at a time."""
+    runner = Runner()
+    opening = {"cmd": "open", "backend": "litert", "file": str(tflite.file), "threads": 1}
+    runner.answer({**opening, "signature": tflite.signature.to_json()}, {})
+    one = sample["image"].transpose(0, 2, 3, 1)
+    given = {"x": np.concatenate([one, 2 * one, -one])}
+    frame = tmp_path / "samples.frame"
+    frame.write_bytes(encode({}, given))
+    call = {"cmd": "call", "file": str(frame), "pieces": 3}
+    event, found = runner.answer(call, {})
+    assert event == {"event": "called"}
+    assert found is not None
+    np.testing.assert_allclose(found["y"], given["x"] + np.arange(3.0), rtol=1e-6)
+    frame.write_bytes(encode({}, given)[:-1])
+    with pytest.raises(BenchError, match="ends in the middle"):
+        runner.answer(call, {})
+    with pytest.raises(FileNotFoundError):
+        runner.answer({**call, "file": str(tmp_path / "nowhere")}, {})
+    with pytest.raises(BenchError, match="not made of 2 pieces"):
+        runner.answer({"cmd": "call", "pieces": 2}, given)
+
+
+def test_a_frame_that_lies_there_is_read_as_it_was_written(tmp_path: Path) -> None:
+    given = {"a": np.arange(12, dtype=np.int16).reshape(4, 3), "b": np.zeros((4, 1), np.float64)}
+    (tmp_path / "f").write_bytes(encode({}, given))
+    read = read_frame(tmp_path / "f")
+    pieces = [*cut(read, 2)]
+    assert [piece["a"].tolist() for piece in pieces] == [[[0, 1, 2], [3, 4, 5]],
+                                                         [[6, 7, 8], [9, 10, 11]]]  # fmt: skip
+    assert [*cut(given, 1)] == [given]
+    for pieces_wanted, arrays in ((0, given), (3, given), (2, {"c": np.array(1)})):
+        with pytest.raises(BenchError, match=f"not made of {pieces_wanted} pieces"):
+            next(cut(arrays, pieces_wanted))

@@ -93,3 +93,28 @@ def test_clocks_that_cannot_be_trusted() -> None:
 def test_what_the_verdict_refuses_the_harness_can_say(flag: str) -> None:
     bad = rounds([1_000_000] * 5 + [3_000_000] * 4)[:9]
     assert flag in flags(bad, {"emulated": True})
+
+
+def test_a_core_that_is_capped_on_the_way_and_one_that_always_was() -> None:
+    def series(*capped: object) -> list[Round]:
+        made = zip(range(10), rounds(), [*capped] + [capped[-1]] * 10, strict=False)
+        return [
+            replace(one, begin_ns=at * 10**9, sensors={"capped": on, "capped_mhz": 1826.0})
+            for at, one, on in made
+        ]
+
+    assert (
+        "after 2 s the ceiling of a core's clock was lowered to 1826 MHz"
+        in flags(series("unavailable", False, True))["capped"]
+    )
+    assert "capped" not in flags(series(True))
+    assert "capped" not in flags(series(False, True, False))
+    assert "capped" not in flags(series("unavailable"))
+
+
+def test_a_phone_that_says_it_is_severely_hot_is_throttled() -> None:
+    def series(status: object) -> list[Round]:
+        return [*rounds()[:9], replace(rounds()[9], sensors={"thermal_status": status})]
+
+    assert "thermal status rose to 3 of 6" in flags(series(3))["throttled"]
+    assert flags(series(2)) == flags(series("unavailable")) == {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from torchopt2edge.devices.channel import Channel
 from torchopt2edge.devices.remote import Remote
 from torchopt2edge.devices.transport import Finished, LinkDown, call, unwrap, wrap
 
@@ -49,6 +50,7 @@ class Cuts:
     plan: list[str] = field(default_factory=list)
     commands: int = 0
     sent: int = 0
+    channels: list[Channel] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class ShellLink:
     path: str
     home: Path
     cuts: Cuts
+    talks: bool = False
 
     def run(self, script: str, stdin: bytes = b"", timeout_s: float = 60.0) -> Finished:
         """Run it, unless the plan says that the link breaks."""
@@ -68,13 +71,28 @@ class ShellLink:
             raise LinkDown("cut before")
         if kind == "stdin":
             stdin = stdin[: len(stdin) // 2]
-        environment = {"PATH": self.path, "HOME": str(self.home)}
-        text = f"cd {self.home}\n{wrap(script)}"
-        program = shutil.which(self.shell[0]) or self.shell[0]
-        found = unwrap(call([program, *self.shell[1:], "-c", text], stdin, timeout_s, environment))
+        found = unwrap(call(self._argv(wrap(script)), stdin, timeout_s, self._environment))
         if found is None or kind in ("after", "stdin"):
             raise LinkDown(f"cut {kind}")
         return found
+
+    def open(self, script: str) -> Channel | None:
+        """Talk to it, unless the device cannot, or the plan says that the link is down."""
+        if not self.talks:
+            return None
+        self.cuts.commands += 1
+        if self.cuts.plan and self.cuts.plan.pop(0) == "before":
+            raise LinkDown("cut before")
+        self.cuts.channels.append(Channel.start(self._argv(script), self._environment))
+        return self.cuts.channels[-1]
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {"PATH": self.path, "HOME": str(self.home)}
+
+    def _argv(self, script: str) -> list[str]:
+        program = shutil.which(self.shell[0]) or self.shell[0]
+        return [program, *self.shell[1:], "-c", f"cd {self.home}\n{script}"]
 
     def push(self, file: Path, to: str) -> None:
         """Copy it."""
@@ -97,6 +115,7 @@ class Shell(Remote):
     kind: str = "dash"
     root: Path = Path()
     cuts: Cuts = field(default_factory=Cuts)
+    talks: bool = False
 
     @property
     def name(self) -> str:
@@ -109,4 +128,4 @@ class Shell(Remote):
         home = self.root / "home"
         home.mkdir(parents=True, exist_ok=True)
         path = tools(self.kind, self.root / "bin")
-        return ShellLink(tuple(SHELLS[self.kind][0]), path, home, self.cuts)
+        return ShellLink(tuple(SHELLS[self.kind][0]), path, home, self.cuts, self.talks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from tests.devices.serving import Server
 from torchopt2edge.devices import reach
 from torchopt2edge.devices.ssh import Ssh
+from torchopt2edge.devices.transport import Finished, call
 
 CONFIG = """
 # the lab
@@ -36,11 +38,62 @@ def test_no_host_is_asked_unless_told(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     rows = reach.reachable(config=server.config)
+    assert rows[0]["device"] == "device=local"
+    assert "onnxruntime" in rows[0]["runtimes"]
     assert rows[-1] == {"device": "device=ssh device.host=board", "state": "not asked"}
     monkeypatch.undo()
     asked = reach.reachable(connect=True, config=server.config)[-1]
     assert asked["state"] == "ready"
     assert asked["cores"] == rows[0]["cores"]
+    assert asked["sensors"] == reach.reachable()[0]["sensors"]
+
+
+def test_a_browser_without_its_runtimes_says_how_to_have_them(tmp_path: Path) -> None:
+    """The cache of these tests has none, whatever browser is here."""
+    rows = {row["device"]: row for row in reach.reachable(config=tmp_path / "none")}
+    assert rows["device=browser"]["state"] != "ready"
+    assert rows["device=browser"]["mend"]
+
+
+def test_a_phone_on_a_cable_is_asked_without_being_told(phone: str, tmp_path: Path) -> None:
+    (row,) = [row for row in reach.reachable(config=tmp_path / "none") if phone in row["device"]]
+    assert row["device"] == f"device=adb device.serial={phone}"
+    assert row["state"] == "ready"
+    assert row["cores"] == reach.reachable()[0]["cores"]
+
+
+def test_a_phone_that_is_not_allowed_yet_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the client's list is made up: no adbd asks for permission here."""
+    client = tmp_path / "adb"
+    client.write_text("#!/bin/sh\nprintf 'List of devices attached\\nX1\\tunauthorized\\n'\n")
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    row = reach.reachable(config=tmp_path / "none")[1]
+    assert (row["device"], row["state"]) == ("device=adb device.serial=X1", "unauthorized")
+    assert "accept the key" in row["mend"]
+
+
+def test_sensors_are_those_that_can_be_read(tmp_path: Path) -> None:
+    """A tree of sysfs in place of /sys; a file that refuses to be read is no sensor."""
+    zone = tmp_path / "class/thermal/thermal_zone0"
+    zone.mkdir(parents=True)
+    (zone / "temp").write_text("41000")
+    (tmp_path / "class/powercap/intel-rapl:0/energy_uj").mkdir(parents=True)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "vcgencmd").write_text("")
+    (programs / "vcgencmd").chmod(0o755)
+
+    def run(script: str) -> Finished:
+        moved = script.replace("cd /sys", f"cd {shlex.quote(str(tmp_path))}")
+        return call(["/bin/sh", "-c", f"PATH={programs}:$PATH\n{moved}"])
+
+    found = reach.look(run, "/no/python")
+    assert found["runtimes"] == {}
+    assert {"temperature", "vcgencmd"} <= set(found["sensors"])
+    assert not {"energy", "clock"} & set(found["sensors"])
 
 
 def test_runtimes_there_are_named(server: Server) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -39,9 +42,9 @@ def test_a_phone_is_read() -> None:
     assert (found["arch"], found["abi"], found["cores"]) == ("aarch64", "arm64-v8a", 8)
     assert (found["os"], found["model"]) == ("Android 15", "Google Pixel 6")
     assert found["core_classes"] == [
-        {"cores": [6, 7], "max_mhz": 2802.0},
-        {"cores": [4, 5], "max_mhz": 2253.0},
-        {"cores": [0, 1, 2, 3], "max_mhz": 1803.0},
+        {"cores": [6, 7], "name": "big", "max_mhz": 2802.0},
+        {"cores": [4, 5], "name": "mid", "max_mhz": 2253.0},
+        {"cores": [0, 1, 2, 3], "name": "little", "max_mhz": 1803.0},
     ]
     assert found["emulated"] is False
     assert found["governor"] == found["load"] == "unavailable"
@@ -90,3 +93,42 @@ def test_the_script_reads_this_machine() -> None:
     found, here = recorded.machine(out), linux.machine()
     for name in ("cpu", "cpu_flags", "arch", "cores", "memory_gb", "os", "kernel", "governor"):
         assert found[name] == here[name], name
+
+
+@pytest.mark.parametrize(
+    ("said", "library"),
+    [
+        ("glibc 2.36\n/lib/aarch64-linux-gnu/ld-linux-aarch64.so.1\n", "glibc 2.36"),
+        ("/lib/ld-linux-aarch64.so.1\nld.so (Debian GLIBC 2.36-9+deb12u9) stable release version "
+         "2.36.\nCopyright (C) 2022 Free Software Foundation, Inc.\n", "glibc 2.36"),
+        ("/lib/aarch64-linux-gnu/ld-2.31.so\n", "glibc 2.31"),
+        ("/lib/ld-musl-aarch64.so.1\n", "musl"),
+        ("/lib/ld-musl-aarch64.so.1\n/lib/libgcompat.so.0\n", "musl"),
+        ("/lib/ld-musl-x86_64.so.1\n/lib/x86_64-linux-gnu/ld-2.31.so\n", "glibc 2.31"),
+        ("", "none"),
+    ],
+)  # fmt: skip
+def test_the_c_library_is_told(said: str, library: str) -> None:
+    assert recorded.libc(said) == library
+
+
+@pytest.mark.parametrize(("told", "bits"), [("64\n", 64), ("32\n", 32), ("", "unavailable")])
+def test_the_width_of_pointers_is_told(told: str, bits: object) -> None:
+    assert recorded.bits({"bits": told}) == bits
+
+
+def test_this_machines_c_library_is_found_with_and_without_getconf(tmp_path: Path) -> None:
+    """Without it the loader is asked, and the shell's own file is looked at."""
+    for name in ("sh", "cat", "head", "tail", "od", "readlink", "uname"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "")
+    for path in (os.environ["PATH"], str(tmp_path)):
+        done = subprocess.run(
+            ["/bin/sh", "-c", recorded.SCRIPT], capture_output=True, env={"PATH": path}, check=True
+        )
+        found = recorded.machine(done.stdout)
+        assert found["libc"] == os.confstr("CS_GNU_LIBC_VERSION")
+        assert found["bits"] == 64
+    assert recorded.machine(said({"libstdc++": ""}))["libstdc++"] is False
+    assert found["libstdc++"] is False  # nothing there lists files
+    listed = subprocess.run(["sh", "-c", recorded.SCRIPT], capture_output=True, check=True).stdout
+    assert recorded.machine(listed)["libstdc++"] is True

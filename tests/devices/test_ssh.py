@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from tests.devices.serving import Network, Server, all_gone, sh, skip, superviso
 from torchopt2edge.bench.harness import measure
 from torchopt2edge.bench.protocol import Protocol
 from torchopt2edge.bench.session import open_child
+from torchopt2edge.devices import pushed
 from torchopt2edge.devices.local import Local
 from torchopt2edge.devices.ssh import Ssh, SshLink
 from torchopt2edge.errors import BenchError, ConfigError, DeviceError
@@ -91,6 +93,7 @@ def test_what_is_there_is_not_sent_again(
     assert board.push(file) == target
     assert len(sent) == 1
     Path(target).write_bytes(b"spoilt")
+    pushed.known.cache_clear()  # as in another process: this one has seen it there
     assert board.push(file) == target
     assert len(sent) == 2
     assert Path(target).read_bytes() == file.read_bytes()
@@ -263,6 +266,44 @@ def test_a_connection_that_is_killed_loses_no_frame(
             assert header == {"n": at}
             assert set(arrays["a"]) == {at}
     assert all_gone(tmp_path / "board", 5.0)
+
+
+def test_more_jobs_than_a_connection_takes_channels(board: Ssh, tmp_path: Path) -> None:
+    """sshd allows ten by itself; the client goes on over a connection of its own."""
+    with contextlib.ExitStack() as closing:
+        jobs = [closing.enter_context(board.start(ECHO, tmp_path / "log")) for _ in range(12)]
+        for turn in range(2):
+            for at, job in enumerate(jobs):
+                job.send({"n": at, "turn": turn})
+                assert job.receive(20.0)[0] == {"n": at, "turn": turn}
+    assert all_gone(tmp_path / "board", 5.0)
+
+
+def test_few_commands_are_needed_for_a_candidate(
+    board: Ssh,
+    net: MakeNet,
+    sample: Sample,
+    brief: Protocol,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once its file and the runner are there: one, in which its job begins, runs and ends."""
+    candidates = [net("a"), net("b", depth=2)]
+    measure(candidates, lambda _: sample, board, brief, tmp_path / "work")
+    seen: list[str] = []
+    for name in ("run", "open", "push"):
+        act = getattr(SshLink, name)
+        monkeypatch.setattr(
+            SshLink,
+            name,
+            lambda self, *words, _act=act, _name=name: seen.append(_name) or _act(self, *words),
+        )
+    plan = replace(brief, prime=False)
+    rows = measure(candidates, lambda _: sample, board, plan, tmp_path / "work")
+    assert [row.err for row in rows] == [None, None]
+    assert seen.count("push") == 0
+    assert seen.count("open") == 2
+    assert seen.count("run") == 2  # the facts before and after
 
 
 def _kill(server: Server) -> None:

@@ -89,3 +89,23 @@ def test_many_reasons_are_counted(run) -> None:
     assert "reason 5" in text
     assert "reason 6" not in text
     assert "and 14 more in the report" in text
+
+
+def test_a_machine_that_answers_otherwise_is_said(make_row) -> None:
+    said = "the device answers otherwise than this machine on 7 of 500 samples"
+    rows = [
+        make_row("ort-fp32", host_agreement=98.6, notes=[said]),
+        make_row("ort-int8", ms=2.0, host_agreement=100.0),
+        make_row("litert-int8", ms=3.0, notes=["one", "two", "three", "four"]),
+    ]
+    text = shown(rows, Verdict("ort-fp32"), 200)
+    assert "as here %" in text.splitlines()[0]
+    assert "98.6" in text
+    assert "100.0" in text
+    assert f"  ! ort-fp32: {said}\n" in text
+    assert "litert-int8: three" in text
+    assert "four" not in text  # that is in the report
+    assert "not shown at this width: as here %" in shown(rows, Verdict("ort-fp32"), 60)
+    local = shown([make_row("ort-fp32")], Verdict("ort-fp32"), 200)
+    assert "as here" not in local
+    assert "!" not in local

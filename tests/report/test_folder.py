@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.disk import full_disk
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.report import read, write
 from torchopt2edge.types import Measurement, Verdict
@@ -141,3 +142,27 @@ def test_a_killed_rename_leaves_the_old_file(written, run, tmp_path, monkeypatch
 def test_files_are_as_readable_as_the_users_other_files(written, tmp_path) -> None:
     (tmp_path / "other").write_text("")
     assert (written / "report.md").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_a_full_disk_keeps_what_was_measured(make_row, run, tmp_path, monkeypatch) -> None:
+    """Where the report does not fit the rows do; where not even they do, another folder does."""
+    spare = tmp_path / "spare"
+    spare.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(spare))
+    with full_disk(tmp_path / "small") as folder:
+        row = make_row("ort-fp32")
+        with pytest.raises(ConfigError, match="No space left") as caught:
+            write(folder, [row], Verdict(None), title="t")
+        assert caught.value.artifact == str(folder)
+        assert f"torchopt2edge report run={folder}" in str(caught.value.mend)
+        assert read(folder)[0] == [row]
+        assert not [*folder.glob(".*")]
+        assert not [*spare.iterdir()]
+        many = [make_row(f"ort-fp32-{at}") for at in range(60)]
+        with pytest.raises(ConfigError, match="No space left") as caught:
+            write(folder, many, Verdict(None), title="t")
+        assert caught.value.artifact == str(folder)
+        (kept,) = spare.iterdir()
+        assert f"the rows are in {kept}" in str(caught.value.mend)
+        assert read(kept)[0] == many
+        assert read(folder)[0] == [row]  # the older run is whole

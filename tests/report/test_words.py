@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from torchopt2edge.report import headline
 from torchopt2edge.types import Verdict
 
@@ -73,3 +75,17 @@ def test_a_metric_of_unknown_unit_is_neither_per_cent_nor_points(make_row) -> No
     said = headline(rows, Verdict("ort-int8"))
     assert "0.7021 mIoU (−0.0113 against PyTorch)" in said
     assert "%" not in said
+
+
+@pytest.mark.parametrize("err", [None, "it crashed"])
+def test_what_a_tool_said_is_no_reason(make_row, err) -> None:
+    """The one file of a run is its reference; a row that checks it is no candidate."""
+    own = make_row("ort-fp32", reference=True)
+    tool = make_row("ort-fp32 (perf_test)", backend="ort", scheme="fp32", checks="ort-fp32")
+    verdict = Verdict(
+        None,
+        rejected={tool.candidate: "cross-check of ort-fp32"},
+        reasons=["no winner is named: ort-fp32 is throttled: let it cool"],
+    )
+    said = headline([own, replace(tool, err=err)], verdict)
+    assert said == "No winner: ort-fp32 is throttled: let it cool."

@@ -91,9 +91,9 @@ class _Model:
 
     def fill(self, arrays: Mapping[str, Array]) -> None:
         """Write the inputs, in the order of the signature (``arrays`` has that order)."""
-        for buffer, array in zip(
-            self._inputs.values(), _ordered(self._inputs, arrays), strict=True
-        ):
+        ordered = _ordered(self._inputs, arrays)
+        for at, buffer in enumerate(self._inputs.values()):
+            array = ordered[at]
             place = ctypes.c_void_p()
             self._do("LockTensorBuffer", buffer, ctypes.byref(place), _WRITE)
             ctypes.memmove(place, array.tobytes(), array.nbytes)

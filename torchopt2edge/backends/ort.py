@@ -171,9 +171,12 @@ class Ort:
                 f"ONNX Runtime cannot open this file: {str(error).splitlines()[0]}", artifact=file
             ) from error
         names = [spec.file_name for spec in signature.outputs]
-        return FileSession(
-            signature, lambda feeds: dict(zip(names, session.run(names, feeds), strict=True))
-        )
+
+        def execute(feeds: Mapping[str, Array]) -> dict[str, Array]:
+            outputs = session.run(names, feeds)
+            return {name: outputs[at] for at, name in enumerate(names)}
+
+        return FileSession(signature, execute)
 
     def profile(
         self, file: Path, threads: int, arrays: Mapping[str, Array], runs: int

@@ -76,7 +76,7 @@ class FileSession:
         for spec in self.signature.inputs:
             shape = np.shape(inputs[spec.name])
             fits = len(shape) == len(spec.shape) and all(
-                want in (-1, have) for have, want in zip(shape, spec.shape, strict=True)
+                want in (-1, shape[at]) for at, want in enumerate(spec.shape)
             )
             if not fits:
                 raise DataError(

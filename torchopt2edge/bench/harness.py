@@ -33,8 +33,9 @@ import numpy as np
 from torchopt2edge.bench.protocol import Protocol
 from torchopt2edge.bench.row import failed, measured
 from torchopt2edge.bench.session import ChildSession, Round, open_child
+from torchopt2edge.bench.watched import joined, steady, temperature
 from torchopt2edge.errors import BenchError, ConfigError, EdgeError
-from torchopt2edge.protocols import Device, Session
+from torchopt2edge.protocols import Device, Session, Watch
 from torchopt2edge.stats import is_flat
 from torchopt2edge.types import Candidate, Facts, Measurement
 
@@ -59,10 +60,12 @@ class Lane:
     closing: contextlib.ExitStack
     session: ChildSession | None = None
     rounds: list[Round] = field(default_factory=list)
+    heard: list[float] = field(default_factory=list)
     facts: Facts = field(default_factory=dict)
     first_ms: float = 0.0
     anchors: list[float] = field(default_factory=list)
     err: str | None = None
+    watch: Watch | None = None
 
     def attempt(self, act: Callable[[Lane, ChildSession], None]) -> None:
         """Do something with the open session; our errors end this lane and no other."""
@@ -134,6 +137,7 @@ class Race:
         lane.rounds.append(
             session.round(plan.round_samples, plan.round_seconds, plan.round_max_samples, patience)
         )
+        lane.heard.append(time.monotonic())
 
     def _child(
         self, candidate: Candidate, name: str
@@ -169,10 +173,12 @@ def measure(
         raise ConfigError(f"candidates share an id: {sorted(ids)}", mend="give each its own label")
     race = Race(device, protocol, sample, work, progress or _silent)
     with contextlib.ExitStack() as closing:  # an interrupt in here leaves no process behind
-        lanes = [_lane(candidate, closing) for candidate in candidates]
+        watch = closing.enter_context(steady(device))
+        lanes = [_lane(candidate, closing, watch) for candidate in candidates]
         order = "turns" if protocol.turns else "blocks"
         machine = {name: value for name, value in device.facts().items() if name not in _ASKED}
         machine |= {"run": uuid.uuid4().hex, "order": order, "load_before": machine.get("load")}
+        machine |= {} if watch is None else watch.facts()
         try:
             _run(race, lanes)
         except KeyboardInterrupt as stop:
@@ -180,6 +186,7 @@ def measure(
             rows = [replace(row, facts={**row.facts, "interrupted": True}) for row in ended]
             raise Interrupted(rows) from stop
         machine |= {"load_after": device.facts().get("load"), **_common(lanes)}
+        _add_moments(lanes, watch)
         return [_finish(race, lane, machine, check) for lane in lanes]
 
 
@@ -201,9 +208,16 @@ def _common(lanes: Sequence[Lane]) -> Facts:
     return found
 
 
-def _lane(candidate: Candidate, closing: contextlib.ExitStack) -> Lane:
+def _lane(candidate: Candidate, closing: contextlib.ExitStack, watch: Watch | None) -> Lane:
     own = closing.enter_context(contextlib.ExitStack())
-    return Lane(candidate, own)
+    return Lane(candidate, own, watch=watch)
+
+
+def _add_moments(lanes: Sequence[Lane], watch: Watch | None) -> None:
+    """Give each round what the device's own watch saw at its end."""
+    moments = [] if watch is None else watch.moments()
+    for lane in lanes:
+        lane.rounds = joined(lane.rounds, lane.heard, moments)
 
 
 def _run(race: Race, lanes: Sequence[Lane]) -> None:
@@ -287,7 +301,10 @@ def _check(check: Check, lane: Lane, session: ChildSession) -> None:
 
 
 def _temperature(lanes: Sequence[Lane]) -> float | None:
-    """Return the device's temperature through any process that still lives."""
+    """Return the device's temperature: by its own watch, else through a process that lives."""
+    told, degrees = temperature(lanes[0].watch if lanes else None)
+    if told:
+        return degrees
     for lane in lanes:
         if lane.err is None and lane.session is not None:
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torchopt2edge.bench.zipapp import runner_file
+from torchopt2edge.devices.remote import Remote
 from torchopt2edge.protocols import Device
 from torchopt2edge.types import Candidate
 
@@ -32,9 +33,43 @@ def launch(candidate: Candidate, device: Device) -> Launch:
         DeviceError: it cannot be built here or brought there.
     """
     if runner_of(candidate, device) == "native":
-        from torchopt2edge.bench.native import build
-
-        program = device.push(build.runner_binary())
-        return Launch([program], device.push(build.library(candidate.backend)))
+        return _native(candidate, device)
+    if runner_of(candidate, device) == "web":
+        return Launch(["web", candidate.backend])  # the page comes from the device itself
+    if isinstance(device, Remote) and device.fetch and candidate.backend in NATIVE:
+        return _with_wheels(candidate, device)
     # -P: nothing from the working directory is importable; the zip itself comes first
     return Launch([device.python, "-P", device.push(runner_file())])
+
+
+def _with_wheels(candidate: Candidate, device: Remote) -> Launch:
+    """Bring the Python runner there, and the runtime where the Python there has none."""
+    from torchopt2edge.bench.native import build
+    from torchopt2edge.devices import site
+
+    package, _ = build.runtime(candidate.backend)
+    folder = site.bring(device, package.replace("_", "-"))
+    runner = device.push(runner_file())
+    if folder is None:
+        return Launch([device.python, "-P", runner])
+    # Not -P, which a Python before 3.11 does not know: the device's environment says the same.
+    return Launch(["env", f"PYTHONPATH={folder}", device.python, runner])
+
+
+def _native(candidate: Candidate, device: Device) -> Launch:
+    """Bring the native runner and the runtime there, in what that machine can start."""
+    from torchopt2edge.bench.native import build
+    from torchopt2edge.bench.native.kit import kit
+    from torchopt2edge.bench.native.ndk import android
+
+    if not isinstance(device, Remote):  # it is this machine
+        program = device.push(build.runner_binary())
+        return Launch([program], device.push(build.library(candidate.backend)))
+    facts = device.machine()
+    found = (
+        kit(facts, candidate.backend, device.fetch, device.sysroot)
+        if device.ndk is None
+        else android(facts, candidate.backend, device.ndk, device.libraries)
+    )
+    runtime = device.push_all(found.runtime)
+    return Launch(found.argv(device.push_all(found.program)), f"{runtime}/{found.library}")

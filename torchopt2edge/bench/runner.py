@@ -5,7 +5,7 @@ file's own names (the host brings them there, `backends.session`)::
 
     open  {backend | target, options, file, …}           → opened {library_ms, import_ms, load_ms,
                                                               receipt}
-    call  + arrays (any batch the file takes)             → called + arrays
+    call  {file?, pieces?} + arrays                       → called + arrays
     load  + arrays (the timed sample)                     → loaded {first_ms}
     round {min_samples, seconds, max_samples}             → round {latency_ns, begin_ns, wall_ns,
                                                               cpu_ns, involuntary, steal, ticks,
@@ -16,7 +16,9 @@ file's own names (the host brings them there, `backends.session`)::
     stop                                                  → stopped {vm_hwm_bytes}
 
 The native runner (`bench/native/runner.c`) speaks the same, but for ``profile``. Any failure is
-answered with ``error {what, type}`` and the loop goes on; the end of stdin ends it. Standard
+answered with ``error {what, type}`` and the loop goes on; the end of stdin ends it. ``file`` of a
+call is a path here that holds one frame, whose arrays are taken; ``pieces`` is in how many equal
+parts along their first axis they are run, for a file that takes so many at once. Standard
 library and numpy besides the backend's own runtime. What is timed is ``session.run``: set input,
 run, read output. A runner that waits blocks in a read: it does not spin beside the candidate
 whose turn it is.
@@ -33,9 +35,9 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,7 +49,8 @@ from torchopt2edge.protocols import TimedSession
 from torchopt2edge.types import Signature
 
 Array = np.ndarray[Any, Any]
-Answer = tuple[dict[str, Any], dict[str, Array] | None]
+if TYPE_CHECKING:  # Python 3.9, which boards have, knows no | of types while it runs
+    Answer = tuple[dict[str, Any], dict[str, Array] | None]
 
 TARGETS = {
     "ort": "torchopt2edge.backends.ort.Ort",
@@ -125,8 +128,19 @@ class Runner:
         return {"event": "opened", **times, "receipt": receipt}, None
 
     def call(self, command: dict[str, Any], arrays: dict[str, Array]) -> Answer:
-        """Run on any batch that the file takes; nothing is timed."""
-        return {"event": "called"}, self._opened().run(arrays)
+        """Run on arrays that are sent or lie here, piece by piece; nothing is timed."""
+        session = self._opened()
+        if "file" in command:
+            arrays = read_frame(Path(command["file"]))
+        found: dict[str, list[Array]] = {}
+        for piece in cut(arrays, int(command.get("pieces", 1))):
+            for name, value in session.run(piece).items():
+                found.setdefault(name, []).append(np.array(value))  # it may reuse its buffer
+        outputs = {
+            name: parts[0] if len(parts) == 1 else np.concatenate(parts)
+            for name, parts in found.items()
+        }
+        return {"event": "called"}, outputs
 
     def load(self, command: dict[str, Any], arrays: dict[str, Array]) -> Answer:
         """Keep the timed sample and run the first inference, whose outputs are kept too."""
@@ -203,6 +217,38 @@ def time_round(
         samples.append(end - begin)
         if len(samples) >= most or (len(samples) >= least and end - start >= budget):
             return samples, outputs
+
+
+def read_frame(file: Path) -> dict[str, Array]:
+    """Return the arrays of a file that holds one frame.
+
+    Raises:
+        BenchError: it holds less than that.
+    """
+    with file.open("rb") as body:
+        try:
+            return FrameReader(body.fileno()).read()[1]
+        except EOFError as error:
+            raise BenchError("the file ends in the middle of its frame", artifact=file) from error
+
+
+def cut(arrays: Mapping[str, Array], pieces: int) -> Iterator[dict[str, Array]]:
+    """Walk equal pieces of arrays along their first axis, as many as asked for.
+
+    Raises:
+        BenchError: they cannot be cut into so many.
+    """
+    if pieces == 1:
+        yield dict(arrays)
+        return
+    for name, value in arrays.items():
+        if pieces < 1 or not value.ndim or len(value) % pieces:
+            raise BenchError(f"{name!r} of shape {value.shape} is not made of {pieces} pieces")
+    for at in range(pieces):
+        yield {
+            name: value[at * len(value) // pieces : (at + 1) * len(value) // pieces]
+            for name, value in arrays.items()
+        }
 
 
 def finite(outputs: Mapping[str, Array]) -> bool:

@@ -6,6 +6,7 @@ A sensor that is absent is "unavailable", never 0. What only a board's own progr
 
 from __future__ import annotations
 
+import operator
 import re
 import shutil
 import subprocess
@@ -33,7 +34,7 @@ def sense(root: Path = ROOT) -> dict[str, Any]:
         "clock_mhz": round(sum(current) / len(current), 1) if current else UNAVAILABLE,
         "clock_cap_mhz": min(maximum) if maximum else UNAVAILABLE,
         "capped": (
-            any(now < most for now, most in zip(maximum, silicon, strict=True))
+            any(map(operator.lt, maximum, silicon))
             if maximum and len(maximum) == len(silicon)
             else UNAVAILABLE
         ),

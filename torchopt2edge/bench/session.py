@@ -1,8 +1,15 @@
-"""A candidate opened in a process of its own: a runtime that crashes takes only that along."""
+"""A candidate opened in a process of its own: a runtime that crashes takes only that along.
+
+At the other end of a link, what a call needs is brought there in few frames: samples are stacked,
+however few the file takes at once (the runner cuts them into pieces), and what is large goes by way
+of files that the device keeps, so that it travels once for all candidates that take those bytes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,11 +19,20 @@ import numpy as np
 
 from torchopt2edge.backends.session import FileSession
 from torchopt2edge.bench.launch import launch
-from torchopt2edge.errors import BenchError
+from torchopt2edge.devices.remote import Remote
+from torchopt2edge.errors import BenchError, DataError
+from torchopt2edge.frames import encode
 from torchopt2edge.protocols import Device, Job
-from torchopt2edge.types import Candidate, Facts
+from torchopt2edge.types import Candidate, Facts, Signature, TensorSpec
 
 Array = np.ndarray[Any, Any]
+Push = Callable[[Path], str]
+
+INLINE = 256 << 10
+"""Bytes of samples up to which they travel within the command itself."""
+
+CHUNK = 16 << 20
+"""Bytes of samples that one file holds at most, unless a single piece is larger."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +63,23 @@ class ChildSession:
     """A `protocols.Session` whose file is open in a child process; made by `open_child`.
 
     Every method raises `BenchError` when the child crashes, hangs or answers with an error.
+    ``push`` brings a file to where the child runs; None when that is here.
     """
 
-    def __init__(self, candidate: Candidate, job: Job, timeout_s: float) -> None:
+    def __init__(
+        self, candidate: Candidate, job: Job, timeout_s: float, push: Push | None = None
+    ) -> None:
         self._candidate = candidate
         self._job = job
         self._timeout_s = timeout_s
+        self._push = push
         self._ends = FileSession(candidate.signature, self._run)
+        self._size = None if push is None else batch_of(candidate.signature)
+        self._calls = (
+            self._ends
+            if self._size is None
+            else FileSession(stacked(candidate.signature), self._run_pieces)
+        )
         self.receipt: Facts = {}
         self.times: dict[str, float] = {}
 
@@ -69,10 +95,24 @@ class ChildSession:
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run on source arrays of any batch."""
-        return self._ends(inputs)
+        return self._calls(inputs)
 
-    def _run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        return self._ask("called", {"cmd": "call"}, arrays)[1]
+    def _run(self, arrays: Mapping[str, Array], pieces: int = 1) -> dict[str, Array]:
+        header: dict[str, Any] = {"cmd": "call"}
+        if pieces > 1:
+            header["pieces"] = pieces
+        sent: Mapping[str, Array] | None = arrays
+        if self._push is not None and _bytes(arrays) > INLINE:
+            header["file"], sent = bring(arrays, self._push), None
+        return self._ask("called", header, sent, patience_s=float(pieces))[1]
+
+    def _run_pieces(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Run stacked samples, in chunks that neither end finds too large."""
+        assert self._size is not None
+        found = [self._run(chunk, pieces) for chunk, pieces in chunks(arrays, self._size)]
+        if len(found) == 1:
+            return found[0]
+        return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
     def open(self, file: str, threads: int, library: str | None = None) -> None:
         """Open the file (paths are the device's); keep the receipt and what the start took.
@@ -167,6 +207,79 @@ class ChildSession:
         return BenchError(what, artifact=self._candidate.id)
 
 
+def batch_of(signature: Signature) -> int | None:
+    """Return how many samples the file takes at once: 0 any number, None when that is not told.
+
+    It is told where the first axis of every end counts the samples, in the file as well.
+    """
+    ends = (*signature.inputs, *signature.outputs)
+    if not all(spec.shape and (spec.perm is None or spec.perm[0] == 0) for spec in ends):
+        return None
+    sizes = {spec.shape[0] for spec in ends}
+    if sizes == {-1}:
+        return 0
+    taken = {spec.shape[0] for spec in signature.inputs}
+    return taken.pop() if len(taken) == 1 and sizes <= taken | {-1} and min(taken) > 0 else None
+
+
+def stacked(signature: Signature) -> Signature:
+    """Return the signature of the same file for any number of samples."""
+
+    def free(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+        return tuple(replace(spec, shape=(-1, *spec.shape[1:])) for spec in specs)
+
+    return replace(signature, inputs=free(signature.inputs), outputs=free(signature.outputs))
+
+
+def chunks(arrays: Mapping[str, Array], size: int) -> Iterator[tuple[dict[str, Array], int]]:
+    """Walk stacked samples in chunks of at most `CHUNK` bytes, each with its number of pieces.
+
+    A piece is ``size`` samples; a file that takes any number (0) runs a chunk as one piece.
+
+    Raises:
+        DataError: the samples do not fill the pieces.
+    """
+    count = len(next(iter(arrays.values())))
+    step = max(size, 1)
+    if not count or count % step or any(len(value) != count for value in arrays.values()):
+        raise DataError(
+            f"{count} samples cannot be run by a file that takes {step} at once",
+            mend="give every input the same number of samples, a multiple of that",
+        )
+    most = max(1, CHUNK * count // (max(_bytes(arrays), 1) * step)) * step
+    for at in range(0, count, most):
+        chunk = {name: value[at : at + most] for name, value in arrays.items()}
+        yield chunk, min(most, count - at) // size if size else 1
+
+
+def bring(arrays: Mapping[str, Array], push: Push) -> str:
+    """Bring arrays to a device as a file that holds one frame; return its path there.
+
+    Its name is made of its content: the same arrays are found there again.
+
+    Raises:
+        BenchError: the file cannot be written here.
+        DeviceError: it cannot be brought there.
+    """
+    body = encode({}, arrays)
+    name = f"samples-{hashlib.sha256(body).hexdigest()[:16]}.frame"
+    try:
+        with tempfile.TemporaryDirectory(prefix="t2e-") as folder:
+            file = Path(folder) / name
+            file.write_bytes(body)
+            return push(file)
+    except OSError as error:
+        raise BenchError(
+            f"samples cannot be kept on their way: {error.strerror or error}",
+            artifact=tempfile.gettempdir(),
+            mend="free some space there, or point TMPDIR at a folder that has some",
+        ) from error
+
+
+def _bytes(arrays: Mapping[str, Array]) -> int:
+    return sum(value.nbytes for value in arrays.values())
+
+
 @contextmanager
 def open_child(
     candidate: Candidate, device: Device, log: Path, timeout_s: float = 120.0
@@ -183,7 +296,8 @@ def open_child(
     what = launch(candidate, device)
     job = device.start(what.argv, log)
     try:
-        session = ChildSession(candidate, job, timeout_s)
+        push = device.push if isinstance(device, Remote) else None
+        session = ChildSession(candidate, job, timeout_s, push)
         session.open(device.push(candidate.file), device.threads, what.library)
         yield session
     finally:

@@ -6,7 +6,8 @@ Flags that invalidate the run (rule 6: such a run names no winner, see `verdict.
 - ``throttled``: a window of rounds ran at less than half the file's own speed, or the speed
   stepped down and stayed there (`sustained.step_down`), or more than half of the timed seconds
   are stalls that no typical inference explains (a CPU quota, severe heat, a neighbour that owns
-  the cores), or the clock's ceiling moved during the run;
+  the cores), or the clock's ceiling moved during the run, or the system says that heat is severe;
+- ``capped``: at the end a core's ceiling lay below what its silicon can, at the begin none did;
 - ``emulated``: the instructions were interpreted, so the times are the emulator's.
 
 Flags that warn, because rounds in turns put the same weather on every candidate and the interval
@@ -18,7 +19,8 @@ off, and then it would protect nobody.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +38,7 @@ _CPU_SHARE = 0.9
 _SWITCHES_PER_S = 50.0
 _CLOCK_SPREAD = 0.1
 _TIMER_SHARE = 0.01
+_SEVERE = 3  # of Android's thermal statuses: from here on work is slowed for all to see
 
 
 def assess(rounds: Sequence[Round], protocol: Protocol, receipt: Facts) -> dict[str, str]:
@@ -45,6 +48,7 @@ def assess(rounds: Sequence[Round], protocol: Protocol, receipt: Facts) -> dict[
         "throttled": _throttled(rounds) if protocol.turns else None,
         "throttles": _throttled(rounds) if not protocol.turns else None,
         "emulated": _emulated(receipt),
+        "capped": _capped(rounds),
         "contended": _contended(rounds),
         "drift": _drift(rounds),
         "unstable-clock": _unstable_clock(rounds, receipt),
@@ -58,13 +62,20 @@ def steal_share(rounds: Sequence[Round]) -> float | None:
     return sum(one.steal for one in rounds) / ticks if ticks else None
 
 
-def switches_per_s(rounds: Sequence[Round]) -> float:
-    """Return involuntary context switches per timed second (of a median round: bursts happen)."""
+def switches_per_s(rounds: Sequence[Round]) -> float | None:
+    """Return involuntary context switches per timed second (of a median round: bursts happen).
+
+    None where a runner cannot know them (a page in a browser that others started).
+    """
+    if any(one.involuntary < 0 for one in rounds):
+        return None
     return float(np.median([one.involuntary / (one.wall_ns / 1e9) for one in rounds]))
 
 
-def cpu_share(rounds: Sequence[Round]) -> float:
-    """Return CPU time per wall time: 1 when one thread ran whenever it wanted to."""
+def cpu_share(rounds: Sequence[Round]) -> float | None:
+    """Return CPU time per wall time: 1 when one thread ran whenever it wanted to; None: unknown."""
+    if any(one.cpu_ns < 0 for one in rounds):
+        return None
     return sum(one.cpu_ns for one in rounds) / sum(one.wall_ns for one in rounds)
 
 
@@ -88,8 +99,11 @@ def _is_whole(one: Round, protocol: Protocol) -> bool:
 def _throttled(rounds: Sequence[Round]) -> str | None:
     samples = [one.latency_ns for one in rounds]
     lost, stalled = stats.lost_throughput(samples), stats.stalled(samples)
-    caps = _readings(rounds, "clock_cap_mhz")
-    if caps and min(caps) < max(caps):
+    caps, status = _readings(rounds, "clock_cap_mhz"), _readings(rounds, "thermal_status")
+    if status and max(status) >= _SEVERE:
+        after = _after_s(rounds, "thermal_status", lambda value: value >= _SEVERE)
+        how = f"after {after:.0f} s the device's thermal status rose to {max(status):.0f} of 6"
+    elif caps and min(caps) < max(caps):
         how = f"the clock's ceiling moved between {min(caps):.0f} and {max(caps):.0f} MHz"
     elif (step := sustained.step_down(rounds)) is not None and step.lasting:
         how = f"after {step.onset_s:.0f} s of work the speed fell to {step.kept:.0%} and stayed"
@@ -107,6 +121,26 @@ def _readings(rounds: Sequence[Round], sensor: str) -> list[float]:
     return [float(value) for value in found if isinstance(value, int | float)]
 
 
+def _capped(rounds: Sequence[Round]) -> str | None:
+    told = [one.sensors for one in rounds if isinstance(one.sensors.get("capped"), bool)]
+    if not told or told[0]["capped"] or not told[-1]["capped"]:
+        return None
+    ceiling = told[-1].get("capped_mhz", told[-1].get("clock_cap_mhz"))
+    to = f" to {ceiling:.0f} MHz" if isinstance(ceiling, int | float) else ""
+    after = _after_s(rounds, "capped", lambda value: value is True)
+    return (
+        f"after {after:.0f} s the ceiling of a core's clock was lowered{to}: let the device cool, "
+        "or hold its clocks (device.fixed_performance=true on a phone), and run it again"
+    )
+
+
+def _after_s(rounds: Sequence[Round], sensor: str, shows: Callable[[Any], bool]) -> float:
+    """Return how long the run had lasted when a sensor first showed it."""
+    known = ((one, one.sensors.get(sensor)) for one in rounds)
+    first = next(one for one, value in known if isinstance(value, int | float) and shows(value))
+    return (first.begin_ns + first.wall_ns - rounds[0].begin_ns) / 1e9
+
+
 def _emulated(receipt: Facts) -> str | None:
     if receipt.get("emulated") is not True:
         return None
@@ -118,9 +152,9 @@ def _contended(rounds: Sequence[Round]) -> str | None:
     signs = []
     if steal is not None and steal > _STEAL:
         signs.append(f"the hypervisor took {steal:.0%} of the time")
-    if share < _CPU_SHARE:
+    if share is not None and share < _CPU_SHARE:
         signs.append(f"the file got {share:.0%} of a core")
-    if switches > _SWITCHES_PER_S:
+    if switches is not None and switches > _SWITCHES_PER_S:
         signs.append(f"it was interrupted {switches:.0f} times a second")
     if not signs:
         return None

@@ -7,6 +7,7 @@ function, found by reading their source. What it does not hold (the stages) it c
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import io
 import os
@@ -49,8 +50,9 @@ def runner_file(folder: Path | None = None) -> Path:
     return target
 
 
+@functools.cache
 def pack() -> bytes:
-    """Return the archive's bytes."""
+    """Return the archive's bytes, packed once: reading the sources takes 0.1 s of a core."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, path in sorted(modules().items()):

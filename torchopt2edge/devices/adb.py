@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from torchopt2edge.devices.channel import Channel
 from torchopt2edge.devices.remote import Remote
+from torchopt2edge.devices.steady import steady
 from torchopt2edge.devices.transport import Finished, LinkDown, call, patience_for, unwrap, wrap
 from torchopt2edge.errors import DeviceError
+from torchopt2edge.protocols import Watch
 
 _MISSING = "apt-get install adb, or the platform tools of the Android SDK, on the PATH"
 # A state of ``adb devices`` → what it means, what mends it.
@@ -62,6 +65,10 @@ class AdbLink:
         if ended is None:
             raise self._failure(found)
         return ended
+
+    def open(self, script: str) -> Channel:
+        """Start a POSIX sh script in the device's shell that we talk to."""
+        return Channel.start(["adb", "-s", self.chosen, "shell", "-T", script], self.environment)
 
     def push(self, file: Path, to: str) -> None:
         """Copy a file to that path there."""
@@ -144,11 +151,13 @@ class Adb(Remote):
     """A phone or a board at ``serial`` (None: the only one that is connected).
 
     The other fields are those of `Remote`; a phone has no Python, so the native runner measures.
+    With ``fixed_performance`` its clocks are held, where it offers that, while it is measured.
     """
 
     serial: str | None = None
     runner: str = "native"
     workdir: str = "/data/local/tmp/torchopt2edge"
+    fixed_performance: bool = False
 
     @property
     def name(self) -> str:
@@ -159,6 +168,10 @@ class Adb(Remote):
     def link(self) -> AdbLink:
         """The link to it."""
         return AdbLink(self.serial)
+
+    def steady(self) -> contextlib.AbstractContextManager[Watch | None]:
+        """Keep a phone steady, and watch its sensors, while the block runs (`steady`)."""
+        return steady(self, self.fixed_performance)
 
 
 def listed(environment: Mapping[str, str] | None = None) -> list[Listed]:

@@ -7,6 +7,7 @@ what ``outputs`` makes.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections import deque
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchopt2edge.errors import BenchError
+from torchopt2edge.devices.process import LoggedJob
 from torchopt2edge.types import Facts
 
 if TYPE_CHECKING:
@@ -29,9 +30,15 @@ Answer = tuple[dict[str, Any], "Arrays"]
 
 @dataclass
 class Clock:
-    """The time of a fake device, in nanoseconds; all of its jobs share it."""
+    """The time of a fake device, in nanoseconds; all of its jobs share it.
+
+    ``steady`` says when it was made steady (True) and left alone again, ``moments`` is what its
+    watch saw.
+    """
 
     ns: int = 0
+    steady: list[bool] = field(default_factory=list)
+    moments: list[tuple[float, Facts]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,8 @@ class Fake:
             ``slow`` is a link that was gone for a while, anything else is the runner's error.
         outputs: (file name, inputs in the file's names) → outputs.
         machine: facts that replace those of the fake machine.
+        seen: what its watch sees (`protocols.Steady`), one per round, the last one stays; none is a
+            device that cannot be kept steady.
     """
 
     threads: int = 1
@@ -56,6 +65,8 @@ class Fake:
     outputs: Outputs | None = None
     machine: Mapping[str, Any] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock, compare=False)
+    cores: str | None = None
+    seen: Sequence[Mapping[str, Any]] = ()
 
     @property
     def name(self) -> str:
@@ -84,6 +95,7 @@ class Fake:
             "steal": 0.0,
             "device_threads": self.threads,
             "device_affinity": None if self.affinity is None else list(self.affinity),
+            "device_cores": self.cores,
         }
         return {**found, **self.machine}
 
@@ -95,6 +107,16 @@ class Fake:
         """Start to answer."""
         return FakeJob(self, log)
 
+    @contextlib.contextmanager
+    def steady(self) -> Iterator[FakeWatch | None]:
+        """Note in the clock that it is kept steady, and that this ended."""
+        self.clock.steady.append(True)
+        self.clock.moments[:] = [(time.monotonic(), dict(one)) for one in self.seen[:1]]
+        try:
+            yield FakeWatch(self.clock) if self.seen else None
+        finally:
+            self.clock.steady.append(False)
+
     def sensors(self, rounds: int) -> Facts:
         """Return what the sensors show after that many rounds."""
         shown = self.temperatures_c
@@ -102,25 +124,37 @@ class Fake:
         return {"temperature_c": now, "clock_mhz": "unavailable", "capped": "unavailable"}
 
 
-class FakeJob:
+@dataclass(frozen=True)
+class FakeWatch:
+    """What a `Fake` shows while it is kept steady."""
+
+    clock: Clock
+
+    def facts(self) -> Facts:
+        """Say what was set."""
+        return {"steady": {"stay_on": "yes"}}
+
+    def sense(self) -> Facts:
+        """Return what was seen last."""
+        return dict(self.clock.moments[-1][1])
+
+    def moments(self) -> list[tuple[float, Facts]]:
+        """Return all that was seen."""
+        return list(self.clock.moments)
+
+
+class FakeJob(LoggedJob):
     """A job of a `Fake`: answers each frame by the script."""
 
     def __init__(self, device: Fake, log: Path) -> None:
+        super().__init__(log)
         self._device = device
-        self._log = log
         self._file = ""
         self._signature: Mapping[str, Any] = {}
         self._latencies: Iterator[float] = itertools.repeat(1.0)
         self._answers: deque[Answer] = deque()
         self._commands = itertools.count()
         self._rounds = 0
-        self.closed = False
-
-    def __enter__(self) -> FakeJob:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def send(
         self,
@@ -156,22 +190,14 @@ class FakeJob:
             BenchError: the script lets the job die or hang here.
         """
         if self.closed:
-            raise BenchError("the process was killed by SIGKILL", artifact=self._log)
+            raise self._failed("the process was killed by SIGKILL")
         if not self._answers:
-            self.close()
-            raise BenchError(
-                f"the process did not answer within {timeout_s:g} s and was killed",
-                artifact=self._log,
-            )
+            raise self._hung(timeout_s)
         return self._answers.popleft()
 
     def close(self) -> None:
         """Answer no more."""
         self.closed = True
-
-    def _require_open(self) -> None:
-        if self.closed:
-            raise BenchError("the process was ended already", artifact=self._log)
 
     def _open(self, header: Mapping[str, Any]) -> None:
         self._file = Path(header["file"]).name
@@ -210,6 +236,9 @@ class FakeJob:
             if len(samples) >= header["min_samples"] and clock.ns - begin >= budget:
                 break
         self._rounds += 1
+        if seen := self._device.seen:
+            now = dict(seen[min(self._rounds, len(seen) - 1)])
+            clock.moments.append((time.monotonic(), now))
         return {
             "event": "round",
             "latency_ns": samples,

@@ -9,17 +9,18 @@ import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from torchopt2edge.devices import mailbox
-from torchopt2edge.devices.transport import Finished, patience_for
+from torchopt2edge.devices.process import LoggedJob, signal_name
+from torchopt2edge.devices.talk import Talk
+from torchopt2edge.devices.transport import Finished, Machine, patience_for
 from torchopt2edge.errors import BenchError, DeviceError
 from torchopt2edge.frames import FrameReader, encode
 
 if TYPE_CHECKING:
     import numpy as np
 
-_LAST_LINES = 6
 _ROUND_TRIP_S = 20.0
 _FAREWELL_S = 5.0  # how long a broken link may hold up the end of a job, which ends by itself too
 _CANNOT_RUN = {
@@ -29,47 +30,28 @@ _CANNOT_RUN = {
 }
 
 
-class Machine(Protocol):
-    """What a job needs of its device."""
-
-    @property
-    def name(self) -> str:
-        """The word in the rows' ``device``."""
-
-    def run(
-        self,
-        script: str,
-        stdin: bytes = b"",
-        timeout_s: float = 60.0,
-        patience_s: float | None = None,
-    ) -> Finished:
-        """Run a script there, over a link that may break, for so long, meanwhile."""
-
-
-class RemoteJob:
+class RemoteJob(LoggedJob):
     """A process on a remote device (`mailbox`); any failure ends it and raises `BenchError`.
 
     A frame travels with the question for its answer: ``send`` only takes it, the next ``receive``
-    (or the next ``send``) brings it there.
+    (or the next ``send``) brings it there, over the job's channel where one can be had, else with
+    a command of its own.
     """
 
-    def __init__(self, device: Machine, folder: str, log: Path, wait_s: int) -> None:
+    def __init__(
+        self, device: Machine, folder: str, log: Path, patience_s: float, talk: Talk
+    ) -> None:
+        super().__init__(log)
         self._device = device
         self._folder = folder
-        self._log = log
-        self._wait_s = wait_s
+        self._beat_s = patience_s / 6
+        self._look_s = max(1, min(20, int(patience_s / 3)))  # the wait of one command
         self._number = 0
         self._waiting: bytes | None = None
         self._offset = 0
-        self._closed = False
         self._lost = False
         self._spool = Spool()
-
-    def __enter__(self) -> RemoteJob:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self._talk = talk
 
     def send(
         self,
@@ -84,7 +66,7 @@ class RemoteJob:
         """
         self._require_open()
         if self._waiting is not None:
-            self._exchange(0)
+            self._exchange(0.0)
         self._number += 1
         self._waiting = encode(header, arrays)
 
@@ -102,58 +84,64 @@ class RemoteJob:
                 found = self._spool.read()
             except DeviceError as error:
                 self.close()
-                raise BenchError(error.what, artifact=self._log) from error
+                raise self._failed(error.what, "") from error
             if found is not None:
                 return found
             if left <= 0 and self._waiting is None:
                 raise self._hung(timeout_s)
-            wait = max(0, min(self._wait_s, math.ceil(left)))
-            begin = time.monotonic()
-            if not self._exchange(wait):
-                left -= max(wait, 0.01)
-            else:
-                left -= min(time.monotonic() - begin, wait)
+            left -= self._exchange(max(left, 0.0))
 
     def close(self) -> None:
         """End the process and all that it started; harmless when called again.
 
         Where the link is down by now the device does the same by itself, somewhat later.
         """
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         self._spool.close()
+        log = self._talk.finish()
+        if log is not None:
+            self._keep(log)
+            return
         with contextlib.suppress(DeviceError):
             patience_s = 0.0 if self._lost else _FAREWELL_S
             found = self._device.run(mailbox.close(self._folder), b"", _ROUND_TRIP_S, patience_s)
             self._keep(found.stdout)
 
-    def _exchange(self, wait_s: int) -> bool:
-        """Bring the frame that waits, and fetch what the runner answered; False: nothing yet."""
-        body = self._waiting or b""
-        frame = (self._number, len(body)) if self._waiting is not None else None
-        token = uuid.uuid4().hex[:8]
-        script = mailbox.ask(self._folder, token, frame, self._offset, wait_s)
-        limit = wait_s + patience_for(len(body), _ROUND_TRIP_S)
+    def _exchange(self, left_s: float) -> float:
+        """Bring the frame that waits, and fetch what the runner answered, for so long at most.
+
+        Returns the seconds of them that passed, without those that a broken link took.
+        """
+        frame = None if self._waiting is None else (self._number, self._waiting)
+        begin, wait_s = time.monotonic(), min(self._beat_s, left_s)
         try:
-            found = self._device.run(script, body, limit)
+            found = self._talk.exchange(frame, self._offset, wait_s)
+            if found is None:
+                wait_s = min(self._look_s, math.ceil(left_s))
+                found = self._ask(frame, wait_s)
         except DeviceError as error:
             self._lost = True
             self.close()
-            raise BenchError(
-                f"{self._device.name} was lost: {error.what}{self._last_words()}",
-                artifact=self._log,
-                mend=error.mend,
+            raise self._failed(
+                f"{self._device.name} was lost: {error.what}", mend=error.mend
             ) from error
-        if found.code == 0:
-            self._waiting = None
-            self._offset += len(found.stdout)
-            self._spool.write(found.stdout)
-            return True
-        if found.code != mailbox.WAITING:
+        if found.code not in (0, mailbox.WAITING):
             raise self._over(found)
         self._waiting = None
-        return False
+        if found.code == mailbox.WAITING:
+            return max(wait_s, 0.01)
+        self._offset += len(found.stdout)
+        self._spool.write(found.stdout)
+        return min(time.monotonic() - begin, wait_s)
+
+    def _ask(self, frame: tuple[int, bytes] | None, wait_s: int) -> Finished:
+        """Do with one command what the channel does."""
+        number, body = frame or (0, b"")
+        known = (number, len(body)) if frame else None
+        script = mailbox.ask(self._folder, uuid.uuid4().hex[:8], known, self._offset, wait_s)
+        return self._device.run(script, body, wait_s + patience_for(len(body), _ROUND_TRIP_S))
 
     def _over(self, found: Finished) -> BenchError:
         """Say how a job ended that has no more answers."""
@@ -164,38 +152,17 @@ class RemoteJob:
         elif found.code == mailbox.GONE:
             what = "the job is no more: the device restarted, or ended it for want of a sign of us"
         elif found.code == mailbox.CUT_SHORT:
-            what = f"the frame did not fit on {self._device.name}: {found.said}"
+            what = f"the frame did not fit on {self._device.name}: {found.said or 'it is full'}"
         else:
             what = f"the mailbox failed with status {found.code}: {found.said}"
         self.close()
-        lines = [one.strip() for one in words.decode(errors="replace").splitlines() if one.strip()]
-        last = f"; it last said: {' | '.join(lines[-_LAST_LINES:])}" if lines else ""
-        return BenchError(f"{what}{last or self._last_words()}", artifact=self._log)
-
-    def _hung(self, timeout_s: float) -> BenchError:
-        self.close()
-        return BenchError(
-            f"the process did not answer within {timeout_s:g} s and was killed{self._last_words()}",
-            artifact=self._log,
-        )
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise BenchError("the process was ended already", artifact=self._log)
+        return self._failed(what, words.decode(errors="replace").strip() or None)
 
     def _keep(self, log: bytes) -> None:
         with contextlib.suppress(OSError):  # a log that cannot be kept is no reason to fail
             self._log.parent.mkdir(parents=True, exist_ok=True)
             with self._log.open("ab") as file:
                 file.write(log)
-
-    def _last_words(self) -> str:
-        try:
-            text = self._log.read_text(errors="replace")
-        except OSError:
-            return ""
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return "; it last said: " + " | ".join(lines[-_LAST_LINES:]) if lines else ""
 
 
 class Spool:
@@ -234,8 +201,5 @@ def _ended(code: int) -> str:
     if code in _CANNOT_RUN:
         return f"could not be started: {_CANNOT_RUN[code]}"
     if code > 128:  # as a shell tells it
-        import signal
-
-        with contextlib.suppress(ValueError):
-            return f"was killed by {signal.Signals(code - 128).name}"
+        return f"was killed by {signal_name(code - 128)}"
     return f"ended with status {code}"

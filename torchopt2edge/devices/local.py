@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from torchopt2edge.devices import linux
+from torchopt2edge.devices import cores as core
+from torchopt2edge.devices import linux, program
 from torchopt2edge.devices.process import ProcessJob
+from torchopt2edge.devices.transport import Finished
 from torchopt2edge.errors import DeviceError
 from torchopt2edge.types import Facts
 
@@ -23,8 +25,9 @@ _POOLS = ("OMP", "MKL", "OPENBLAS", "BLIS", "NUMEXPR", "VECLIB")
 class Local:
     """This machine; ``threads`` per session, on the cores in ``affinity`` (None: the system's).
 
+    ``cores`` in its place is a class of cores (`cores.NAMES`): all that are of it.
     ``runner`` is ``python``, or ``native``: the C program, in which memory and start-up are the
-    runtime's alone.
+    runtime's alone. ``native_tools`` are the runtimes' own benchmark tools (`program`).
 
     Raises (when used, not when built):
         DeviceError: ``threads`` is below 1, this machine has not those cores, or there is no
@@ -34,6 +37,8 @@ class Local:
     threads: int = 1
     affinity: tuple[int, ...] | None = None
     runner: str = "python"
+    native_tools: Mapping[str, str | None] = field(default_factory=dict, hash=False)
+    cores: str | None = None
 
     @property
     def name(self) -> str:
@@ -49,7 +54,20 @@ class Local:
         """Say what this machine is and how busy it is now."""
         self._check()
         affinity = None if self.affinity is None else list(self.affinity)
-        return {**linux.machine(), "device_threads": self.threads, "device_affinity": affinity}
+        return {
+            **linux.machine(),
+            "core_classes": _classes(),
+            "device_threads": self.threads,
+            "device_affinity": affinity,
+            "device_cores": self.cores,
+        }
+
+    @property
+    def pinned(self) -> tuple[int, ...] | None:
+        """The cores that a job is kept on; None: the system's choice."""
+        if self.cores is None:
+            return self.affinity
+        return core.choose(_classes(), self.cores, self.name)
 
     def push(self, file: Path) -> str:
         """Return the file's own path: it is here already."""
@@ -58,16 +76,22 @@ class Local:
     def start(self, argv: Sequence[str], log: Path) -> ProcessJob:
         """Start a process in its own session, with a clean environment; stderr goes to ``log``."""
         self._check()
+        pinned = self.pinned
         job = ProcessJob.start(list(argv), self.environment(), log)
-        if self.affinity is not None:
+        if pinned is not None:
             # Set from here, before the first frame: the runtime makes its threads after that,
             # and a preexec_fn is not safe in a parent with threads.
             try:
-                os.sched_setaffinity(job.pid, self.affinity)
+                os.sched_setaffinity(job.pid, pinned)
             except OSError as error:
                 job.close()
                 raise DeviceError("the child cannot be pinned to its cores") from error
         return job
+
+    def execute(self, argv: Sequence[str], timeout_s: float) -> Finished:
+        """Run a plain program to its end, or to its time limit, with the same environment."""
+        self._check()
+        return program.run_here(argv, self.environment(), self.pinned, timeout_s)
 
     def environment(self) -> dict[str, str]:
         """Return the whole environment of a child."""
@@ -83,6 +107,8 @@ class Local:
             )
         if self.runner not in ("python", "native"):
             raise DeviceError(f"there is no runner {self.runner!r}", mend="python or native")
+        program.check_tools(self.native_tools)
+        core.check(self.cores, self.affinity, self.name)
         missing = set(self.affinity or ()) - os.sched_getaffinity(0)
         if self.affinity is not None and (missing or not self.affinity):
             here = sorted(os.sched_getaffinity(0))
@@ -90,3 +116,10 @@ class Local:
                 f"the cores {sorted(self.affinity)} are not all ours (we may use {here})",
                 mend=f"device.affinity=[{here[-1]}]",
             )
+
+
+def _classes() -> list[core.Class]:
+    """Return the classes of those cores that we may use."""
+    ours = os.sched_getaffinity(0)
+    found = [{**one, "cores": [at for at in one["cores"] if at in ours]} for one in core.classes()]
+    return [one for one in found if one["cores"]]

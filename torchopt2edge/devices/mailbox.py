@@ -16,14 +16,19 @@ mksh with toybox.
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 
 WAITING, OVER, GONE, NO_PROGRAM, NO_FOLDER, NOT_STARTED, CUT_SHORT, NO_TOOL = range(60, 68)
 """Exit statuses of the scripts: nothing yet, the runner ended, the job is no more, …"""
 
+NO_CHANNEL, NO_FILE = 68, 69
+"""More of them: the device has not what a channel takes; what was pushed is no more."""
+
 LOG_BYTES = 1 << 18
-_STATE = 4096  # of the log, with the exit status of a runner that ended
+STATE = 4096
+"""Bytes of the log's end that come with the exit status of a runner that ended."""
 
 MAILBOX = r"""
 # mailbox.sh FOLDER TICK TICKS COMMAND…: feed a runner; be gone TICKS ticks after the last beat.
@@ -41,10 +46,14 @@ watch() {
   left=$patience seen=
   while [ "$left" -gt 0 ] && [ -d in ] && [ ! -e in/stop ]; do
     sleep "$tick"
-    now=$(cat ../beat 2>/dev/null)
+    now=
+    if [ -e ../beat ]; then read -r now <../beat; fi 2>/dev/null
     if [ "$now" = "$seen" ]; then left=$((left - 1)); else left=$patience seen=$now; fi
-    if [ -p rung ]; then echo >&4; fi
+    if [ -p rung ]; then echo t >&4; fi
   done
+  if [ -e talk ] && read -r shell <talk && [ "/proc/$shell/cwd" -ef . ]; then
+    kill -KILL "-$shell" 2>/dev/null # a channel whose link hangs
+  fi
   cd ..
   rm -rf "$folder"
   set -- */
@@ -79,7 +88,7 @@ collect() {
     now=$(wc -c <out)
     if [ "$now" -eq "$size" ]; then return; fi
     size=$now
-    echo >&4
+    echo "$now" >&4
   done
   echo "the folder of the job takes no more bytes" >>log
 }
@@ -95,13 +104,26 @@ ring
 wait
 """
 
-_BEAT = "echo {token} >../beat 2>/dev/null"
+BEAT = "echo {token} >../beat 2>/dev/null"
+"""Gives a sign of life, in a job's folder."""
 
-_ALIVE = r"""
+ALIVE = r"""
 alive() { # whether the session that wrote ./pid lives: a number may be another's after a restart
   [ -e pid ] && read -r pid <pid && [ "/proc/$pid/cwd" -ef . ]
 }
+hush() { # end the shells of a channel (`channel`), also those of a link that hangs
+  [ -e talk ] && read -r shell <talk && [ "/proc/$shell/cwd" -ef . ] || return 0
+  kill -KILL "-$shell" 2>/dev/null
+}
+remove() { # the job's folder, and with the last job that of its host
+  job=$PWD
+  cd ..
+  rm -rf "$job" 2>/dev/null || { sleep 0.2; rm -rf "$job"; } # a killed writer may be at it still
+  set -- */
+  if [ ! -d "$1" ]; then rm -rf "$PWD"; fi
+}
 """
+"""Functions of the scripts that begin in a job's folder."""
 
 _START = r"""
 umask 077
@@ -112,10 +134,11 @@ for old in */*/; do # what a device that was switched off left behind
 done
 command -v setsid >/dev/null || {{ echo setsid >&2; exit {no_tool}; }}
 {tools}
+for file in {files}; do [ -e "$file" ] || {{ echo "$file" >&2; exit {no_file}; }}; done
 command -v {program} >/dev/null || exit {no_program}
 mkdir -p {job}/in {job}/tmp && cd {job} || exit {no_folder}
 if [ ! -e pid ]; then
-  cat >mailbox.$$ && [ "$(wc -c <mailbox.$$)" -eq {size} ] || exit {cut_short}
+  printf '%s' {mailbox} >mailbox.$$ && [ "$(wc -c <mailbox.$$)" -eq {size} ] || exit {cut_short}
   mv mailbox.$$ mailbox.sh
   {beat}
   # No pipe of ours goes along: the client would wait for its end.
@@ -166,21 +189,24 @@ _SEND = r"""
 if [ ! -e in/{number} ]; then
   cat >part.$$ && [ "$(wc -c <part.$$)" -eq {size} ] || {{ rm -f part.$$; exit {cut_short}; }}
   mv part.$$ in/{number}
-  if [ -p bell ]; then echo 1<>bell; fi
 fi
+if [ -p bell ]; then echo 1<>bell; fi # also for one that was brought before the link broke
 """
 
 _CLOSE = r"""
 cd {job} 2>/dev/null || exit 0
 : >in/stop
 if alive; then kill -KILL "-$pid"; fi
+hush
 tail -c {log} log 2>/dev/null
-job=$PWD
-cd ..
-rm -rf "$job" 2>/dev/null || {{ sleep 0.2; rm -rf "$job"; }} # a killed writer may be at it still
-set -- */
-if [ ! -d "$1" ]; then rm -rf "$PWD"; fi
+remove
 """
+
+
+def limits(patience_s: float) -> tuple[int, int]:
+    """Return the seconds of a tick, and the ticks after which a job that hears nothing ends."""
+    tick = max(1, min(5, int(patience_s / 6)))
+    return tick, math.ceil(patience_s / tick)
 
 
 def start(
@@ -190,13 +216,14 @@ def start(
     environment: str,
     limits: tuple[int, int],
     tools: Sequence[str] = (),
+    files: Sequence[str] = (),
 ) -> str:
-    """Return the script that starts a job in the folder ``jobs``/``job``; `MAILBOX` is its stdin.
+    """Return the script that starts a job in the folder ``jobs``/``job``.
 
     ``environment`` is words for ``env``, quoted already; ``limits`` are the seconds of a tick and
-    the ticks of patience; ``tools`` are programs that must be there.
+    the ticks of patience; ``tools`` are programs and ``files`` paths that must be there.
     """
-    return _ALIVE + _START.format(
+    return ALIVE + _START.format(
         jobs=jobs,
         job=shlex.quote(job),
         argv=shlex.join(argv),
@@ -205,12 +232,15 @@ def start(
         tick=limits[0],
         ticks=limits[1],
         size=len(MAILBOX.encode()),
-        beat=_BEAT.format(token="begin"),
+        beat=BEAT.format(token="begin"),
+        files=shlex.join(files),
+        mailbox=shlex.quote(MAILBOX),
         tools="\n".join(
             f"command -v {tool} >/dev/null || {{ echo {tool} >&2; exit {NO_TOOL}; }}"
             for tool in map(shlex.quote, tools)
         ),
         no_folder=NO_FOLDER,
+        no_file=NO_FILE,
         no_tool=NO_TOOL,
         no_program=NO_PROGRAM,
         cut_short=CUT_SHORT,
@@ -225,14 +255,14 @@ def ask(folder: str, token: str, frame: tuple[int, int] | None, offset: int, wai
     """
     number, size = frame or (0, 0)
     send = _SEND.format(number=number, size=size, cut_short=CUT_SHORT) if frame else ""
-    return _ALIVE + _ASK.format(
+    return ALIVE + _ASK.format(
         job=folder,
-        beat=_BEAT.format(token=token),
+        beat=BEAT.format(token=token),
         send=send,
         offset=offset,
         start=offset + 1,
         wait=wait_s,
-        state=_STATE,
+        state=STATE,
         gone=GONE,
         over=OVER,
         waiting=WAITING,
@@ -241,4 +271,4 @@ def ask(folder: str, token: str, frame: tuple[int, int] | None, offset: int, wai
 
 def close(folder: str) -> str:
     """Return the script that ends a job, prints the end of its log and removes its folder."""
-    return _ALIVE + _CLOSE.format(job=folder, log=LOG_BYTES)
+    return ALIVE + _CLOSE.format(job=folder, log=LOG_BYTES)

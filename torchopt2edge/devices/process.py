@@ -16,13 +16,49 @@ from torchopt2edge.errors import BenchError, DeviceError
 from torchopt2edge.frames import FrameReader, encode, wait_for
 
 if TYPE_CHECKING:
+    from typing import Self
+
     import numpy as np
 
 _GRACE_S = 2.0
 _LAST_LINES = 6
 
 
-class ProcessJob:
+class LoggedJob:
+    """What jobs of every kind share: a block that ends them, and errors with their last words."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self.closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process and all that it started; harmless when called again."""
+        raise NotImplementedError
+
+    def _require_open(self) -> None:
+        if self.closed:
+            raise self._failed("the process was ended already", "")
+
+    def _hung(self, timeout_s: float) -> BenchError:
+        """End a job that did not answer in time, and say so."""
+        self.close()
+        return self._failed(f"the process did not answer within {timeout_s:g} s and was killed")
+
+    def _failed(self, what: str, words: str | None = None, mend: str | None = None) -> BenchError:
+        """Say what happened, and the last of its words: those of its log where none are given."""
+        if words is None:
+            with contextlib.suppress(OSError):
+                words = self._log.read_text(errors="replace")
+        return BenchError(f"{what}{last_words(words or '')}", artifact=self._log, mend=mend)
+
+
+class ProcessJob(LoggedJob):
     """A child in its own session: one group to kill, no signal from our terminal.
 
     Any failure (it hangs, dies, or says nonsense) kills the whole group and raises `BenchError`
@@ -33,12 +69,11 @@ class ProcessJob:
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         if process.stdin is None or process.stdout is None:
             raise DeviceError("a job needs pipes on stdin and stdout")
+        super().__init__(log)
         self._process = process
-        self._log = log
         self._stdin = process.stdin
         self._stdout = process.stdout
         self._reader = FrameReader(process.stdout.fileno())
-        self._closed = False
         os.set_blocking(process.stdin.fileno(), False)  # a stopped child must not stop us
 
     @classmethod
@@ -71,12 +106,6 @@ class ProcessJob:
         """The child's process id, also that of its group."""
         return self._process.pid
 
-    def __enter__(self) -> ProcessJob:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def send(
         self,
         header: Mapping[str, Any],
@@ -89,14 +118,8 @@ class ProcessJob:
             BenchError: the child is dead, or did not take it within ``timeout_s`` seconds.
         """
         self._require_open()
-        view = memoryview(encode(header, arrays))
-        deadline = time.monotonic() + timeout_s
-        fd = self._stdin.fileno()
         try:
-            while view:
-                wait_for(fd, select.POLLOUT, deadline)
-                with contextlib.suppress(BlockingIOError):
-                    view = view[os.write(fd, view[: 1 << 16]) :]
+            write_all(self._stdin.fileno(), encode(header, arrays), time.monotonic() + timeout_s)
         except TimeoutError as error:
             raise self._hung(timeout_s) from error
         except BrokenPipeError as error:
@@ -117,38 +140,22 @@ class ProcessJob:
             raise self._died() from error
         except DeviceError as error:
             self.close()
-            raise BenchError(error.what, artifact=self._log) from error
+            raise self._failed(error.what, "") from error
 
     def close(self) -> None:
         """Kill the whole group and wait for it; harmless when called again."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
-        # Before the wait: a child that is not reaped yet keeps its group's number from reuse.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self._stdin.close()
-        self._stdout.close()
-        self._process.wait()
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise BenchError("the process was ended already", artifact=self._log)
-
-    def _hung(self, timeout_s: float) -> BenchError:
-        self.close()
-        return BenchError(
-            f"the process did not answer within {timeout_s:g} s and was killed{self._last_words()}",
-            artifact=self._log,
-        )
+        self.closed = True
+        kill_group(self._process)
 
     def _died(self) -> BenchError:
         """Say what the child died of; the exit status is settled once its pipe is closed."""
         self._wait_until_dead()
         self.close()
         code = self._process.returncode
-        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with status {code}"
-        return BenchError(f"the process {how}{self._last_words()}", artifact=self._log)
+        how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with status {code}"
+        return self._failed(f"the process {how}")
 
     def _wait_until_dead(self) -> None:
         deadline = time.monotonic() + _GRACE_S
@@ -157,16 +164,40 @@ class ProcessJob:
                 return
             time.sleep(0.01)
 
-    def _last_words(self) -> str:
-        try:
-            text = self._log.read_text(errors="replace")
-        except OSError:
-            return ""
-        lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-        return "; it last said: " + " | ".join(lines[-_LAST_LINES:]) if lines else ""
+
+def write_all(fd: int, data: bytes, deadline: float) -> None:
+    """Write to a pipe that does not block, until ``deadline`` (of ``time.monotonic``).
+
+    Raises:
+        TimeoutError: the other end did not take it in time.
+        BrokenPipeError: there is no other end.
+    """
+    view = memoryview(data)
+    while view:
+        wait_for(fd, select.POLLOUT, deadline)
+        with contextlib.suppress(BlockingIOError):
+            view = view[os.write(fd, view[: 1 << 16]) :]
 
 
-def _signal_name(number: int) -> str:
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a child that leads a group with all of it, close its pipes and wait for it."""
+    # Before the wait: a child that is not reaped yet keeps its group's number from reuse.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+    process.wait()
+
+
+def last_words(text: str) -> str:
+    """Return the last lines of what a process said as the end of an error's sentence, or ""."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "; it last said: " + " | ".join(lines[-_LAST_LINES:]) if lines else ""
+
+
+def signal_name(number: int) -> str:
+    """Return a signal's name, such as ``SIGKILL``."""
     try:
         return signal.Signals(number).name
     except ValueError:

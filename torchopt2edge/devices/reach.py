@@ -1,34 +1,58 @@
-"""What can be reached from here: this machine, what adb shows, the hosts that ssh knows by name.
+"""What can be reached from here: this machine and its browser, what adb shows, the hosts of ssh.
 
-Nothing is connected to unless it is asked for: a list must not wake a board up.
+What hangs on a cable is asked what it is; a host is connected to when that is asked for alone: a
+list must not wake a board up.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from torchopt2edge.devices import web_packages
 from torchopt2edge.devices.adb import Adb, Listed, explain, listed
+from torchopt2edge.devices.browser import Browser
 from torchopt2edge.devices.local import Local
 from torchopt2edge.devices.remote import Remote
 from torchopt2edge.devices.ssh import Ssh
+from torchopt2edge.devices.transport import Finished, call
 from torchopt2edge.errors import DeviceError
+from torchopt2edge.protocols import Device
 from torchopt2edge.types import Facts
 
 _PATIENCE_S = 5.0
 _DEEPEST = 8  # files that include files
 
-# What a device's Python has of what we measure, without importing any of it.
-_RUNTIMES = """
+# What can be read of temperature, clock, energy and power there, and what a device's Python has of
+# what we measure, without importing any of it.
+_LOOK = r"""
+shows() {{ # NAME FILE…: whether one of the files can be read
+  name=$1
+  shift
+  for file in "$@"; do
+    if cat "$file" >/dev/null 2>&1; then echo "sensor $name"; return; fi
+  done
+}}
+cd /sys
+shows temperature class/thermal/thermal_zone*/temp class/hwmon/hwmon*/temp*_input
+shows clock devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq
+shows energy class/powercap/intel-rapl:[0-9]/energy_uj
+shows power class/hwmon/hwmon*/power*_input
+shows battery class/power_supply/*/capacity
+cd "$OLDPWD"
+for name in vcgencmd tegrastats dumpsys; do
+  if command -v "$name" >/dev/null; then echo "sensor $name"; fi
+done
 {python} -c '
 import sys
 from importlib.metadata import PackageNotFoundError, version
-print("python", sys.version.split()[0])
+print("runtime python", sys.version.split()[0])
 for name in ("numpy", "onnxruntime", "ai-edge-litert", "tflite-runtime"):
     try:
-        print(name, version(name))
+        print("runtime", name, version(name))
     except PackageNotFoundError:
         pass
 ' 2>/dev/null; :
@@ -38,15 +62,22 @@ for name in ("numpy", "onnxruntime", "ai-edge-litert", "tflite-runtime"):
 def reachable(connect: bool = False, config: Path | None = None) -> list[Facts]:
     """Return one row per device: ``device`` (what to type), ``state``, and what is known of it.
 
-    With ``connect``, every adb device and every host is asked for its facts; one that does not
-    answer says why in ``state`` and ``mend``. ``config`` is read in place of ``~/.ssh/config``.
+    Every adb device is asked for its facts, and with ``connect`` every host as well; one that
+    does not answer says why in ``state`` and ``mend``. ``config`` is read in place of
+    ``~/.ssh/config``.
     """
-    rows: list[Facts] = [{"device": "device=local", "state": "ready", **Local().facts()}]
-    rows += [_phone(one, connect) for one in _phones(rows)]
+    return [row for _, row in found(connect, config)]
+
+
+def found(connect: bool = False, config: Path | None = None) -> list[tuple[Device | None, Facts]]:
+    """Return what `reachable` does, each row with its device; None where that is none."""
+    rows: list[tuple[Device | None, Facts]] = [(Local(), _here())]
+    rows += _phones()
+    rows.append((Browser(), _browser()))
     for host in hosts(config or Path.home() / ".ssh/config"):
         row: Facts = {"device": f"device=ssh device.host={host}", "state": "not asked"}
         device = Ssh(host, config=None if config is None else str(config))
-        rows.append(row | (_asked(device) if connect else {}))
+        rows.append((device, row | (_asked(device) if connect else {})))
     return rows
 
 
@@ -76,32 +107,63 @@ def _hosts(config: Path, depth: int) -> Iterator[str]:
                     yield from _hosts(file, depth + 1)
 
 
-def _phones(rows: list[Facts]) -> list[Listed]:
-    """Return the devices of adb; a machine without adb gets a row that says how to have it."""
+def _here() -> Facts:
+    """Return the row of this machine."""
+    row: Facts = {"device": "device=local", "state": "ready", **Local().facts()}
+    return row | look(lambda script: call(["/bin/sh", "-c", script]), sys.executable)
+
+
+def _browser() -> Facts:
+    """Return the row of a browser here; it is ready when its runtimes were fetched."""
+    row: Facts = {"device": "device=browser", "state": "ready"}
     try:
-        return listed()
+        row |= Browser().facts()
+        web_packages.installed(fetch=False)
     except DeviceError as error:
-        rows.append({"device": "device=adb", "state": error.what, "mend": error.mend})
-        return []
+        return row | {"state": error.what, "mend": error.mend}
+    return row
 
 
-def _phone(one: Listed, connect: bool) -> Facts:
+def _phones() -> Iterator[tuple[Device | None, Facts]]:
+    """Walk the devices of adb; a machine without adb gets a row that says how to have it."""
+    try:
+        every = listed()
+    except DeviceError as error:
+        yield None, {"device": "device=adb", "state": error.what, "mend": error.mend}
+        return
+    for one in every:
+        yield Adb(serial=one.serial), _phone(one)
+
+
+def _phone(one: Listed) -> Facts:
     row: Facts = {"device": f"device=adb device.serial={one.serial}", "state": "ready"}
     if one.model:
         row["model"] = one.model
     if one.state != "device":
         error = explain(one)
         return row | {"state": one.state, "mend": error.mend}
-    return row | (_asked(Adb(serial=one.serial)) if connect else {})
+    return row | _asked(Adb(serial=one.serial))
 
 
 def _asked(device: Remote) -> Facts:
     brief = replace(device, link_patience_s=_PATIENCE_S)
     try:
-        facts = brief.facts()
-        return {"state": "ready", **facts, "runtimes": runtimes(brief)}
+        return {"state": "ready", **brief.facts(), **look(brief.run, brief.python)}
     except DeviceError as error:
         return {"state": error.what, "mend": error.mend}
+
+
+def look(run: Callable[[str], Finished], python: str) -> Facts:
+    """Return the ``runtimes`` (package → version) and the ``sensors`` that ``run`` finds.
+
+    Without that Python there are no runtimes. Raises what ``run`` does.
+    """
+    said = run(_LOOK.format(python=shlex.quote(python))).stdout.decode(errors="replace")
+    words = [line.split() for line in said.splitlines()]
+    return {
+        "runtimes": {one[1]: one[2] for one in words if one[:1] == ["runtime"] and len(one) == 3},
+        "sensors": [one[1] for one in words if one[:1] == ["sensor"] and len(one) == 2],
+    }
 
 
 def runtimes(device: Remote) -> dict[str, str]:
@@ -110,6 +172,4 @@ def runtimes(device: Remote) -> dict[str, str]:
     Raises:
         DeviceError: it cannot be reached.
     """
-    found = device.run(_RUNTIMES.format(python=shlex.quote(device.python)))
-    pairs = [line.split(" ", 1) for line in found.stdout.decode(errors="replace").splitlines()]
-    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+    return dict(look(device.run, device.python)["runtimes"])

@@ -7,10 +7,12 @@ phone, a board and this machine are read by the same code.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from torchopt2edge.devices import cores as core
 from torchopt2edge.devices import linux
 
 _MARK = b"\x1e"  # no file of /proc or /sys holds it
@@ -28,6 +30,16 @@ for file in proc/cpuinfo proc/meminfo proc/loadavg proc/stat etc/os-release \
 done
 show arch; uname -m
 show kernel; uname -r
+show bits; getconf LONG_BIT 2>/dev/null ||
+  case $(head -c 5 "/proc/$$/exe" 2>/dev/null | tail -c 1 | od -An -tu1 2>/dev/null) in
+    *1) echo 32 ;; *2) echo 64 ;; esac
+show libc; getconf GNU_LIBC_VERSION 2>/dev/null
+for file in lib*/ld-musl-*.so.1 lib*/ld-linux*.so.*; do
+  if [ -e "$file" ]; then readlink -f "$file"; "/$file" --version 2>/dev/null; fi
+done
+show libstdc++
+ls -d lib*/libstdc++.so.6 lib*/*/libstdc++.so.6 usr/lib*/libstdc++.so.6 \
+  usr/lib*/*/libstdc++.so.6 2>/dev/null
 show exe; readlink "/proc/$$/task/$$/exe" 2>/dev/null
 if command -v getprop >/dev/null; then
   for name in ro.product.manufacturer ro.product.model ro.soc.model ro.product.cpu.abi \
@@ -42,12 +54,17 @@ def machine(said: bytes) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="t2e-") as folder:
         root = _lay(files, Path(folder))
         found = linux.machine(root)
-        found |= {"core_classes": core_classes(root)}
+        found |= {"core_classes": core.classes(root)}
     arch = files.get("arch", "").strip()
     foreign = "vendor_id" in files.get("proc/cpuinfo", "")
     found |= {
         "arch": arch or linux.UNAVAILABLE,
         "kernel": files.get("kernel", "").strip() or linux.UNAVAILABLE,
+        "bits": bits(files),
+        "libc": libc(files["libc"]) if "libc" in files else linux.UNAVAILABLE,
+        "libstdc++": bool(files["libstdc++"].strip())
+        if "libstdc++" in files
+        else linux.UNAVAILABLE,
         "cores": cores(files),
         "os": found["os"] if "etc/os-release" in files else linux.UNAVAILABLE,
         "emulated": found["emulated"] or (foreign and arch.startswith(("arm", "aarch", "riscv"))),
@@ -67,28 +84,26 @@ def parse(said: bytes) -> dict[str, str]:
     return found
 
 
+def bits(files: dict[str, str]) -> int | str:
+    """Return how wide the pointers of the system's programs are: a 64-bit kernel may run 32."""
+    said = files.get("bits", "").strip()
+    return int(said) if said in ("32", "64") else linux.UNAVAILABLE
+
+
+def libc(said: str) -> str:
+    """Return the C library: ``glibc 2.36``, ``musl``, or ``none`` that either would be."""
+    found = re.search(r"(?:^glibc |\bGLIBC |version |/ld-)(2\.\d+)", said, re.MULTILINE)
+    if found and not said.startswith("musl"):
+        return f"glibc {found[1]}"
+    return "musl" if "ld-musl" in said else "none"
+
+
 def cores(files: dict[str, str]) -> int | str:
     """Return how many cores run, by the kernel's list (``0-3,6``), else by /proc/stat."""
-    listed = files.get(f"{_CORE}/online", "").strip()
-    try:
-        spans = [span.partition("-") for span in listed.split(",") if span]
-        count = sum(int(last or first) - int(first) + 1 for first, _, last in spans)
-    except ValueError:
-        count = 0
+    count = len(core.numbers(files.get(f"{_CORE}/online", "")))
     lines = files.get("proc/stat", "").splitlines()
     counted = sum(line.startswith("cpu") and line[3:4].isdigit() for line in lines)
     return count or counted or linux.UNAVAILABLE
-
-
-def core_classes(root: Path) -> list[dict[str, Any]]:
-    """Return the classes of cores, the fastest first: ``{cores, max_mhz}``; [] when not told."""
-    speeds: dict[float, list[int]] = {}
-    for place in root.glob(f"{_CORE}/cpu[0-9]*/cpufreq/cpuinfo_max_freq"):
-        text = linux.read(place) or ""
-        if text.isdigit():
-            core = int(place.parts[-3].removeprefix("cpu"))
-            speeds.setdefault(int(text) / 1000, []).append(core)
-    return [{"cores": sorted(speeds[mhz]), "max_mhz": mhz} for mhz in sorted(speeds, reverse=True)]
 
 
 def _android(files: dict[str, str]) -> dict[str, Any]:

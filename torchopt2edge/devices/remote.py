@@ -6,19 +6,19 @@ the next run; ``jobs`` holds what runs (`mailbox`) and is empty when nothing doe
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
 import shlex
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from torchopt2edge.devices import mailbox, recorded
+from torchopt2edge.devices import cores as core
+from torchopt2edge.devices import mailbox, parcel, program, pushed, recorded
 from torchopt2edge.devices.job import RemoteJob
+from torchopt2edge.devices.talk import Talk
 from torchopt2edge.devices.transport import Finished, LinkDown, Transport
 from torchopt2edge.errors import DeviceError
 from torchopt2edge.types import Facts
@@ -32,22 +32,26 @@ _POOLS = ("OMP", "MKL", "OPENBLAS", "BLIS", "NUMEXPR", "VECLIB")
 _KEPT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ", "USER")
 _FIRST_CONTACT_S = 5.0  # how long a host that nobody answers at may be asked
 _PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
-_SHA256 = r"""
-digest() { # of a file; nothing where the device has no program for it
-  if command -v sha256sum >/dev/null; then sha256sum <"$1"
-  elif command -v openssl >/dev/null; then openssl dgst -sha256 -r <"$1"; fi | cut -c1-64
-}
-"""
+_BUSY = r"""
+cd /
+for file in proc/loadavg proc/stat sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor; do
+  if [ -r "$file" ]; then printf '\036%s\n' "$file"; cat "$file" 2>/dev/null; fi
+done
+"""  # what of `recorded.SCRIPT` changes while we work
 
 
 @dataclass(frozen=True, kw_only=True)
 class Remote:
     """A machine at the other end of a `Transport`; a device of a kind is a subclass with a link.
 
-    ``threads`` per session, on the cores in ``affinity`` (None: the system's). ``runner`` is
+    ``threads`` per session, on the cores in ``affinity`` (None: the system's), or all of the class
+    ``cores`` (`cores.NAMES`). ``runner`` is
     ``python``, with the interpreter ``python`` there, or ``native``. ``workdir`` is relative to
     the home folder there unless it begins with ``/``. A link that broke is tried again for
     ``link_patience_s`` seconds; a job that hears nothing from us for ``patience_s`` seconds ends.
+    With ``fetch`` what the runner needs there and this machine has not is downloaded here, once;
+    ``sysroot`` is a folder here with a glibc for it. With ``ndk``, the folder of an Android NDK,
+    the native runner is built for Android itself, and ``libraries`` are the runtimes' for it.
 
     Raises (when used, not when built):
         DeviceError: the device refuses us, or has not what is asked for.
@@ -56,11 +60,17 @@ class Remote:
 
     threads: int = 1
     affinity: tuple[int, ...] | None = None
+    cores: str | None = None
     runner: str = "python"
     python: str = "python3"
     workdir: str = ".cache/torchopt2edge"
     patience_s: float = 600.0
     link_patience_s: float = 60.0
+    native_tools: Mapping[str, str | None] = field(default_factory=dict, hash=False)
+    fetch: bool = False
+    sysroot: str | None = None
+    ndk: str | None = None
+    libraries: Mapping[str, str | None] = field(default_factory=dict, hash=False)
 
     @property
     def name(self) -> str:
@@ -75,23 +85,48 @@ class Remote:
     def facts(self) -> Facts:
         """Say what the machine is and how busy it is now, in one round trip."""
         self._check()
-        found = self.run(recorded.SCRIPT)
+        known = self._known.machine
+        said = known + self.run(_BUSY).stdout if known else self._said
         affinity = None if self.affinity is None else list(self.affinity)
         return {
-            **recorded.machine(found.stdout),
+            **recorded.machine(said),
             "device_threads": self.threads,
             "device_affinity": affinity,
+            "device_cores": self.cores,
         }
+
+    def machine(self) -> Facts:
+        """Say what of `facts` stays as it is: the device is asked once per process."""
+        return recorded.machine(self._said)
+
+    @property
+    def _said(self) -> bytes:
+        found = self._known
+        found.machine = found.machine or self.run(recorded.SCRIPT).stdout
+        return found.machine
+
+    @property
+    def pinned(self) -> tuple[int, ...] | None:
+        """The cores that a job there is kept on; None: the system's choice."""
+        if self.cores is None:
+            return self.affinity
+        return core.choose(self.machine()["core_classes"], self.cores, self.name)
 
     def push(self, file: Path) -> str:
         """Bring a file there, unless its bytes are there already, and return its path there.
 
+        A file that was seen there by this process is not looked for again.
+
         Raises:
             DeviceError: it cannot be read here, or it cannot be written whole there.
         """
-        digest, size = _digest(file)
+        identity, found = pushed.identity(file), self._known
+        return found.use(identity) or found.files.setdefault(identity, self._bring(file))
+
+    def _bring(self, file: Path) -> str:
+        digest, size = pushed.digest(file)
         place = f"{self.folder}/files/{digest[:16]}"
-        found = self.run(_look(place, file.name))
+        found = self.run(pushed.look(place, file.name))
         if found.code:
             raise self._unwritable(found, place)
         root, there = found.stdout.decode().rstrip("\n").rsplit("\n", 1)
@@ -110,7 +145,7 @@ class Remote:
                 mend=error.mend or "free some space there, or device.workdir=FOLDER",
             ) from error
         mode = "755" if os.access(file, os.X_OK) else "644"
-        kept = self.run(_keep(part, target, digest, size, mode))
+        kept = self.run(pushed.keep(part, target, digest, size, mode))
         if kept.code:
             raise DeviceError(
                 f"what arrived on {self.name} is not what was sent: {kept.said or 'it is shorter'}",
@@ -118,6 +153,18 @@ class Remote:
                 mend="free some space there, or device.workdir=FOLDER",
             )
         return target
+
+    def push_all(self, files: Mapping[str, Path]) -> str:
+        """Bring files there side by side, and return their folder's path there (`parcel`).
+
+        Files that were seen there by this process are not looked for again.
+
+        Raises:
+            DeviceError: one cannot be read here, they cannot be written whole there, or no
+                program may run there.
+        """
+        identity, found = parcel.identity(files), self._known
+        return found.use(identity) or found.files.setdefault(identity, parcel.bring(self, files))
 
     def pull(self, source: str, file: Path) -> None:
         """Copy a file from there to ``file``."""
@@ -132,21 +179,39 @@ class Remote:
         self._check()
         # An environment variable in place of -P, which a Python before 3.11 does not know.
         words = [word for word in argv if word != "-P"] if argv[0] == self.python else [*argv]
-        tools = () if self.affinity is None else ("taskset",)
-        if self.affinity is not None:
-            words = ["taskset", f"{sum(1 << core for core in set(self.affinity)):x}", *words]
-        tick = max(1, min(5, int(self.patience_s / 6)))
-        limits = (tick, math.ceil(self.patience_s / tick))
+        pinned = self.pinned
+        tools = () if pinned is None else ("taskset",)
+        if pinned is not None:
+            words = ["taskset", f"{sum(1 << one for one in set(pinned)):x}", *words]
         jobs, job = f"{self.folder}/jobs", f"{RUN}/{uuid.uuid4().hex[:12]}"
         folder = shlex.quote(f"{jobs}/{job}")
         needs = (argv[0], *tools)
-        script = mailbox.start(shlex.quote(jobs), job, words, self.environment(), limits, needs)
-        found = self.run(script, mailbox.MAILBOX.encode())
+        script = mailbox.start(
+            shlex.quote(jobs),
+            job,
+            words,
+            self.environment(),
+            mailbox.limits(self.patience_s),
+            needs,
+            self._known.last,
+        )
+        talk = Talk(self, folder, self.patience_s)
+        found = talk.start(script) or self.run(script)
         if found.code:
             self.run(mailbox.close(folder))
             raise self._unstarted(found, argv[0])
-        wait_s = max(1, min(20, int(self.patience_s / 3)))
-        return RemoteJob(self, folder, log, wait_s)
+        return RemoteJob(self, folder, log, self.patience_s, talk)
+
+    def execute(self, argv: Sequence[str], timeout_s: float) -> Finished:
+        """Run a plain program there to its end, or to its time limit; once, as it must be alone.
+
+        Raises:
+            LinkDown: the link broke under it.
+        """
+        self._check()
+        limits = (self.pinned, self.folder, timeout_s)
+        script = program.script(argv, self.environment(), *limits)
+        return self.run(script, timeout_s=timeout_s + 30.0, patience_s=0.0)
 
     def environment(self) -> str:
         """Return the whole environment of a child, as quoted words for ``env``."""
@@ -157,8 +222,18 @@ class Remote:
 
     def clean(self) -> None:
         """Remove all that we ever brought there, but for the folders of jobs that run."""
+        self._known.forget()
         folder = shlex.quote(self.folder)
         self.run(f"cd {folder} || exit 0; rm -rf files; rmdir jobs; cd; rmdir {folder}")
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """What tells it, and the folder on it, from any other."""
+        return (self.name, self.folder)
+
+    @property
+    def _known(self) -> pushed.Known:
+        return pushed.known(self.place)
 
     @property
     def folder(self) -> str:
@@ -203,6 +278,8 @@ class Remote:
             )
         if self.runner not in ("python", "native"):
             raise DeviceError(f"there is no runner {self.runner!r}", mend="python or native")
+        program.check_tools(self.native_tools)
+        core.check(self.cores, self.affinity, self.name)
         if self.affinity is not None and (not self.affinity or min(self.affinity) < 0):
             raise DeviceError(
                 f"{list(self.affinity)} names no cores", mend="device.affinity=[0,1], or null"
@@ -228,6 +305,12 @@ class Remote:
                 if found.said == "taskset"
                 else "apt-get install util-linux there",
             )
+        if found.code == mailbox.NO_FILE:
+            self._known.forget()
+            return DeviceError(
+                f"{found.said} is no more on {self.name}: it was removed while we worked",
+                mend="run it again: it is sent anew",
+            )
         if found.code in (mailbox.NO_PROGRAM, mailbox.NO_TOOL):
             return DeviceError(
                 f"{self.name} has no program {program}, or may not run it",
@@ -241,43 +324,3 @@ class Remote:
             f"the job cannot be started on {self.name}: status {found.code} {found.said}".rstrip(),
             mend=f"see that {self.folder} has room there, and device.workdir=FOLDER otherwise",
         )
-
-
-def _digest(file: Path) -> tuple[str, int]:
-    try:
-        with file.open("rb") as body:
-            digest = hashlib.file_digest(body, "sha256").hexdigest()
-            return digest, body.tell()
-    except OSError as error:
-        raise DeviceError(f"it cannot be read: {error.strerror or error}", artifact=file) from error
-
-
-def _look(place: str, name: str) -> str:
-    """Return the script that prints a folder's full path and what the file in it is.
-
-    Its digest (which reads it into the page cache as well), its size where the device has no
-    program for digests, ``none`` where it is not there.
-    """
-    file = shlex.quote(f"./{name}")
-    return f"""{_SHA256}
-umask 077
-mkdir -p {shlex.quote(place)} && cd {shlex.quote(place)} || exit 1
-pwd
-if [ ! -f {file} ]; then [ -w . ] || {{ echo read-only >&2; exit 1; }}; echo none; exit 0; fi
-found=$(digest {file})
-echo "${{found:-size $(wc -c <{file})}}"
-"""
-
-
-def _keep(part: str, target: str, digest: str, size: int, mode: str) -> str:
-    """Return the script that gives a pushed file its name, once it is whole."""
-    part, target = shlex.quote(part), shlex.quote(target)
-    return f"""{_SHA256}
-if [ ! -e {part} ] && [ -e {target} ]; then exit 0; fi # done before the link broke
-found=$(digest {part})
-if [ "$(wc -c <{part})" -ne {size} ] || [ "${{found:-{digest}}}" != {digest} ]; then
-  rm -f {part}
-  exit 1
-fi
-chmod {mode} {part} && mv -f {part} {target}
-"""

@@ -16,6 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from torchopt2edge.devices.channel import Channel
 from torchopt2edge.devices.remote import Remote
 from torchopt2edge.devices.transport import Finished, LinkDown, call, patience_for, unwrap, wrap
 from torchopt2edge.errors import ConfigError, DeviceError
@@ -69,14 +70,18 @@ class SshLink:
 
     def run(self, script: str, stdin: bytes = b"", timeout_s: float = 60.0) -> Finished:
         """Run a POSIX sh script there, whatever the user's shell there is."""
-        return self._judge(call(self._argv(script), stdin, timeout_s))
+        return self._judge(call(self._argv(wrap(script)), stdin, timeout_s))
+
+    def open(self, script: str) -> Channel:
+        """Start a POSIX sh script there that we talk to."""
+        return Channel.start(self._argv(script))
 
     def push(self, file: Path, to: str) -> None:
         """Copy a file to that path there."""
         try:
             with file.open("rb") as body:
                 limit = patience_for(file.stat().st_size)
-                found = self._judge(call(self._argv(f"cat > {shlex.quote(to)}"), body, limit))
+                found = self._judge(call(self._argv(wrap(f"cat > {shlex.quote(to)}")), body, limit))
         except OSError as error:
             raise DeviceError(f"it cannot be read: {error.strerror}", artifact=file) from error
         if found.code:
@@ -103,7 +108,7 @@ class SshLink:
                 f"{self.host!r} is not the name of a host",
                 mend="device.host=pi, device.host=user@192.168.1.7 or a Host of ~/.ssh/config",
             )
-        return [*self._client(), "--", self.host, f"exec sh -c {shlex.quote(wrap(script))}"]
+        return [*self._client(), "--", self.host, f"exec sh -c {shlex.quote(script)}"]
 
     def _client(self) -> list[str]:
         options = {**_OPTIONS, **self._multiplexed()}
@@ -154,6 +159,11 @@ class Ssh(Remote):
     def link(self) -> SshLink:
         """The link to it."""
         return SshLink(self.host, self.config)
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """What tells it from any other device: a configuration may call another one the same."""
+        return (*super().place, str(self.config))
 
 
 def _own_folder() -> Path | None:

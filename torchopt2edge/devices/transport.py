@@ -1,4 +1,4 @@
-"""What a remote device needs of the link to it: run a small script there, and copy a file.
+"""What a remote device needs of the link to it: run a small script there, talk to one, copy a file.
 
 A link tells "the script ended with 255" from "the link broke" by one line that every script
 prints last (`wrap`); output without it is cut short, whatever the client's exit status says.
@@ -9,12 +9,17 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 
 from torchopt2edge.errors import DeviceError
+
+if TYPE_CHECKING:
+    from torchopt2edge.devices.channel import Channel
+
+T = TypeVar("T")
 
 _ENDED = re.compile(rb"\nt2e-ended (\d+)\n\Z")
 _SLOWEST = 100_000  # bytes per second of the slowest link that we wait for
@@ -59,6 +64,15 @@ class Transport(Protocol):
             DeviceError: the device refuses us.
         """
 
+    def open(self, script: str) -> Channel | None:
+        """Start a POSIX sh script there that we talk to; None where the link cannot do it.
+
+        Whether it began shows in what it says.
+
+        Raises:
+            DeviceError: the link's client is not installed here.
+        """
+
     def push(self, file: Path, to: str) -> None:
         """Copy a file to that path there; what arrived is the caller's to verify.
 
@@ -77,6 +91,30 @@ class Transport(Protocol):
 
     def recover(self) -> None:
         """Do what may help before the next attempt over a link that broke; never raises."""
+
+
+class Machine(Protocol):
+    """What a job needs of its device."""
+
+    @property
+    def name(self) -> str:
+        """The word in the rows' ``device``."""
+
+    @property
+    def link(self) -> Transport:
+        """The link to it."""
+
+    def run(
+        self,
+        script: str,
+        stdin: bytes = b"",
+        timeout_s: float = 60.0,
+        patience_s: float | None = None,
+    ) -> Finished:
+        """Run a script there, over a link that may break, for so long, meanwhile."""
+
+    def retry(self, act: Callable[[], T], patience_s: float | None = None) -> T:
+        """Do something over the link until it holds."""
 
 
 def wrap(script: str) -> str:

@@ -82,4 +82,11 @@ def _likeness() -> list[Column]:
     return [
         Column("sqnr", "SQNR dB", lambda line: fixed(line.get("sqnr_db"), 1)),
         Column("agreement", "agree %", lambda line: fixed(line.get("agreement"), 1)),
+        Column("here", "as here %", _as_here),
     ]
+
+
+def _as_here(line: Line) -> str:
+    """Return on how much of the samples another machine answered as this one does."""
+    share = line.row.facts.get("host_agreement")
+    return fixed(float(share), 1) if isinstance(share, int | float) else ""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torchopt2edge.report.column import Column, columns
 from torchopt2edge.report.line import Line, lines, plain
+from torchopt2edge.report.quantization import notes
 from torchopt2edge.report.words import headline
 from torchopt2edge.types import Measurement, Verdict
 
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 # What goes first when the terminal is narrow; the rest is what a decision needs.
-_EXPENDABLE = ("agreement", "sqnr", "memory", "p90")
+_EXPENDABLE = ("here", "agreement", "sqnr", "memory", "p90")
 _NARROWED = ("metric", "latency")
 _LAST_TO_GO = ("size", "change", "ratio")
 _NOTE = 28  # a note that has less room than this reads better below the table
 _GAP = 2
 _MOST_OF_A_NOTE = 160
 _MOST_REASONS = 6
+_MOST_REMARKS = 4  # the report has all of them
 
 
 def show(console: Console, rows: Sequence[Measurement], verdict: Verdict) -> None:
@@ -42,6 +44,8 @@ def show(console: Console, rows: Sequence[Measurement], verdict: Verdict) -> Non
         _say(console, f"  · and {len(verdict.reasons) - _MOST_REASONS} more in the report")
     for warning in verdict.warnings:
         _say(console, f"  ! {plain(warning)}", "yellow")
+    for said in notes(table)[:_MOST_REMARKS]:
+        _say(console, f"  ! {_clipped(said)}", "yellow")
 
 
 def _say(console: Console, text: str, style: str = "") -> None:

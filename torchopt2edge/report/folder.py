@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from torchopt2edge.types import Measurement, Verdict
 
 ROWS, VERDICT, CONTEXT = "rows.jsonl", "verdict.json", "context.json"
 _EMPTY: Mapping[str, Any] = {}
+_MEND = "free some space, or point the run at a folder you can write"
 
 
 def write(
@@ -39,7 +42,7 @@ def write(
     a decision is how one model was quantized (`quantize.decide`), with its ``group``.
 
     Raises:
-        ConfigError: the folder cannot be written.
+        ConfigError: the folder cannot be written; names where the rows are.
     """
     from torchopt2edge.report import ladder
     from torchopt2edge.report.markdown import render
@@ -54,11 +57,11 @@ def write(
         "decisions": [dict(decision) for decision in decisions],
     }
     files = {
-        ROWS: "".join(f"{_dumps(row.to_json())}\n" for row in rows).encode(),
+        ROWS: "".join(f"{_line(row)}\n" for row in rows).encode(),
         VERDICT: _dumps(verdict.to_json(), indent=1).encode(),
         CONTEXT: _dumps(context, indent=1).encode(),
     }
-    _put_all(out, files)  # first the data: a plot that fails must not lose an hour of measuring
+    _put_data(out, files)  # first: a plot that fails must not lose an hour of measuring
     _put_all(
         out,
         {
@@ -67,6 +70,7 @@ def write(
             "report.md": render(rows, verdict, context).encode(),
             "report.html": page.render(rows, verdict, context).encode(),
         },
+        mend=f"the rows are there: free some space, then torchopt2edge report run={out}",
     )
 
 
@@ -116,6 +120,14 @@ def _damaged(path: Path, part: str) -> ConfigError:
     )
 
 
+def _line(row: Measurement) -> str:
+    """Return a row as JSON; its samples, whole numbers by the hundred thousand, go as they are."""
+    data = {one.name: getattr(row, one.name) for one in fields(row)}
+    known = {name: _strict(value) for name, value in data.items() if name != "latency_ns"}
+    ordered = {name: known.get(name, value) for name, value in data.items()}
+    return json.dumps(ordered, ensure_ascii=False, allow_nan=False, default=_strict)
+
+
 def _dumps(data: object, indent: int | None = None) -> str:
     """Return strict JSON: other readers than Python's do not know ``Infinity``."""
     return json.dumps(_strict(data), indent=indent, ensure_ascii=False, allow_nan=False)
@@ -140,7 +152,25 @@ def _row(data: dict[str, Any]) -> Measurement:
     return row
 
 
-def _put_all(out: Path, files: Mapping[str, bytes]) -> None:
+def _put_data(out: Path, files: Mapping[str, bytes]) -> None:
+    """Write what was measured; where the folder has no room for it, into a temporary one."""
+    try:
+        _put_all(out, files)
+    except ConfigError as error:
+        try:
+            spare = Path(tempfile.mkdtemp(prefix="torchopt2edge-"))
+        except OSError:
+            raise error from error.__cause__
+        _put_all(spare, files, f"free some space there or in {out}")
+        raise ConfigError(
+            error.what,
+            artifact=out,
+            mend=f"the rows are in {spare}: move it where there is room, then "
+            "torchopt2edge report run=FOLDER",
+        ) from error
+
+
+def _put_all(out: Path, files: Mapping[str, bytes], mend: str = _MEND) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
@@ -149,7 +179,7 @@ def _put_all(out: Path, files: Mapping[str, bytes]) -> None:
         raise ConfigError(
             f"the report cannot be written: {error.strerror or error}",
             artifact=out,
-            mend="free some space, or point the run at a folder you can write",
+            mend=mend,
         ) from error
 
 

@@ -62,6 +62,11 @@ class Line:
         return self.row.err is not None
 
     @property
+    def checks(self) -> str:
+        """The candidate that this row checks, "" unless it is what a runtime's own tool said."""
+        return plain(self.row.facts.get("checks") or "")
+
+    @property
     def flags(self) -> list[str]:
         """The validity flags of the measurement."""
         return [plain(flag) for flag in self.row.facts.get("flags") or ()]

@@ -25,7 +25,8 @@ _HOLDS = (
 
 def holds(table: Sequence[Line]) -> list[list[str]]:
     """Return the cells of "what the files hold", read back from each; header first."""
-    sound = [line for line in table if not line.failed and line.row.backend != "torch"]
+    files = [line for line in table if line.row.backend != "torch" and not line.checks]
+    sound = [line for line in files if not line.failed]
     body = [[line.name, *(_cell(line, key, show) for _, key, show in _HOLDS)] for line in sound]
     head = ["candidate", *(title for title, _, _ in _HOLDS)]
     kept = [i for i in range(len(head)) if any(row[i] for row in body)]

@@ -91,7 +91,7 @@ def _size(line: Line) -> float:
 def _why_none(table: Sequence[Line], verdict: Verdict) -> str:
     if not table:
         return "nothing was measured"
-    runners = [line for line in table if not line.reference]
+    runners = [line for line in table if not (line.reference or line.checks)]
     if runners and all(line.failed for line in runners):
         return "every candidate failed" if len(runners) > 1 else "the only candidate failed"
     sound = [line for line in runners if not line.failed]

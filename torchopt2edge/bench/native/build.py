@@ -39,11 +39,7 @@ def library(backend: str) -> Path:
     Raises:
         DeviceError: the runtime is not installed, or the native runner knows no such backend.
     """
-    if backend not in _RUNTIMES:
-        raise DeviceError(
-            f"the native runner has no backend {backend!r}", mend=" or ".join(_RUNTIMES)
-        )
-    package, pattern = _RUNTIMES[backend]
+    package, pattern = runtime(backend)
     spec = importlib.util.find_spec(package)
     places = spec.submodule_search_locations if spec is not None else None
     for place in places or ():
@@ -56,17 +52,32 @@ def library(backend: str) -> Path:
     )
 
 
-def runner_binary(target: str | None = None, folder: Path | None = None) -> Path:
+def runtime(backend: str) -> tuple[str, str]:
+    """Return a backend's package, and where in its folder the library with the C interface lies.
+
+    Raises:
+        DeviceError: the native runner knows no such backend.
+    """
+    if backend not in _RUNTIMES:
+        raise DeviceError(
+            f"the native runner has no backend {backend!r}", mend=" or ".join(_RUNTIMES)
+        )
+    return _RUNTIMES[backend]
+
+
+def runner_binary(
+    target: str | None = None, folder: Path | None = None, command: Sequence[str] | None = None
+) -> Path:
     """Return the native runner, built now unless it is there.
 
     ``target`` is another machine's, as ziglang names it (``aarch64-linux-gnu.2.28``); ``folder``
-    holds the builds in place of the user's cache.
+    holds the builds in place of the user's cache; ``command`` is a compiler of another kind.
 
     Raises:
         DeviceError: there is no compiler, or it refuses the program.
         StoreError: the cache cannot be written.
     """
-    command = compiler(target)
+    command = list(command or compiler(target))
     place = (folder or cache_root() / "native") / _identity(command)
     binary = place / NAME
     if binary.is_file():

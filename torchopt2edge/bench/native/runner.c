@@ -71,27 +71,76 @@ static bool do_open(Runner *r) {
 
 static bool ready(Runner *r) { return r->runtime || fail(r, "no file was opened yet"); }
 
-static bool do_call(Runner *r) {
-    if (!ready(r) || !bind(r, &r->arrays) || !run(r)) return false;
-    fputs("{\"event\": \"called\", \"arrays\": [", r->out);
-    put_specs(r->out, &r->ends[OUT]);
-    fputs("]}\n", r->out);
-    EACH(i, r->ends[OUT].count)
-        fwrite(r->ends[OUT].items[i].data, 1, r->ends[OUT].items[i].bytes, r->out);
+/* Takes the arrays of a file that holds one frame, where the command names one. */
+static bool fetch(Runner *r) {
+    char *path = text_of(get(r->header, "file")), *line = NULL;
+    size_t room = 0;
+    if (!path) return true;
+    FILE *file = fopen(path, "re");
+    bool sound = file ? getline(&line, &room, file) > 0 && is_object(line)
+                      : fail(r, "%s cannot be read: %s", path, strerror(errno));
+    if (file && !sound) fail(r, "%s holds no frame", path);
+    drop(&r->arrays);
+    sound = sound && read_arrays(r, line, file);
+    if (file) fclose(file);
+    free(line);
+    free(path);
+    return sound;
+}
+
+/* Makes of each array the first of so many pieces along its first axis. */
+static bool cut(Runner *r, double pieces) {
+    EACH(i, pieces == 1 ? 0 : r->arrays.count) {
+        Tensor *one = &r->arrays.items[i];
+        if (pieces < 1 || fmod(pieces, 1) != 0 || !one->rank ||
+            fmod((double)one->shape[0], pieces) != 0)
+            return fail(r, "'%s' is not made of %.17g pieces", one->name, pieces);
+        one->shape[0] /= (int64_t)pieces;
+        one->bytes /= (size_t)pieces;
+    }
     return true;
 }
 
-/* Keeps what the first inference gave. */
-static void keep(Runner *r) {
-    r->first = make(r->ends[OUT].count);
-    EACH(i, r->first.count) {
-        Tensor *kept = &r->first.items[i];
-        *kept = r->ends[OUT].items[i];
-        kept->name = must(strdup(kept->name));
-        kept->data = NULL;
-        allocate(kept);
-        memcpy(kept->data, r->ends[OUT].items[i].data, kept->bytes);
+/* Keeps what the last inference gave, as one of so many pieces; the first makes the room. */
+static bool keep(Runner *r, Tensors *whole, size_t at, size_t pieces) {
+    if (at == 0) *whole = make(r->ends[OUT].count);
+    EACH(i, whole->count) {
+        const Tensor *from = &r->ends[OUT].items[i];
+        Tensor *kept = &whole->items[i];
+        if (at == 0) {
+            *kept = *from;
+            kept->name = must(strdup(from->name));
+            kept->data = NULL;
+            if (pieces > 1) kept->shape[0] *= (int64_t)pieces;
+        }
+        if ((pieces > 1 && !from->rank) || !allocate(kept) || kept->bytes != pieces * from->bytes)
+            return fail(r, "the pieces of '%s' make no whole", from->name);
+        memcpy(kept->data + at * from->bytes, from->data, from->bytes);
     }
+    return true;
+}
+
+static bool do_call(Runner *r) {
+    double pieces = 1;
+    Tensors whole = {0};
+    if (!ready(r) || !fetch(r) ||
+        (get(r->header, "pieces") && !get_number(r, "pieces", &pieces)) || !cut(r, pieces) ||
+        !bind(r, &r->arrays)) return false;
+    size_t at = 0;
+    bool done = true;
+    for (; done && (double)at < pieces; at++) {
+        done = run(r) && keep(r, &whole, at, (size_t)pieces);
+        EACH(i, r->arrays.count) r->arrays.items[i].data += r->arrays.items[i].bytes;
+    }
+    EACH(i, r->arrays.count) r->arrays.items[i].data -= at * r->arrays.items[i].bytes;
+    if (done) {
+        fputs("{\"event\": \"called\", \"arrays\": [", r->out);
+        put_specs(r->out, &whole);
+        fputs("]}\n", r->out);
+        EACH(i, whole.count) fwrite(whole.items[i].data, 1, whole.items[i].bytes, r->out);
+    }
+    drop(&whole);
+    return done;
 }
 
 static bool do_load(Runner *r) {
@@ -101,7 +150,7 @@ static bool do_load(Runner *r) {
     int64_t begin = clock_ns(CLOCK_MONOTONIC);
     if (!run(r)) return false;
     double first_ms = (double)(clock_ns(CLOCK_MONOTONIC) - begin) / 1e6;
-    keep(r);
+    keep(r, &r->first, 0, 1);
     r->sample = r->arrays;
     r->arrays = (Tensors){0};
     fprintf(r->out, "{\"event\": \"loaded\", \"first_ms\": %.6f, \"finite\": %s}\n", first_ms,
@@ -209,9 +258,8 @@ static bool carry_out(Runner *r) {
 
 /* Reads what follows the line, carries the command out and answers. False after the last one. */
 static bool answer(Runner *r) {
-    const char *end = past(r->header = blank(r->line), 0);
-    bool sound = *r->header == '{' && end && *blank(end) == '\0';
-    bool whole = !sound || read_arrays(r);
+    bool sound = is_object(r->header = r->line);
+    bool whole = !sound || read_arrays(r, r->header, r->in);
     bool done = sound && whole && carry_out(r);
     if (!sound) fail(r, "the stream is not made of frames: a line is no JSON object");
     if (!done) {

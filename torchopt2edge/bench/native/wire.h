@@ -2,6 +2,7 @@
 #pragma once
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
 #include <math.h>
@@ -113,8 +114,13 @@ static const char *first(const char *list) {
     return *at == ']' ? NULL : at;
 }
 
+static bool is_object(const char *line) {
+    const char *end = past(line, 0);
+    return end && *blank(line) == '{' && *blank(end) == '\0';
+}
+
 static const char *get(const char *object, const char *key) {
-    const char *at = *object == '{' ? blank(object + 1) : NULL, *value;
+    const char *at = *(object = blank(object)) == '{' ? blank(object + 1) : NULL, *value;
     for (size_t size = strlen(key); at && *at == '"'; at = next(value)) {
         const char *end = past_string(at), *colon = blank(end);
         if (*colon != ':') return NULL;
@@ -232,15 +238,15 @@ static bool parse_spec(const char *spec, Tensor *tensor) {
 }
 
 /* Reads the arrays that the header announces. False: nobody knows where the next frame begins. */
-static bool read_arrays(Runner *r) {
-    const char *list = get(r->header, "arrays");
+static bool read_arrays(Runner *r, const char *header, FILE *in) {
+    const char *list = get(header, "arrays");
     size_t count = 0;
     for (const char *spec = first(list); spec; spec = next(spec)) count++;
     Tensor *tensor = (r->arrays = make(count)).items;
     for (const char *spec = first(list); spec; spec = next(spec))
         if (!parse_spec(spec, tensor++)) return fail(r, "the frame holds an array that is none");
     for (tensor = r->arrays.items; tensor < r->arrays.items + count; tensor++)
-        if (fread(tensor->data, 1, tensor->bytes, r->in) < tensor->bytes)
+        if (fread(tensor->data, 1, tensor->bytes, in) < tensor->bytes)
             return fail(r, "the frame ends in the middle of an array");
     return true;
 }

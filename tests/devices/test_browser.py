@@ -1,0 +1,38 @@
+"""The browser as a device: what it refuses, and whose runner it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from torchopt2edge.bench.launch import runner_of
+from torchopt2edge.devices.browser import Browser
+from torchopt2edge.errors import DeviceError
+from torchopt2edge.types import Candidate
+
+MakeNet = Callable[..., Candidate]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"threads": 0}, "cannot have 0 threads"),
+        ({"runner": "native"}, "no runner 'native'"),
+        ({"affinity": (4096,)}, "not all ours"),
+        ({"affinity": ()}, "not all ours"),
+        ({"affinity": (0,), "browser": "user"}, "cannot be kept on cores"),
+        ({"browser": "/no/such/browser"}, "no browser: looked for /no/such/browser"),
+    ],
+)
+def test_what_cannot_be_is_refused(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(DeviceError, match=said):
+        Browser(**wrong).facts()  # type: ignore[arg-type]
+
+
+def test_pytorch_does_not_run_there(net: MakeNet) -> None:
+    candidate = net("a")
+    assert runner_of(candidate, Browser()) == "web"
+    assert runner_of(replace(candidate, backend="litert"), Browser()) == "web"
+    assert runner_of(replace(candidate, backend="torch"), Browser()) == "python"

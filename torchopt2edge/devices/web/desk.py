@@ -1,0 +1,91 @@
+"""What a page and its job leave for each other; any thread may call anything here."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import secrets
+import threading
+from pathlib import Path
+
+from torchopt2edge.errors import BenchError
+
+_NOTES = 1 << 20  # characters of a job's log that the page may fill
+
+
+class Desk:
+    """Frames to the page, answers from it, what it said, and whether it is still there."""
+
+    def __init__(self) -> None:
+        self.token = secrets.token_urlsafe(24)
+        self.candidate: Path | None = None
+        self.over = False
+        self.arrived = threading.Event()
+        self.gone: str | None = None
+        self._commands: queue.Queue[bytes | None] = queue.Queue()
+        self._answers: queue.Queue[bytes | None] = queue.Queue()
+        self._lock = threading.Lock()
+        self._log: Path | None = None
+        self._room = _NOTES
+
+    def keep_log(self, log: Path) -> None:
+        """Write what the page says to the end of a file from now on."""
+        self._log = log
+
+    def command(self, frame: bytes) -> None:
+        """Leave a frame for the page."""
+        self._commands.put(frame)
+
+    def next_command(self, timeout_s: float) -> bytes | None:
+        """Return the next frame for the page; None when none came in time, or none will."""
+        try:
+            frame = self._commands.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        if frame is None:
+            self._commands.put(None)  # whoever else asks is told so too
+        return frame
+
+    def answer(self, frame: bytes) -> None:
+        """Leave the page's answer."""
+        self._answers.put(frame)
+
+    def next_answer(self, timeout_s: float) -> bytes:
+        """Return the page's next answer.
+
+        Raises:
+            TimeoutError: none came within ``timeout_s`` seconds.
+            BenchError: the page is gone.
+        """
+        try:
+            frame = self._answers.get(timeout=max(0.0, timeout_s))
+        except queue.Empty as error:
+            raise TimeoutError("no answer came") from error
+        if frame is None:
+            self._answers.put(None)
+            raise BenchError(self.gone or "the page is gone")
+        return frame
+
+    def arrive(self) -> None:
+        """The page is there."""
+        self.arrived.set()
+
+    def leave(self, why: str) -> None:
+        """The page is gone: nobody waits for it any longer."""
+        self.gone = self.gone or why
+        self._answers.put(None)
+
+    def close(self) -> None:
+        """The job is over: the page is told so at its next question, and now if it asks already."""
+        self.over = True
+        self._commands.put(None)
+
+    def note(self, text: str) -> None:
+        """Write something that the page said to the log, without what could steer a terminal."""
+        shown = "".join(one if one.isprintable() or one == "\n" else " " for one in text)
+        with self._lock:
+            shown, room = shown[: self._room], self._room
+            self._room = room - len(shown)
+            if self._log is not None and shown:
+                with contextlib.suppress(OSError), self._log.open("a") as file:
+                    file.write(f"{shown}\n")

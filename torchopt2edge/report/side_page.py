@@ -1,0 +1,171 @@
+"""Several devices side by side as people read it: on a terminal, in a pull request, in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torchopt2edge.report.console import _say
+from torchopt2edge.report.folder import VERDICT, _dumps, _put_all
+from torchopt2edge.report.line import Line, plain
+from torchopt2edge.report.number import interval, significant
+from torchopt2edge.report.side import LIMITS, Column, Side, flips, headline, notes
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MARKDOWN, PAGE = "report.md", "report.html"
+_GAP = 2
+_NAME = 28  # what the candidate's column may ask for on a narrow terminal
+_SHOWN = ("cpu", "arch", "cores", "memory_gb", "os")
+
+
+def cells(side: Side, narrow: bool = False) -> list[list[str]]:
+    """Return the latencies in milliseconds, one candidate a row and one device a column.
+
+    Header first; ``narrow`` leaves out the 95 % intervals. A mark before the number says how a
+    file stands: ★ wins, = ties, ○ is out, ✗ failed.
+    """
+    known = [column.lines if column.verdict else None for column in side.columns]
+    head = ["candidate", *(column.title for column in side.columns)]
+    body = [
+        [
+            plain(name),
+            *("not used" if one is None else _cell(one.get(name), narrow) for one in known),
+        ]
+        for name in side.candidates
+    ]
+    return [head, *body]
+
+
+def latency(line: Line | None, narrow: bool = False) -> str:
+    """Return a line's latency with its interval, "" where none was measured."""
+    if line is None:
+        return ""
+    ends = line.get("latency_low_ms"), line.get("latency_high_ms")
+    value = line.get("latency_ms")
+    return significant(value) if narrow else interval(value, *ends)
+
+
+def _cell(line: Line | None, narrow: bool) -> str:
+    if line is None:
+        return ""
+    shown = "failed" if line.failed else latency(line, narrow)
+    return f"{line.mark} {shown}".strip() if shown else ""
+
+
+def about(side: Side) -> list[list[str]]:
+    """Return one device a row: what won there, and what the machine is; header first."""
+    head = ["device", "verdict", "processor", "arch", "cores", "memory GB", "system", "runner"]
+    return [head, *([plain(c.device), outcome(c), *_machine(c)] for c in side.columns)]
+
+
+def outcome(column: Column) -> str:
+    """Return a device's verdict in few words, or why it has none."""
+    if column.verdict is None:
+        return "not used"
+    if column.verdict.winner:
+        return f"★ {plain(column.verdict.winner)}"
+    if column.first:
+        return f"= {', '.join(map(plain, column.first))}"
+    return f"no winner: {plain(next(iter(column.verdict.reasons), 'nothing was measured'))}"
+
+
+def _machine(column: Column) -> list[str]:
+    facts = column.facts
+    runners = {str(row.facts["runner"]) for row in column.rows if row.facts.get("runner")}
+    known = [plain(facts[name]) if name in facts else "" for name in _SHOWN]
+    return [*known, ", ".join(sorted(runners))]
+
+
+def failures(side: Side) -> list[tuple[str, str]]:
+    """Return what failed where: a device, or a candidate on one, and the error."""
+    lost = [(plain(c.device), plain(c.err)) for c in side.columns if c.verdict is None]
+    return lost + [
+        (f"{line.name} on {plain(column.device)}", line.err)
+        for column in side.used
+        for line in column.lines.values()
+        if line.failed
+    ]
+
+
+def render_markdown(side: Side) -> str:
+    """Return ``report.md``, for a comment on a pull request."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from torchopt2edge.report.markdown import escape, fence
+
+    # Escaping is ours: the text is Markdown, in which HTML's escaping alone is not enough.
+    jinja = Environment(
+        loader=PackageLoader("torchopt2edge.report", ""),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    jinja.filters.update(md=escape, fence=fence)
+    return jinja.get_template("side.md.jinja").render(
+        title=side.title or "torchopt2edge",
+        headline=headline(side),
+        flips=flips(side),
+        table=cells(side) if side.candidates else [],
+        failures=[f"{what}: {why}" for what, why in failures(side)],
+        about=about(side),
+        reports=[column.folder for column in side.used],
+        notes=notes(side),
+        limits=LIMITS,
+        command=side.command,
+    )
+
+
+def render_console(console: Console, side: Side) -> None:
+    """Print the devices side by side, in plain text where the console is not a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    wide = cells(side)
+    narrow = _width(wide) > console.width
+    head, *body = cells(side, narrow=True) if narrow else wide
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for at, title in enumerate(head):
+        table.add_column(Text(title), justify="right" if at else "left", overflow="fold")
+    for row in body:
+        table.add_row(*(Text(cell) for cell in row))
+    if body:
+        console.print(table)
+        if narrow:
+            _say(console, "not shown at this width: the intervals", "dim")
+        console.print()
+    _say(console, headline(side), "bold green" if side.pick else "bold yellow")
+    for said in flips(side):
+        _say(console, f"  · {said}")
+    for what, why in failures(side):
+        _say(console, f"  ✗ {what}: {why}", "red")
+    for said in notes(side):
+        _say(console, f"  ! {said}", "yellow")
+
+
+def _width(rows: Sequence[Sequence[str]]) -> int:
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, column)) + _GAP for column in zip(*rows, strict=True)]
+    return min(widths[0], _NAME) + sum(widths[1:])
+
+
+def write(out: Path, side: Side) -> None:
+    """Write ``verdict.json``, ``report.md`` and ``report.html``, each whole or not at all.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    from torchopt2edge.report.page.side import render_html
+
+    _put_all(
+        out,
+        {
+            VERDICT: _dumps(side.to_json(), indent=1).encode(),
+            MARKDOWN: render_markdown(side).encode(),
+            PAGE: render_html(side).encode(),
+        },
+    )
