@@ -37,6 +37,10 @@ class Told(Shell):
         """Say what was to be told, too."""
         return {**super().facts(), **self.told}
 
+    def machine(self) -> Facts:
+        """Say the same of what stays."""
+        return {**super().machine(), **self.told}
+
 
 @dataclass(frozen=True)
 class Far(Ssh):
@@ -45,6 +49,10 @@ class Far(Ssh):
     def facts(self) -> Facts:
         """Say so."""
         return {**super().facts(), "libc": "musl"}
+
+    def machine(self) -> Facts:
+        """Say so here as well."""
+        return {**super().machine(), "libc": "musl"}
 
 
 @pytest.fixture(autouse=True)

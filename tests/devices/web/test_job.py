@@ -99,6 +99,31 @@ def test_what_is_killed_is_a_row_and_the_others_go_on(
     assert rows[1].err is None
 
 
+def test_networks_that_come_and_go_disturb_no_page(
+    device: Browser, net: MakeNet, sample: Sample, tmp_path: Path
+) -> None:
+    """Chromium drops what is under way then, on the loopback as well."""
+    name = f"t2e{os.getpid() % 10**7}d"
+    made = [
+        ["ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p"],
+        ["ip", "addr", "add", "10.209.1.1/24", "dev", name],
+        ["ip", "link", "set", name, "up"],
+    ]
+    if os.getuid() or not shutil.which("ip"):
+        pytest.skip("an interface takes root and ip; as root: tests/devices/provide.sh")
+    with open_child(net("a"), device, tmp_path / "log") as session:
+        session.load_timed(sample)
+        for _ in range(4):
+            try:
+                done = [subprocess.run(words, capture_output=True).returncode for words in made]
+                if any(done):
+                    pytest.skip("this machine makes no interfaces")
+                session.round(1, 0.3, 4000)
+            finally:
+                subprocess.run(["ip", "link", "del", name], capture_output=True)
+            session.round(1, 0.3, 4000)
+
+
 def test_a_page_that_hangs_is_ended(
     device: Browser, net: MakeNet, sample: Sample, tmp_path: Path
 ) -> None:

@@ -1,4 +1,8 @@
-"""What a page and its job leave for each other; any thread may call anything here."""
+"""What a page and its job leave for each other; any thread may call anything here.
+
+Frames and answers are numbered from 1, so that a question that was lost on the way can be asked
+again: browsers drop what is under way when the machine's network changes, on the loopback too.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +26,10 @@ class Desk:
         self.over = False
         self.arrived = threading.Event()
         self.gone: str | None = None
-        self._commands: queue.Queue[bytes | None] = queue.Queue()
+        self._commands: list[bytes] = []
+        self._told = threading.Condition()
         self._answers: queue.Queue[bytes | None] = queue.Queue()
+        self._answered = 0
         self._lock = threading.Lock()
         self._log: Path | None = None
         self._room = _NOTES
@@ -34,21 +40,25 @@ class Desk:
 
     def command(self, frame: bytes) -> None:
         """Leave a frame for the page."""
-        self._commands.put(frame)
+        with self._told:
+            self._commands.append(frame)
+            self._told.notify_all()
 
-    def next_command(self, timeout_s: float) -> bytes | None:
-        """Return the next frame for the page; None when none came in time, or none will."""
-        try:
-            frame = self._commands.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
-        if frame is None:
-            self._commands.put(None)  # whoever else asks is told so too
-        return frame
+    def next_command(self, number: int, timeout_s: float) -> bytes | None:
+        """Return the frame of that number; None when it did not come in time, or none will."""
+        with self._told:
+            self._told.wait_for(lambda: self.over or len(self._commands) >= number, timeout_s)
+            if self.over or not 0 < number <= len(self._commands):
+                return None
+            self._commands[: number - 1] = [b""] * (number - 1)  # the page has those
+            return self._commands[number - 1]
 
-    def answer(self, frame: bytes) -> None:
-        """Leave the page's answer."""
-        self._answers.put(frame)
+    def answer(self, number: int, frame: bytes) -> None:
+        """Leave the page's answer to the frame of that number, once."""
+        with self._lock:
+            if number == self._answered + 1:
+                self._answered = number
+                self._answers.put(frame)
 
     def next_answer(self, timeout_s: float) -> bytes:
         """Return the page's next answer.
@@ -77,8 +87,9 @@ class Desk:
 
     def close(self) -> None:
         """The job is over: the page is told so at its next question, and now if it asks already."""
-        self.over = True
-        self._commands.put(None)
+        with self._told:
+            self.over = True
+            self._told.notify_all()
 
     def note(self, text: str) -> None:
         """Write something that the page said to the log, without what could steer a terminal."""

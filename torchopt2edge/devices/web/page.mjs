@@ -41,11 +41,24 @@ async function holdLine() {
   return { over: ended() }; // in an object: a bare promise would be waited for
 }
 
-async function next() {
+/** Ask the host, again where the browser dropped the question: a network that changes does that. */
+async function ask(path, options) {
+  for (let left = 20; ; left -= 1) {
+    try {
+      const response = await fetch(path, options);
+      return [response.status, new Uint8Array(await response.arrayBuffer())];
+    } catch (error) {
+      if (left === 0) throw error;
+      await new Promise((resume) => setTimeout(resume, 100));
+    }
+  }
+}
+
+async function next(number) {
   for (;;) {
-    const response = await fetch("./command");
-    if (response.status === 200) return new Uint8Array(await response.arrayBuffer());
-    if (response.status !== 204) return null; // the job is over
+    const [status, frame] = await ask(`./command?${number}`);
+    if (status === 200) return frame;
+    if (status !== 204) return null; // the job is over
   }
 }
 
@@ -61,11 +74,13 @@ async function answered(runner, header, arrays) {
 
 async function serve() {
   const runner = new Runner();
-  for (let frame = await next(); frame !== null; frame = await next()) {
+  for (let number = 1; ; number += 1) {
+    const frame = await next(number);
+    if (frame === null) return;
     const [header, arrays] = decode(frame);
     state.textContent = header.cmd;
     const [event, outputs] = await answered(runner, header, arrays);
-    await fetch("./answer", { method: "POST", body: encode(event, outputs) });
+    await ask(`./answer?${number}`, { method: "POST", body: encode(event, outputs) });
     state.textContent = "waiting for its turn";
     if (header.cmd === "stop") return;
   }

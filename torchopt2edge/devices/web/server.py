@@ -167,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         if len(body) < int(length):
             return
         if place == "answer":
-            self.server.desk.answer(body)
+            self.server.desk.answer(self._number(), body)
         else:
             self.server.desk.note(body.decode(errors="replace"))
         self._head(HTTPStatus.NO_CONTENT)
@@ -221,8 +221,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._head(HTTPStatus.OK, Path(name).suffix, len(body))
         self.wfile.write(body)
 
+    def _number(self) -> int:
+        """Return which frame is meant (``?3``); 0, which none has, where that is not said."""
+        said = urlsplit(self.path).query
+        return int(said) if said.isdecimal() and len(said) < 10 else 0
+
     def _command(self) -> None:
-        frame = self.server.desk.next_command(_WAIT_S)
+        frame = self.server.desk.next_command(self._number(), _WAIT_S)
         if frame is None:
             over = self.server.desk.over
             self._head(HTTPStatus.GONE if over else HTTPStatus.NO_CONTENT)
