@@ -23,7 +23,7 @@ from torchopt2edge.devices.fake import Fake
 from torchopt2edge.devices.local import Local
 from torchopt2edge.devices.ssh import Ssh
 from torchopt2edge.errors import ConfigError, DeviceError
-from torchopt2edge.report import side
+from torchopt2edge.report import side, sweep
 from torchopt2edge.store import Store
 
 
@@ -109,6 +109,11 @@ def test_a_device_that_is_not_there_is_a_column_with_its_error(
     result = t2e.measure(files, devices=pair, protocol="smoke", out=out)
     assert result.devices["pi"].verdict.winner == "small-ort-fp32"
     assert result.devices["ssh:no.such.host.invalid"].rows == []
+    alone, there = sweep.collect([("width=2", str(out))])
+    assert (alone["device"], alone["overrides"]) == ("ssh:no.such.host.invalid", "width=2")
+    assert "no.such.host.invalid" in alone["err"]
+    assert (there["device"], there["pick"]) == ("pi", "small-ort-fp32")
+    assert 0.9 < there["latency_ms"] < 1.1
     first, second = told(out)["devices"]
     assert "no.such.host.invalid" in first["err"]
     assert second["err"] is None

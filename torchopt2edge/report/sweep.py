@@ -1,13 +1,14 @@
-"""What a sweep found, one line per job: its overrides and what its verdict names."""
+"""What a sweep found, a line per job and device: its overrides and what its verdict names."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchopt2edge.errors import ConfigError
+from torchopt2edge.report import side
 from torchopt2edge.report.folder import read
 from torchopt2edge.report.line import task_metric
 from torchopt2edge.report.number import significant
@@ -18,8 +19,21 @@ if TYPE_CHECKING:
 
 
 def collect(jobs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Read each job's folder; ``jobs`` are (overrides, folder). A failed job has ``err``."""
-    return [_line(overrides, Path(folder)) for overrides, folder in jobs]
+    """Read each job's folder; ``jobs`` are (overrides, folder). A failed job has ``err``.
+
+    A job on several devices has a line, with its ``device``, for each.
+    """
+    return [line for overrides, folder in jobs for line in _lines(overrides, Path(folder))]
+
+
+def _lines(overrides: str, folder: Path) -> Iterator[dict[str, Any]]:
+    if not side.holds(folder):
+        yield _line(overrides, folder)
+        return
+    for column in side.read(folder).columns:
+        found = _line(overrides, folder / column.folder) if not column.err else {}
+        lost = {"overrides": overrides, "folder": str(folder), "err": column.err}
+        yield {"device": column.device, **(found or lost)}
 
 
 def _line(overrides: str, folder: Path) -> dict[str, Any]:
@@ -52,14 +66,16 @@ def show(console: Console, jobs: Sequence[tuple[str, str]]) -> None:
     found = collect(jobs)
     if not found:
         return
-    (Path(found[0]["folder"]).parent / "sweep.json").write_text(json.dumps(found, indent=1))
+    (Path(jobs[0][1]).parent / "sweep.json").write_text(json.dumps(found, indent=1))
     metrics = list(dict.fromkeys(key for line in found for key in line if _is_number(line[key])))
-    table = Table("overrides", "pick", *metrics)
+    several = any("device" in line for line in found)
+    table = Table("overrides", *(["device"] if several else []), "pick", *metrics)
     for line in found:
         pick = line.get("pick", f"✗ {line.get('err', '')}")
         shown = f"{pick} (tie of {len(line['tie'])})" if line.get("tie") else pick
         numbers = [significant(line.get(name)) for name in metrics]
-        table.add_row(Text(line["overrides"] or "(none)"), Text(shown), *numbers)
+        where = [Text(line.get("device", ""))] if several else []
+        table.add_row(Text(line["overrides"] or "(none)"), *where, Text(shown), *numbers)
     console.print(table)
 
 
