@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import onnx
 import pytest
@@ -23,7 +24,7 @@ from torchopt2edge.devices.fake import Fake
 from torchopt2edge.devices.local import Local
 from torchopt2edge.devices.ssh import Ssh
 from torchopt2edge.errors import ConfigError, DeviceError
-from torchopt2edge.report import side, sweep
+from torchopt2edge.report import schema, side, sweep
 from torchopt2edge.store import Store
 
 
@@ -63,8 +64,9 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 def told(out: Path) -> dict[str, Any]:
-    """The verdict above the devices."""
+    """The verdict above the devices, as its schema has it."""
     found: dict[str, Any] = json.loads((out / "verdict.json").read_text())
+    jsonschema.validate(found, schema.devices_schema())
     return found
 
 

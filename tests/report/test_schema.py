@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchopt2edge.report import write
-from torchopt2edge.report.schema import row_schema, schema
+from torchopt2edge.report.schema import devices_schema, row_schema, schema
 from torchopt2edge.types import Constraints, Measurement, Verdict
 from torchopt2edge.verdict import decide
 
@@ -129,5 +129,6 @@ def test_what_a_run_writes_holds(
 
 
 def test_the_page_of_the_docs_is_the_packaged_schema() -> None:
-    docs = Path(__file__).parents[2] / "docs" / "verdict.schema.json"
-    assert json.loads(docs.read_text()) == schema()
+    docs = Path(__file__).parents[2] / "docs"
+    assert json.loads((docs / "verdict.schema.json").read_text()) == schema()
+    assert json.loads((docs / "devices.schema.json").read_text()) == devices_schema()
