@@ -10,7 +10,7 @@ from torchopt2edge.report.against_page import LIMITS, cells, difference, headlin
 from torchopt2edge.report.line import is_share, metric_title, plain
 from torchopt2edge.report.page.axis import Axis, span
 from torchopt2edge.report.page.block import Block, Cell, Figure, Grid, Items, Prose, Section, figure
-from torchopt2edge.report.page.render import _HERE, _UNIT, _policy, _resource
+from torchopt2edge.report.page.fill import fill
 from torchopt2edge.report.page.sheet import Lane, Sheet
 from torchopt2edge.report.page.svg import Canvas
 
@@ -28,28 +28,13 @@ _LOOKS = {  # marker and class: a shape beside each colour
 
 def render_html(against: Against) -> str:
     """Return the page; equal input gives equal text, under the policy of the run's own page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    jinja = Environment(
-        loader=PackageLoader(_HERE, ""),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-    )
-    said = headline(against)
-    style, script = _resource("style.css"), _resource("script.js")
-    return jinja.get_template("against.html.jinja").render(
+    return fill(
+        "against.html.jinja",
+        headline(against),
         title=" → ".join(plain(title) or "torchopt2edge" for title in against.titles),
-        headline=said,
-        shown=_UNIT.sub("\u00a0", said),
         reasons=[],
         measured=winners(against),
         sections=_sections(against),
-        style=style,
-        script=script,
-        policy=_policy(style, script),
     )
 
 

@@ -22,7 +22,7 @@ from torchopt2edge.report.page.block import (
     filled,
     grid,
 )
-from torchopt2edge.report.page.render import _HERE, _UNIT, _policy, _resource
+from torchopt2edge.report.page.fill import fill
 from torchopt2edge.report.page.sheet import Lane, Sheet
 from torchopt2edge.report.page.svg import Canvas, fit, width_of
 from torchopt2edge.report.page.table import standing
@@ -43,29 +43,14 @@ _LOOKS = (  # a shape beside each colour; further devices begin anew
 
 def render_html(side: Side) -> str:
     """Return the page; equal input gives equal text, under the policy of a run's own page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    jinja = Environment(
-        loader=PackageLoader(_HERE, ""),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-    )
-    said = headline(side)
-    style, script = _resource("style.css"), _resource("script.js")
-    return jinja.get_template("side.html.jinja").render(
+    return fill(
+        "side.html.jinja",
+        headline(side),
         title=plain(side.title) or "torchopt2edge",
-        headline=said,
-        shown=_UNIT.sub("\u00a0", said),
         reasons=flips(side),
         measured="",
         reports=[(plain(column.device), column.folder) for column in side.used],
         sections=_sections(side),
-        style=style,
-        script=script,
-        policy=_policy(style, script),
     )
 
 
