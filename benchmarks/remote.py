@@ -12,9 +12,10 @@ host are one machine: what is found is the price of the way, not of a network or
 - Cuts: comparisons under which, at random moments, the clients, the serving processes or both are
   killed. Lost are rows with an error or with too few rounds; orphans are processes in the board's
   folder five seconds after a comparison, and clients of ours.
-- Bundle: the native runner, both runtimes and a C library of their own, as a phone gets them.
+- Bundle (``--fetch``, for pip and apt have to bring it once): the native runner, both runtimes and
+  a C library of their own, as an arm64 phone gets them.
 
-    make bench SUITE=remote
+    make bench SUITE=remote ARGS=--fetch
 """
 
 from __future__ import annotations
@@ -42,7 +43,16 @@ if TYPE_CHECKING:
     from torchopt2edge.protocols import Device
     from torchopt2edge.types import Candidate, Measurement
 
-LIMIT = {"overhead": 10.0, "commands": 6.0, "bytes": 0, "lost": 0, "orphans": 0}
+LIMIT = {
+    "overhead": 10.0,
+    "commands": 6.0,
+    "bytes": 0,
+    "lost": 0,
+    "orphans": 0,
+    "MB": 16.0,
+    "s": 3.0,
+}
+PHONE = {"arch": "aarch64", "bits": 64, "libc": "none"}
 BACKENDS, SCHEMES = ("ort", "litert"), ("fp32", "int8")
 SIZE, WIDTH, DEPTH = 64, 48, 6
 _WAYS = ("the clients", "the serving processes", "both")
@@ -223,8 +233,8 @@ def row(where: str, taken: Taken, count: Mapping[str, int] | None = None) -> dic
     }
 
 
-def bundled(board: Counted, work: Path) -> dict[str, Any]:
-    """Bring there what a phone without a C library for us needs, for both runtimes, and run it.
+def bundled(board: Counted) -> dict[str, Any]:
+    """Bring there what an arm64 phone needs for both runtimes, a C library of ours included.
 
     Returns its megabytes here and on the way, and the seconds of the first and the second time.
     """
@@ -232,7 +242,7 @@ def bundled(board: Counted, work: Path) -> dict[str, Any]:
     from torchopt2edge.devices import pushed
 
     board = replace(board, count=Count())
-    kits = [kit({**board.facts(), "libc": "none"}, backend) for backend in BACKENDS]
+    kits = [kit(PHONE, backend, fetch=True) for backend in BACKENDS]
     whole = {
         name: file for one in kits for name, file in [*one.program.items(), *one.runtime.items()]
     }
@@ -240,13 +250,12 @@ def bundled(board: Counted, work: Path) -> dict[str, Any]:
     for _ in range(2):
         pushed.known.cache_clear()
         begin = time.monotonic()
-        places = [(board.push_all(one.program), board.push_all(one.runtime)) for one in kits]
+        for one in kits:
+            board.push_all(one.program)
+            board.push_all(one.runtime)
         seconds.append(time.monotonic() - begin)
-    with board.start(kits[0].argv(places[0][0]), work / "bundle.log") as job:
-        job.send({"cmd": "stop"})
-        job.receive(60.0)
     return {
-        "where": "a phone's bundle, pushed",
+        "where": "an arm64 phone's bundle, pushed",
         "MB": sum(file.stat().st_size for file in whole.values()) / 1e6,
         "MB on the way": board.count.pushed / 1e6,
         "first push s": seconds[0],
@@ -301,8 +310,12 @@ def compared(
     return Found(pairs, counts[2:], *counts[:2])
 
 
-def goals(found: Found, files: int, survived: Survived) -> list[frame.Goal]:
+def goals(
+    found: Found, files: int, survived: Survived, bundle: Mapping[str, Any]
+) -> list[frame.Goal]:
     """Hold what was found against what was promised."""
+    sent = ("bundle for a phone, on the way", LIMIT["MB"], bundle.get("MB on the way"), "MB")
+    brought = ("its first push", LIMIT["s"], bundle.get("first push s"), "s")
     percents = found.percents
     middle = statistics.median(percents)
     most = max(count.whole for count in found.counts) / files
@@ -319,6 +332,7 @@ def goals(found: Found, files: int, survived: Survived) -> list[frame.Goal]:
         frame.Goal("bytes pushed by a second process", LIMIT["bytes"], found.second.pushed),
         frame.Goal("rows lost to cuts", LIMIT["lost"], len(survived.lost)),
         frame.Goal("left behind after cuts", LIMIT["orphans"], survived.orphans),
+        *(frame.Goal(*one) for one in (sent, brought) if bundle),
     ]
 
 
@@ -330,6 +344,7 @@ def main() -> int:
     parser.add_argument("--protocol", default="quick", help="a name from conf/protocol")
     parser.add_argument("--repeats", type=int, default=3, help="measurements over ssh and here")
     parser.add_argument("--cuts", type=int, default=20)
+    parser.add_argument("--fetch", action="store_true", help="measure the phone's bundle as well")
     parser.add_argument("--quick", action="store_true", help="a trial: protocol smoke, few cuts")
     options = parser.parse_args()
     if options.quick:
@@ -347,7 +362,7 @@ def main() -> int:
         cuts = Cuts(server, config, random.Random(0), 4.0, options.cuts)
         brief = replace(by_name("smoke"), rounds=16, min_seconds=2.0, prime=True)
         survived = under_cuts(made, board, cuts, brief, work)
-        bundle = bundled(board, work)
+        bundle = bundled(board) if options.fetch else {}
     last = found.pairs[-1][1].rows
     raw = {
         "p50_ms": {one.candidate: one.metrics["p50_ms"] for one in last},
@@ -357,7 +372,8 @@ def main() -> int:
         "cuts": cuts.done,
         "survived": vars(survived),
     }
-    return run.finish([*found.rows(), bundle], goals(found, len(made), survived), raw)
+    table = [*found.rows(), *([bundle] if bundle else [])]
+    return run.finish(table, goals(found, len(made), survived, bundle), raw)
 
 
 if __name__ == "__main__":
