@@ -77,8 +77,12 @@ def test_an_answer_cut_anywhere_is_read_as_far_as_it_goes() -> None:
         assert found["cores"] in (linux.UNAVAILABLE, 1, 8)
 
 
-def test_a_file_that_leads_elsewhere_is_not_laid() -> None:
-    recorded.machine(said({"../../tmp/t2e-outside": "x", "a/../../b": "x"}))
+def test_a_file_that_leads_elsewhere_is_not_laid(tmp_path: Path) -> None:
+    root = tmp_path / "deep/root"
+    root.mkdir(parents=True)
+    recorded._lay({"../../outside": "x", "a/../../b": "x", "proc/stat": "cpu 1"}, root)
+    laid = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert laid == [root / "proc/stat"]
 
 
 @pytest.mark.parametrize(

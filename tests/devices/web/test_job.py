@@ -118,10 +118,11 @@ def test_networks_that_come_and_go_disturb_no_page(
                 done = [subprocess.run(words, capture_output=True).returncode for words in made]
                 if any(done):
                     pytest.skip("this machine makes no interfaces")
-                session.round(1, 0.3, 4000)
+                there = session.round(1, 0.3, 1_000_000)
             finally:
                 subprocess.run(["ip", "link", "del", name], capture_output=True)
-            session.round(1, 0.3, 4000)
+            gone = session.round(1, 0.3, 1_000_000)
+            assert min(there.wall_ns, gone.wall_ns) >= 0.3e9  # both whole, on one and the same page
 
 
 def test_a_page_that_hangs_is_ended(
