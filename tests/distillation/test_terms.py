@@ -13,6 +13,7 @@ from torchopt2edge.distillation.terms import (
     Attention,
     Hint,
     Output,
+    OutputTerm,
     Relational,
     terms_of,
 )
@@ -120,3 +121,14 @@ def test_names() -> None:
         terms_of("crd", 4.0)
     with pytest.raises(ConfigError, match=r"Hint\(student='layer3'"):
         terms_of("hint", 4.0)
+
+
+@pytest.mark.parametrize("term", [KD(), DKD(), DIST()], ids=lambda t: type(t).__name__)
+def test_scores_of_every_position_count_as_those_of_a_sample(term: OutputTerm) -> None:
+    """A map of classes [N, C, H, W] says what its pixels say as N·H·W samples."""
+    torch.manual_seed(0)
+    mine, theirs, labels = torch.randn(2, 5, 3, 4), torch.randn(2, 5, 3, 4), torch.arange(24) % 5
+    flat = [one.permute(0, 2, 3, 1).reshape(24, 5) for one in (mine, theirs)]
+    torch.testing.assert_close(
+        term(mine, theirs, labels.view(2, 3, 4)), term(flat[0], flat[1], labels)
+    )

@@ -84,6 +84,36 @@ def test_the_net_is_cut_while_it_trains(batches: DataLoader[Any], tmp_path: Path
     assert torch.equal(again(x), module.model.eval()(x))
 
 
+class Manual(Module):
+    """Two optimizers that share the net, stepped by hand."""
+
+    def training_step(self, batch: Any, index: int) -> Any:
+        x, y = batch
+        loss = F.cross_entropy(self.model(x), y)
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        for optimizer in self.optimizers():
+            optimizer.step()
+
+    def configure_optimizers(self) -> Any:
+        kernels = [p for p in self.model.parameters() if p.ndim > 1]
+        rest = [p for p in self.model.parameters() if p.ndim < 2]
+        return torch.optim.SGD(kernels, 0.05, momentum=0.9), torch.optim.AdamW(rest, 1e-3)
+
+
+def test_optimizers_stepped_by_hand_all_follow_a_cut(
+    batches: DataLoader[Any], tmp_path: Path
+) -> None:
+    module = Manual(manual=True)
+    callback = compress(prune=t2e.Prune(macs=0.5, round_to=1, schedule=t2e.OneShot(begin=2)))
+    fitting = trainer(tmp_path, callback, max_steps=10)
+    fitting.fit(module, batches)
+    assert callback.facts()["macs_share"] <= 0.5
+    held = {id(p) for one in fitting.optimizers for g in one.param_groups for p in g["params"]}
+    assert {id(p) for p in module.model.parameters()} == held
+
+
 def test_accumulated_gradients_count_as_one_step(batches: DataLoader[Any], tmp_path: Path) -> None:
     module = Module()
     schedule = t2e.OneShot(begin=3)

@@ -218,8 +218,9 @@ def test_what_cannot_work_is_said(batches: list[Any]) -> None:
         t2e.compress(fresh(), EXAMPLE, sparsify=t2e.Sparsify())
     with pytest.raises(ConfigError, match="one example input"):
         t2e.compress(fresh(), (EXAMPLE, EXAMPLE), prune=prune)
-    with pytest.raises(ConfigError, match="prune first"):
-        t2e.compress(fresh(), EXAMPLE, prune=prune, sparsify=t2e.Sparsify(schedule=t2e.OneShot()))
+    late = t2e.Prune(macs=0.5, round_to=1, schedule=t2e.OneShot(begin=5))
+    with pytest.raises(ConfigError, match="begins at step 5"):
+        t2e.compress(fresh(), EXAMPLE, prune=late, sparsify=t2e.Sparsify(schedule=t2e.OneShot()))
     with pytest.raises(ConfigError, match="OptimizedModule"):
         t2e.compress(torch.compile(fresh()), EXAMPLE, prune=prune)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="meter"):

@@ -15,12 +15,15 @@ import torch
 from tests import nets
 from tests.training.killed import train
 from torchopt2edge.data.digits import Digits
+from torchopt2edge.distillation.loss import Distillation
+from torchopt2edge.distillation.spec import Teaching
+from torchopt2edge.distillation.terms import KD
 from torchopt2edge.errors import TrainError
 from torchopt2edge.tasks.classification import Classification
 from torchopt2edge.training import checkpoint
 from torchopt2edge.training.fit import fit
 from torchopt2edge.training.loss import TaskLoss
-from torchopt2edge.training.recipe import Recipe
+from torchopt2edge.training.recipe import Recipe, seeded
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,6 +55,31 @@ def test_killed_at_random_steps_it_reaches_the_same_weights(tmp_path: Path) -> N
     assert int((broken / "resumed").read_text()) > 0
     wanted = torch.load(whole / "net.pt", weights_only=True)
     got = torch.load(broken / "net.pt", weights_only=True)
+    assert all(torch.equal(wanted[key], got[key]) for key in wanted)
+
+
+def test_the_weight_of_a_fading_term_goes_on(tmp_path: Path, digits: Digits) -> None:
+    """The second epoch, begun from a checkpoint, fades on from where the first one was."""
+
+    class Broken(Distillation):
+        def forward(self, net, batch):  # type: ignore[no-untyped-def]
+            if self.steps == 40:
+                raise KeyboardInterrupt
+            return super().forward(net, batch)
+
+    def trained(kind: type[Distillation], work: Path) -> dict[str, torch.Tensor]:
+        with seeded(0):
+            net, teacher = nets.tiny_resnet(), nets.lively(nets.tiny_resnet(), 3)
+        teaching = Teaching(loss=[KD(fade=0.0, fade_steps=60)])
+        loss = kind(teaching, [teacher], Classification().loss)
+        recipe = Recipe(epochs=2, lr=0.01, batch_size=50)  # 30 batches an epoch
+        fit(net, loss, digits.split("train"), recipe, "fading", work=work)
+        return net.state_dict()
+
+    wanted = trained(Distillation, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        trained(Broken, tmp_path / "broken")
+    got = trained(Distillation, tmp_path / "broken")
     assert all(torch.equal(wanted[key], got[key]) for key in wanted)
 
 

@@ -13,9 +13,11 @@ from torchopt2edge.distillation.hooks import Features
 from torchopt2edge.distillation.spec import Teaching
 from torchopt2edge.distillation.terms import FeatureTerm, OutputTerm, Term, terms_of
 from torchopt2edge.errors import ConfigError
+from torchopt2edge.models.mode import modes_kept
 from torchopt2edge.training.batch import Batch
 from torchopt2edge.training.loss import Loss
 from torchopt2edge.training.splits import UNKNOWN
+from torchopt2edge.training.wrapped import unwrapped
 
 Hard = Callable[[Any, Any], Tensor]
 
@@ -44,7 +46,7 @@ class Distillation(Loss):
         self.terms = terms_of(teaching.loss, teaching.temperature)
         self.teachers = nn.ModuleList(t.eval().requires_grad_(False) for t in teachers)
         self.adapters = nn.ModuleDict()
-        self.hard, self.cache, self.steps = hard, cache, 0
+        self.hard, self.cache = hard, cache
         self.mine, self.theirs = Features(), Features()
 
     @property
@@ -69,11 +71,9 @@ class Distillation(Loss):
         inside = self.features
         self.theirs.watch(self.teachers[0], [term.teacher for term in inside], "teacher")
         self.mine.watch(net, [term.student for term in inside], "student")
-        mode = net.training
-        with torch.no_grad():
+        with torch.no_grad(), modes_kept(net):
             outputs = net.eval()(batch.inputs)
             wanted = self._said(batch)
-        net.train(mode)
         if any(isinstance(term, OutputTerm) for term in self.terms):
             _fits(outputs, wanted)
         for index, term in enumerate(inside):
@@ -87,7 +87,7 @@ class Distillation(Loss):
     def forward(self, net: nn.Module, batch: Batch) -> Tensor:
         """Run the nets on the batch and return a scalar."""
         inside = self.features
-        self.mine.watch(_bare(net), [term.student for term in inside], "student")
+        self.mine.watch(unwrapped(net), [term.student for term in inside], "student")
         return self.of_outputs(net(batch.inputs), batch)
 
     def of_outputs(self, outputs: Any, batch: Batch) -> Tensor:
@@ -156,12 +156,6 @@ class Distillation(Loss):
                     mend="a teacher of the same input size and channels",
                 ) from error
             return outputs[0] if len(outputs) == 1 else torch.stack(outputs).mean(0)
-
-
-def _bare(net: nn.Module) -> nn.Module:
-    """Return the module inside Lightning's or PyTorch's wrapper."""
-    inner = getattr(net, "module", None)
-    return _bare(inner) if isinstance(inner, nn.Module) else net
 
 
 def _labelled(targets: Any) -> Any:

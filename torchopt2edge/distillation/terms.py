@@ -51,9 +51,9 @@ class KD(OutputTerm):
     temperature: float = 4.0
 
     def __call__(self, student: Tensor, teacher: Tensor, targets: Tensor | None) -> Tensor:
-        """Logits [N, classes] of both → scalar."""
-        wanted = F.log_softmax(teacher / self.temperature, dim=1)
-        own = F.log_softmax(student / self.temperature, dim=1)
+        """Logits [N, classes, …] of both → scalar, the mean over samples and positions."""
+        wanted = F.log_softmax(_rows(teacher) / self.temperature, dim=1)
+        own = F.log_softmax(_rows(student) / self.temperature, dim=1)
         soft = F.kl_div(own, wanted, reduction="batchmean", log_target=True)
         return self.temperature**2 * soft
 
@@ -71,15 +71,21 @@ class DKD(OutputTerm):
     others: float = 8.0
 
     def __call__(self, student: Tensor, teacher: Tensor, targets: Tensor | None) -> Tensor:
-        """Logits [N, classes] of both and labels [N] → scalar."""
-        if targets is None or targets.ndim != 1:
+        """Logits [N, classes, …] of both and labels [N, …] → scalar."""
+        if targets is None or targets.shape != (len(student), *student.shape[2:]):
             raise ConfigError("dkd needs a class for every sample", mend="loss=kd or loss=dist")
-        hit = F.one_hot(targets, student.shape[1]).bool()
+        student, teacher = _rows(student), _rows(teacher)
+        hit = F.one_hot(targets.flatten(), student.shape[1]).bool()
         s, t = student / self.temperature, teacher / self.temperature
         tckd = _kl(_binary(s, hit), _binary(t, hit))
         low = torch.finfo(s.dtype).min
         nckd = _kl(s.masked_fill(hit, low).log_softmax(1), t.masked_fill(hit, low).log_softmax(1))
         return self.temperature**2 * (self.target * tckd + self.others * nckd)
+
+
+def _rows(logits: Tensor) -> Tensor:
+    """Return one row of classes for each sample, or for each position of each sample."""
+    return logits.movedim(1, -1).reshape(-1, logits.shape[1])
 
 
 def _binary(logits: Tensor, hit: Tensor) -> Tensor:
@@ -107,9 +113,9 @@ class DIST(OutputTerm):
     intra: float = 1.0
 
     def __call__(self, student: Tensor, teacher: Tensor, targets: Tensor | None) -> Tensor:
-        """Logits [N, classes] of both → scalar."""
-        s = (student / self.temperature).softmax(1)
-        t = (teacher / self.temperature).softmax(1)
+        """Logits [N, classes, …] of both → scalar."""
+        s = (_rows(student) / self.temperature).softmax(1)
+        t = (_rows(teacher) / self.temperature).softmax(1)
         loss = self.inter * _unlike(s, t) + self.intra * _unlike(s.T, t.T)
         return self.temperature**2 * loss
 

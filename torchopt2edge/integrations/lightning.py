@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torchopt2edge.distillation.hooks import Hook
 from torchopt2edge.distillation.spec import Distill
 from torchopt2edge.errors import ConfigError
-from torchopt2edge.integrations.loop import Compression
-from torchopt2edge.integrations.parts import Parts, parts_of, single_input
+from torchopt2edge.integrations.parts import Parts, example_of, parts_of
+from torchopt2edge.integrations.session import Compression
 from torchopt2edge.models.plan import Plan
 from torchopt2edge.protocols import Meter
 from torchopt2edge.pruning.control import PruneControl
 from torchopt2edge.pruning.spec import Prune
-from torchopt2edge.pruning.surgery import cut
+from torchopt2edge.pruning.surgery import cut, trains
 from torchopt2edge.sparsity.spec import Sparsify
 from torchopt2edge.training.batch import Batch
 
@@ -118,7 +118,7 @@ class Compress(L.Callback):  # type: ignore[misc]
         if self.session is None or trainer.global_step == self.steps:
             return  # gradients are being accumulated
         self.steps = trainer.global_step
-        self.session.advance(self._optimizer(trainer))
+        self.session.advance(*self._optimizers(trainer))
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Leave the net small, its statistics measured, and nothing of ours on it."""
@@ -206,36 +206,36 @@ class Compress(L.Callback):  # type: ignore[misc]
                 mend="batches of (inputs, targets)",
             )
         module = self._owner
-        example = single_input(inputs.detach())
+        example = example_of(module, inputs.detach())
         prune, sparsify, distill, meter = self.specs
         parts = parts_of(module, example, prune, sparsify, distill, meter)
         self.session = Compression(module, example, parts, self._at_start)
-        self._resume(parts)
+        if self.kept:
+            self._resume(parts)
         self.session.begin()
+        self.session.take_back(self.kept)
 
     def _resume(self, parts: Parts) -> None:
         assert self.session is not None
-        if not self.kept:
-            return
-        self.session.steps = self.steps = int(self.kept["steps"])
+        parts.check_state(self.kept)
+        self.session.steps = int(self.kept["steps"])
         for control, state in zip(parts.controls, self.kept["controls"], strict=True):
             if isinstance(control, PruneControl):
                 control.resume(state)
             else:
                 control.restore(self.session.model, state)
+        parts.check_ends(self.session.steps)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Note the net and the optimizer: the session begins with the first batch."""
         self._owner = self.net(pl_module)
-        self._at_start = self._optimizer(trainer)
+        self._at_start, self.steps = self._optimizers(trainer), trainer.global_step
 
-    def _optimizer(self, trainer: Any) -> torch.optim.Optimizer:
-        """Return the optimizer that trains the net."""
-        mine = {id(p) for p in self._owner.parameters()}
-        for optimizer in trainer.optimizers:
-            if any(id(p) in mine for group in optimizer.param_groups for p in group["params"]):
-                found: torch.optim.Optimizer = optimizer
-                return found
-        raise ConfigError(
-            "no optimizer trains the net", mend="Compress(net=…) names the net that is trained"
-        )
+    def _optimizers(self, trainer: Any) -> list[torch.optim.Optimizer]:
+        """Return the optimizers that train the net."""
+        found = [one for one in trainer.optimizers if trains(one, self._owner)]
+        if not found:
+            raise ConfigError(
+                "no optimizer trains the net", mend="Compress(net=…) names the net that is trained"
+            )
+        return found

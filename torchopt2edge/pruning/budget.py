@@ -58,12 +58,13 @@ def choose(costs: Costs, budget: Budget, fixed: Mapping[int, int] | None = None)
     return tuple(s[p] for s, p in zip(steps, walk.at, strict=True))
 
 
-def unmet(reached: float, wanted: float, unit: str = "the cost") -> PruneError:
+def unmet(reached: float, wanted: float) -> PruneError:
     """Return the error of a budget that cannot be met."""
+    closest = math.ceil(reached * 100) / 100
+    share = f"a share of {closest}, " if closest < 1 else ""
     return PruneError(
-        f"pruning reaches {reached:.1%} of {unit}, not {wanted:.1%}",
-        mend=f"a share of {math.ceil(reached * 100) / 100}, a smaller round_to, a larger max_cut "
-        "or fewer ignored layers",
+        f"pruning reaches {reached:.1%} of the cost, not {wanted:.1%}",
+        mend=f"{share}a smaller round_to, a larger max_cut or fewer ignored layers",
     )
 
 

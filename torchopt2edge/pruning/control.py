@@ -21,6 +21,7 @@ from torchopt2edge.pruning.spec import Prune
 from torchopt2edge.pruning.surgery import cut
 from torchopt2edge.pruning.target import Target, check, target_of
 from torchopt2edge.training.control import Control
+from torchopt2edge.training.weight import refuse_broken
 from torchopt2edge.types import Facts
 
 
@@ -52,12 +53,13 @@ class PruneControl(Control):
         self.target = target_of(spec)
         self.cuts: tuple[Cut, ...] = ()
         self.done = -1  # the last step that was acted on
+        self.reached = False
         self.widths: dict[str, int] = {}
         self.whole = {"macs": 0.0, "params": 0.0}
         self.kept: Mapping[str, str] = {}
         self.report: Facts = {}
         self.net: nn.Module | None = None
-        self.optimizer: torch.optim.Optimizer | None = None
+        self.optimizers: tuple[torch.optim.Optimizer, ...] = ()
         self._penalty: regularize.Penalty | None = None
         if self.target and self.target.kind == "latency_ms" and meter is None:
             raise ConfigError(
@@ -73,20 +75,18 @@ class PruneControl(Control):
     @property
     def settled(self) -> bool:
         """Whether the last cut is made."""
-        return self.done >= self.spec.schedule.last
+        return self.reached
 
-    def attach(self, net: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
+    def attach(self, net: nn.Module, *optimizers: torch.optim.Optimizer | None) -> None:
         """Meet the net; cut what is due before the first step."""
-        self.optimizer = optimizer or self.optimizer
+        self.optimizers = tuple(one for one in optimizers if one) or self.optimizers
         if self.net is net:
             return
         self.net = net
         if not self.widths:
             self._measure(net)
-        if not self.settled and self.spec.regularize != "none":
-            search = prepare(net, self.shape, self._free_of_gradients(), self.seed)
-            layers = [group.layer for group in search.groups if group.layer not in search.kept]
-            self._penalty = regularize.penalty_of(self.spec, net, layers)
+        if not self.settled and self.spec.schedule.last > 0:
+            self._look_ahead(net)
         if self.done < 0:
             self.after_step(0)
 
@@ -97,13 +97,20 @@ class PruneControl(Control):
         return self._penalty()
 
     def after_step(self, step: int) -> None:
-        """Cut, when the schedule says so."""
-        if not self.spec.schedule.due(step) or step <= self.done:
+        """Cut, when the schedule says so.
+
+        Raises:
+            PruneError: the budget cannot be met.
+            TrainError: weights are not finite.
+        """
+        if self.reached or step <= self.done or not self.spec.schedule.due(step):
             return
         assert self.net is not None
+        refuse_broken(self.net, step)
         found = self._found(step)
-        cut(self.net, found.plan, self.optimizer)
+        cut(self.net, found.plan, *self.optimizers)
         self.done, self.kept = step, found.kept
+        self.reached = step >= self.spec.schedule.last
         self.cuts = (*self.cuts, *found.plan.cuts)
         self.report |= found.facts
         if found.plan.cuts and self.refresh is not None:
@@ -113,7 +120,8 @@ class PruneControl(Control):
         """Return the cuts so far and what they are counted from."""
         target = asdict(self.target) if self.target else None
         plain = {"plan": self.plan.to_json(), "done": self.done, "target": target}
-        return {**plain, "widths": self.widths, "whole": self.whole}
+        counted = {"widths": self.widths, "whole": self.whole}
+        return {**plain, **counted, "settled": self.settled}
 
     def restore(self, net: nn.Module, state: dict[str, Any]) -> None:
         """Cut a fresh net as the one that was saved had been."""
@@ -124,7 +132,10 @@ class PruneControl(Control):
         """Take over what `state_dict` gave, for a net that has been cut already."""
         self.cuts, self.done = Plan.from_json(state["plan"]).cuts, state["done"]
         self.widths, self.whole = dict(state["widths"]), dict(state["whole"])
-        self.target = Target(**state["target"]) if state["target"] else None
+        kept = Target(**state["target"]) if state["target"] else None
+        if kept and self.target and self.target.kind == "latency_ms" != kept.kind:
+            self.target = kept  # milliseconds were turned into a share once
+        self.reached = state["settled"] and kept == self.target
 
     def facts(self) -> Facts:
         """Say what was cut: shares, channels before and after, layers that stayed and why."""
@@ -162,11 +173,29 @@ class PruneControl(Control):
                 return found
             self.target = target = Target("macs", self._macs_share(search, found))
         left = 1 - schedule.amount(step, 1 - target.value)
-        now = _costs(self.net, self.shape)[target.kind]
-        share = left * self.whole[target.kind] / now
+        share, end = (self._share(target.kind, value) for value in (left, target.value))
+        none = Found(Plan(self.shape, ()), search.kept)
         if share >= 1:
-            return Found(Plan(self.shape, ()), search.kept)
-        return search.cut(share, PRICES[target.kind], self.widths)
+            return none
+        found = search.cut(share, PRICES[target.kind], self.widths)
+        early = step < schedule.last and found.facts["share"] < end
+        return none if early else found  # a part never takes more than the whole schedule
+
+    def _share(self, kind: str, left: float) -> float:
+        """Return ``left`` of the dense net's cost as a share of what the net costs now."""
+        assert self.net is not None
+        return left * self.whole[kind] / _costs(self.net, self.shape)[kind]
+
+    def _look_ahead(self, net: nn.Module) -> None:
+        """Push what will be cut; refuse now what cannot be met at the end of the schedule."""
+        search = prepare(net, self.shape, self._free_of_gradients(), self.seed)
+        if self.spec.regularize != "none":
+            layers = [group.layer for group in search.groups if group.layer not in search.kept]
+            self._penalty = regularize.penalty_of(self.spec, net, layers)
+        if self.target is not None and self.target.kind != "latency_ms":
+            share = self._share(self.target.kind, self.target.value)
+            if share < 1:
+                search.cut(share, PRICES[self.target.kind], self.widths)
 
     def _macs_share(self, search: Search, found: Found) -> float:
         twin = copy.deepcopy(search.net)

@@ -144,6 +144,10 @@ class Costs:
         """Return the price of the layers, or of ``only`` some, under these cuts."""
         return sum(self.price(name, layer) for name, layer in self.left(counts, only).items())
 
+    def share(self, counts: Sequence[int]) -> float:
+        """Return which share of the price is left under these cuts."""
+        return self.total(counts) / self.total([0] * len(counts))
+
 
 def _cut(layer: Layer, out: float, into: float) -> Layer:
     outputs = layer.outputs - round(out)

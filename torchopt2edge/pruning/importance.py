@@ -43,7 +43,8 @@ def scorer(name: str, net: nn.Module, seed: int = 0) -> Score:
     if name == "taylor" and all(p.grad is None for p in net.parameters()):
         raise PruneError(
             "the importance taylor needs gradients, and the net has none",
-            mend="cut after a step (schedule begin=1 or later), or importance=group_l2",
+            mend="a schedule from step 1 on, with c.step() before optimizer.zero_grad(); "
+            "or importance=group_l2",
         )
     return makers[name]()
 

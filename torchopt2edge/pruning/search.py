@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from torchopt2edge.pruning.budget import Budget, choose
 from torchopt2edge.pruning.groups import Costs, Group, Price
 from torchopt2edge.pruning.sound import unsound
 from torchopt2edge.pruning.spec import Prune
+from torchopt2edge.training.weight import COMPUTED, PLAIN, computed, shared
 from torchopt2edge.types import Facts
 
 PRICES: dict[str, Price] = {"macs": grouping.macs, "params": grouping.params}
@@ -28,6 +29,7 @@ UNSOUND = "cutting it changes what the rest computes (a fixed reshape, padding o
 GRIDS = (16, 8)
 """Multiples of channels to try in turn. Integer kernels compute 16 outputs at a time, so that a
 layer of 8 costs them as much as one of 16; narrow nets cannot be cut to that."""
+_NEAR = 0.75  # of the wanted share: a grid that leaves less takes channels for nothing
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,10 @@ class Search:
         while True:
             free = [group for group in self.groups if group.layer not in kept]
             costs = Costs(self.layers, free, price)
-            budget, counts = self._grid(costs, share, widths)
+            try:
+                budget, counts = self._grid(costs, share, widths)
+            except PruneError as error:
+                raise _with_reasons(error, kept) from error
             chosen = [g.cut(n) for g, n in zip(free, counts, strict=True) if n]
             culprits = unsound(self.net, self.shape, chosen)
             if not culprits:
@@ -76,7 +81,7 @@ class Search:
     def _grid(
         self, costs: Costs, share: float | None, widths: Mapping[str, int]
     ) -> tuple[Budget, tuple[int, ...]]:
-        """Choose on the spec's grid, or on the coarsest of `GRIDS` that meets the budget.
+        """Choose on the spec's grid, or on the coarsest of `GRIDS` that comes near the budget.
 
         Raises:
             PruneError: the budget cannot be met.
@@ -85,8 +90,12 @@ class Search:
         *coarse, fine = GRIDS if spec.round_to is None else (spec.round_to,)
         for round_to in coarse if share is not None else ():
             budget = Budget(share or 1.0, round_to, spec.max_cut, spec.scope, widths)
-            with contextlib.suppress(PruneError):
-                return budget, self._chosen(costs, budget, share)
+            try:
+                counts = self._chosen(costs, budget, share)
+            except PruneError:
+                continue
+            if costs.share(counts) >= _NEAR * budget.share:
+                return budget, counts
         budget = Budget(share or 1.0, fine, spec.max_cut, spec.scope, widths)
         return budget, self._chosen(costs, budget, share)
 
@@ -111,15 +120,14 @@ class Search:
         self, costs: Costs, budget: Budget, counts: Sequence[int], share: float | None
     ) -> Facts:
         """Say what the grid of channels costs: against the same search without one."""
-        whole = costs.total([0] * len(counts))
-        facts: Facts = {"share": round(costs.total(counts) / whole, 4)}
+        facts: Facts = {"share": round(costs.share(counts), 4)}
         if budget.round_to == 1 or share is None:
             return facts
         fine = Budget(budget.share, 1, budget.max_cut, budget.scope, budget.widths)
         free = self._chosen(costs, fine, share)
         return facts | {
             "round_to": budget.round_to,
-            "share_unrounded": round(costs.total(free) / whole, 4),
+            "share_unrounded": round(costs.share(free), 4),
             "importance_lost": round(_lost(costs.groups, counts), 4),
             "importance_lost_unrounded": round(_lost(costs.groups, free), 4),
         }
@@ -132,6 +140,7 @@ def prepare(net: nn.Module, shape: tuple[int, ...], spec: Prune, seed: int = 0) 
         PruneError: the net cannot be traced, or a group cannot be cut and that is an error.
         ConfigError: a pattern of ``ignore`` or ``ratios`` names no layer; names the nearest.
     """
+    _copied(net)
     layers = count.layers(net, shape)
     for pattern in (*spec.ignore, *spec.ratios):
         _known(pattern, list(layers))
@@ -146,6 +155,12 @@ def prepare(net: nn.Module, shape: tuple[int, ...], spec: Prune, seed: int = 0) 
         for group in groups
         if any(fnmatchcase(name, p) for name in _names(group) for p in spec.ignore)
     }
+    bound = dict.fromkeys(computed(net), COMPUTED)
+    bound |= {name: f"its weight is also that of {other}" for name, other in shared(net).items()}
+    for group in groups:
+        for name in sorted(bound.keys() & (group.outputs.keys() | group.inputs.keys())):
+            why = bound[name] if name == group.layer else f"{name} goes with it, and {bound[name]}"
+            kept.setdefault(group.layer, why)
     trials = [group.cut(group.channels // group.unit // 2 * group.unit) for group in groups]
     trials = [trial for trial in trials if trial.indices and trial.layer not in kept]
     kept |= {cut.layer: UNSOUND for cut in unsound(net, shape, trials)}
@@ -158,8 +173,32 @@ def prepare(net: nn.Module, shape: tuple[int, ...], spec: Prune, seed: int = 0) 
     return Search(net, tuple(shape), spec, layers, groups, kept)
 
 
+def _with_reasons(error: PruneError, kept: Mapping[str, str]) -> PruneError:
+    """Return the error of a budget with the layers that stand in its way."""
+    if not kept:
+        return error
+    layers: dict[str, list[str]] = {}
+    for layer, why in kept.items():
+        layers.setdefault(why, []).append(layer)
+    shown = "; ".join(f"{', '.join(some)}: {why}" for why, some in list(layers.items())[:3])
+    more = "; …" if len(layers) > 3 else ""
+    plain = f"{PLAIN}; " if any(COMPUTED in why for why in layers) else ""
+    return PruneError(f"{error.what}. These stay whole: {shown}{more}", mend=f"{plain}{error.mend}")
+
+
 def _names(group: Group) -> set[str]:
     return {group.layer, *group.outputs}
+
+
+def _copied(net: nn.Module) -> None:
+    """Refuse a net that no cut can be tried on: each is, on a copy."""
+    try:
+        copy.deepcopy(net)
+    except (RuntimeError, TypeError) as error:
+        raise PruneError(
+            f"the net cannot be pruned: it cannot be copied ({str(error).split('.')[0]})",
+            mend=f"{PLAIN}; no tensor of a computation as an attribute",
+        ) from error
 
 
 def _known(pattern: str, names: list[str]) -> None:

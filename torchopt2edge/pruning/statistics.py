@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -11,25 +12,33 @@ from torchopt2edge.data.dataset import Samples, loader
 from torchopt2edge.models.mode import modes_kept
 
 
-def refresh(net: nn.Module, batches: Iterable[Tensor]) -> None:
+def refresh(net: nn.Module, batches: Iterable[Tensor], frozen: bool = False) -> None:
     """Measure the statistics again, as plain averages over some batches of inputs.
 
-    The modes of the modules and the momenta stay as they were.
+    The modes of the modules and the momenta stay as they were; without batches so do the
+    statistics, and without ``frozen`` those that stand still in a net that trains.
     Source: Li et al. 2020, "EagleEye".
     """
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    norms = [norm for norm in norms if norm.track_running_stats]
-    if not norms:
+    measured = {
+        norm: norm.momentum
+        for norm in norms
+        if norm.track_running_stats and (frozen or norm.training or not net.training)
+    }
+    inputs = iter(batches)
+    first = next(inputs, None)
+    if not measured or first is None:
         return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
+    for norm in measured:
         norm.reset_running_stats()
         norm.momentum = None
     with torch.no_grad(), modes_kept(net):
         net.train()
-        for inputs in batches:
-            net(inputs)
-    for norm, momentum in zip(norms, momenta, strict=True):
+        for norm in norms:
+            norm.training = norm in measured  # whatever the net's own train() makes of it
+        for seen in chain((first,), inputs):
+            net(seen)
+    for norm, momentum in measured.items():
         norm.momentum = momentum
 
 
@@ -39,6 +48,5 @@ def from_samples(
     """Measure them on the first ``batches`` of a shuffled split."""
     device = next(net.parameters()).device
     drawn = (inputs.to(device) for inputs, _ in loader(samples, batch_size, True, seed))
-    refresh(
-        net, (inputs for _, inputs in zip(range(batches), drawn, strict=False) if len(inputs) > 1)
-    )
+    shown = (inputs for _, inputs in zip(range(batches), drawn, strict=False) if len(inputs) > 1)
+    refresh(net, shown, frozen=True)

@@ -12,10 +12,10 @@ from torchopt2edge.models.plan import Plan
 _EXACT = 2**24  # integers that float32 can hold
 
 
-def cut(net: nn.Module, plan: Plan, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Cut ``net`` in place; gradients and the optimizer's state (momentum, moments) follow.
+def cut(net: nn.Module, plan: Plan, *optimizers: torch.optim.Optimizer) -> None:
+    """Cut ``net`` in place; gradients and the optimizers' state (momentum, moments) follow.
 
-    The optimizer keeps its groups and its place in any schedule; the new parameters take the
+    An optimizer keeps its groups and its place in any schedule; the new parameters take the
     places of the old ones. What became of each weight is read off a twin whose weights are their
     own positions, so it holds for whatever the plan does.
 
@@ -37,8 +37,22 @@ def cut(net: nn.Module, plan: Plan, optimizer: torch.optim.Optimizer | None = No
         parameter.requires_grad_(old.requires_grad)
         parameter.grad = None if grad is None else _picked(grad, place)
         moved[old] = (parameter, place)
-    if optimizer is not None:
+    for optimizer in optimizers:
         _follow(optimizer, moved)
+
+
+def trains(optimizer: torch.optim.Optimizer, net: nn.Module) -> bool:
+    """Tell whether some of the net's parameters are the optimizer's."""
+    mine = {id(parameter) for parameter in net.parameters()}
+    return any(id(p) in mine for group in optimizer.param_groups for p in group["params"])
+
+
+def uncut(net: nn.Module, whole: nn.Module) -> None:
+    """Give ``net`` the shapes of ``whole`` back, a copy made before it was cut; weights are its."""
+    for module, before in zip(net.modules(), whole.modules(), strict=True):
+        for name, value in vars(before).items():
+            if name in ("_parameters", "_buffers") or isinstance(value, int | tuple):
+                setattr(module, name, value)
 
 
 def _places(net: nn.Module, plan: Plan) -> dict[str, Tensor]:

@@ -12,28 +12,27 @@ from torch import Tensor, nn
 
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.sparsity.spec import Sparsify
+from torchopt2edge.training.weight import COMPUTED, PLAIN, computed, layers_of
 
 
 def prunable(net: nn.Module, ignore: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """Return the weights of convolutions and linear layers by the layer's name, less ``ignore``.
 
     Raises:
-        ConfigError: a pattern of ``ignore`` names no layer; names the nearest.
+        ConfigError: a pattern of ``ignore`` names no layer (names the nearest), or a weight is
+            computed, so that zeros would not stay in it.
     """
-    found = {
-        name: module.weight
-        for name, module in net.named_modules()
-        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear)
-    }
+    found = layers_of(net)
     for pattern in ignore:
         if not any(fnmatchcase(name, pattern) for name in found):
             near = difflib.get_close_matches(pattern, found, 3) or list(found)[:3]
             raise ConfigError(f"no layer is called {pattern!r}", mend=f"such as {', '.join(near)}")
-    return {
-        name: weight
-        for name, weight in found.items()
-        if not any(fnmatchcase(name, pattern) for pattern in ignore)
-    }
+    kept = {name for name in found if any(fnmatchcase(name, pattern) for pattern in ignore)}
+    for name in sorted(computed(net) - kept):
+        raise ConfigError(
+            f"zeros do not stay in {name!r}: {COMPUTED}", mend=f"{PLAIN}; or ignore=({name!r},)"
+        )
+    return {name: _weight(layer) for name, layer in found.items() if name not in kept}
 
 
 def masks_of(weights: Mapping[str, Tensor], spec: Sparsify, share: float) -> dict[str, Tensor]:
@@ -79,11 +78,17 @@ def pattern_of(spec: Sparsify) -> tuple[int, int] | None:
 
 def zeros(net: nn.Module) -> dict[str, float]:
     """Return the share of zero weights of every convolution and linear layer, and of ``all``."""
-    weights = prunable(net)
+    weights = {name: _weight(layer) for name, layer in layers_of(net).items()}
     counted = {name: float((w == 0).float().mean()) for name, w in weights.items()}
     total = sum(w.numel() for w in weights.values())
     gone = sum(int((w == 0).sum()) for w in weights.values())
     return {**counted, "all": gone / max(1, total)}
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 def _largest(magnitudes: Tensor, share: float) -> Tensor:

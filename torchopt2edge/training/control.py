@@ -26,8 +26,8 @@ class Control:
         """Whether the net keeps its form from now on: only then an epoch can be the best."""
         return True
 
-    def attach(self, net: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
-        """Meet the net, and the optimizer whose state must follow what is done to it."""
+    def attach(self, net: nn.Module, *optimizers: torch.optim.Optimizer | None) -> None:
+        """Meet the net, and the optimizers whose state must follow what is done to it."""
 
     def before_epoch(self, epoch: int) -> None:
         """Called with the number of epochs that are done, 0 for the first."""

@@ -203,6 +203,7 @@ class _Loop:
     def _go_on(self, kept: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
         optimizer.load_state_dict(kept["optimizer"])
         self.loss.load_state_dict(kept["loss"], strict=False)
+        self.loss.steps = kept["loss_steps"]
         if self.ema is not None:
             self.ema.net.load_state_dict(kept["ema"])
             self.ema.steps = kept["ema_steps"]
@@ -215,12 +216,12 @@ class _Loop:
         """Keep where the training stands; with a weight that is not finite, the last one stays."""
         if self.work is None or not all(bool(p.isfinite().all()) for p in self.net.parameters()):
             return
-        own = self.loss.named_parameters()
         state: dict[str, Any] = {
             "at": dataclasses.asdict(self.at),
             "net": self.net.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "loss": {key: value.detach() for key, value in own if value.requires_grad},
+            "loss": self.loss.learned(),
+            "loss_steps": self.loss.steps,
             "controls": [control.state_dict() for control in self.controls],
         }
         if self.ema is not None:

@@ -12,7 +12,17 @@ class Loss(nn.Module):
     """The loss of one batch: ``loss(net, batch)``, a scalar.
 
     It runs the net itself, in the mode that it finds it in. Its own parameters are trained.
+    ``steps`` are the batches that a weight which changes with time has seen.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+
+    def learned(self) -> dict[str, Tensor]:
+        """Return its own parameters, less what is frozen: a checkpoint keeps them and ``steps``."""
+        own = self.named_parameters()
+        return {name: value.detach() for name, value in own if value.requires_grad}
 
     def prepare(self, net: nn.Module, batch: Batch) -> None:
         """Meet the net and a batch before the optimizer is made; nothing is learned yet."""
