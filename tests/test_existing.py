@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.disk import full_disk
 from torchopt2edge.api import measure
@@ -69,8 +69,29 @@ def test_a_damaged_file_loses_its_own_row_alone(images: Path, tmp_path: Path) ->
                     out=tmp_path / "out", store=Store(tmp_path / "s"))  # fmt: skip
     errs = {row.candidate.partition("-")[0]: row.err for row in found.rows}
     assert errs["images"] is None
-    assert "cannot be read" in str(errs["cut"])
+    assert str(errs["cut"]).startswith("not a valid ONNX file: ")
+    assert "To mend it: export it again" in str(errs["cut"])
     assert "no such file" in str(errs["no"])
+
+
+def test_weights_in_another_file_are_weighed_too(tmp_path: Path) -> None:
+    """A file without its weights was the smallest of a tie, and would have been brought alone."""
+    weights = numpy_helper.from_array(np.full((64, 64), 0.5, np.float32), "w")
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 64]) for n in ("x", "y")]
+    body = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], "g", ends[:1], ends[1:], [weights]
+    )
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "net.onnx", save_as_external_data=True, location="net.data")
+    lost = tmp_path / "lost"
+    lost.mkdir()
+    (lost / "gone.onnx").write_bytes((tmp_path / "net.onnx").read_bytes())
+    files = [tmp_path / "net.onnx", lost / "gone.onnx"]
+    found = measure(files, protocol="smoke", out=tmp_path / "out", store=Store(tmp_path / "s"))
+    rows = {row.candidate.partition("-")[0]: row for row in found.rows}
+    assert rows["net"].err is None
+    assert rows["net"].metrics["size_mb"] > 0.016
+    assert "net.data" in str(rows["gone"].err)
 
 
 def test_what_cannot_be_measured_at_all_is_said(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from torchopt2edge.preprocess import Preprocess
 from torchopt2edge.progress import LogProgress, Progress
 from torchopt2edge.protocols import Backend, Device, Session, Stage
 from torchopt2edge.quantize.decide import Quantize
+from torchopt2edge.quantize.prepare import content_digest
 from torchopt2edge.report import side
 from torchopt2edge.store import Store, identity, key_of, versions
 from torchopt2edge.tasks.classification import Classification
@@ -334,22 +335,19 @@ def _graph(
         path = Path(model)
         if not path.is_file():
             raise ModelError("there is no such file", artifact=path, mend="check model.path")
-        return pipeline.share_graph(path, pipeline.file_digest(path), plan.store, preprocess)
+        return pipeline.share_graph(path, content_digest(path), plan.store, preprocess)
     if not example_inputs:
         raise ModelError(
             "a module is exported with example inputs, and there are none",
             mend="compare(model, example_inputs=(torch.randn(1, 3, 224, 224),), …)",
         )
-    from torchopt2edge.models.identity import module_digest
-    from torchopt2edge.stages.export import export_module
+    from torchopt2edge.stages.export import write_export
+    from torchopt2edge.stages.trace import traced
 
-    def make(out: Path) -> Facts:
-        return export_module(model, example_inputs, out)
-
-    with plan.progress.task("export"):
-        digest = module_digest(model, example_inputs)
-        key = key_of(export_module, {"module": digest}, versions(pipeline.STAGE_TOOLS))
-        exported, _ = plan.store.make(key, "onnx", make)
+    with plan.progress.task("export"), traced(model, example_inputs) as trace:
+        key = key_of(write_export, {"program": trace.digest}, versions(pipeline.STAGE_TOOLS))
+        write = partial(write_export, model, trace)
+        exported, _ = plan.store.make(key, "onnx", write)
     file = exported.path / "model.onnx"
     return pipeline.share_graph(file, exported.digest, plan.store, preprocess)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -18,6 +19,7 @@ from torchopt2edge.bench import harness
 from torchopt2edge.errors import ConfigError, EdgeError, LowerError
 from torchopt2edge.plan import Plan, backend_names, resolve_backends
 from torchopt2edge.protocols import Backend
+from torchopt2edge.quantize import prepare
 from torchopt2edge.types import Candidate, Measurement, Signature, TensorSpec, Verdict
 
 _READ_S = 120
@@ -37,7 +39,7 @@ def measure_files(files: Sequence[Path], plan: Plan) -> tuple[list[Measurement],
     for file, group in zip(files, _names(files), strict=True):
         backend = _backend(file)
         try:
-            found.append(describe(file, backend, group))
+            found.append(describe(_whole(file, plan.out), backend, group))
         except EdgeError as error:
             broken.append(pipeline.failed(group, backend.name, "unknown", error))
     found, refused = run.placed(found, plan)
@@ -48,6 +50,27 @@ def measure_files(files: Sequence[Path], plan: Plan) -> tuple[list[Measurement],
         raise
     rows = [replace(row, facts={**row.facts, "checked": "against itself"}) for row in rows]
     return run.finish([*rows, *refused, *broken], plan)
+
+
+def _whole(file: Path, out: Path) -> Path:
+    """Return the file, or one in the folder ``out`` that holds the weights which lie beside it.
+
+    What is weighed, hashed and brought to a device is one file.
+
+    Raises:
+        ExportError: the weights cannot be read.
+    """
+    if file.suffix != ".onnx" or not file.is_file() or not prepare.weights_beside(file):
+        return file
+    import onnx
+
+    target = out / "whole" / prepare.content_digest(file)[:16] / file.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(prepare.load(file), target)
+    declared = file.with_name("signature.json")
+    if declared.is_file():
+        shutil.copyfile(declared, target.with_name(declared.name))
+    return target
 
 
 def describe(file: Path, backend: Backend, group: str) -> Candidate:
@@ -97,17 +120,22 @@ def _ask_child(file: Path) -> dict[str, Any]:
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise LowerError(f"it cannot be read: {said}", artifact=file)
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if "what" in told:
+        raise LowerError(told["what"], artifact=file, mend=told["mend"])
     return told
 
 
 def _tell(file: Path) -> None:
-    """Be that child: say what the file declares, as JSON on the last line."""
+    """Be that child: say what the file declares, or what is wrong, as JSON on the last line."""
     backend = _backend(file)
-    told = {
-        "scheme": backend.read_scheme(file),
-        "signature": backend.read_signature(file).to_json(),
-        "facts": backend.read_facts(file),
-    }
+    try:
+        told: dict[str, Any] = {
+            "scheme": backend.read_scheme(file),
+            "signature": backend.read_signature(file).to_json(),
+            "facts": backend.read_facts(file),
+        }
+    except EdgeError as error:
+        told = {"what": error.what, "mend": error.mend}
     sys.stdout.write(f"{json.dumps(told)}\n")
 
 

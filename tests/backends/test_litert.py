@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from tests.backends.conftest import Lower, Lowered
+from torchopt2edge import converter
 from torchopt2edge.backends.litert import LiteRT
+from torchopt2edge.errors import ConverterError
 from torchopt2edge.protocols import Sources
+from torchopt2edge.store import Store
+from torchopt2edge.types import Artifact
 from torchopt2edge.verify import parity
 
 NHWC = (0, 2, 3, 1)
@@ -62,6 +69,34 @@ def test_the_base_is_made_once(lowered: Lower, sources: Callable[[str, str], Sou
     first, again = sources("tiny", "litert").base, sources("tiny", "litert").base
     assert first == again
     assert first.kind == "tflite"
+
+
+def test_the_log_of_a_failed_conversion_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store drops the folder that a maker failed in, and the error names the log."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho said; kill -9 $$\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(converter, "find", lambda python: converter.Environment(Path(python)))
+    monkeypatch.setattr(converter, "versions", lambda env: {})
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[1,2] x) => (float[1,2] y) {y = Relu(x)}'
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    graph = Artifact("graph", tmp_path, "digest", {})
+    with pytest.raises(ConverterError) as caught:
+        LiteRT(str(python)).base(graph, Store(tmp_path / "store"))
+    log = Path(str(caught.value.mend).rpartition("the log is ")[2])
+    assert log.read_text() == "said\n"
+
+
+def test_nothing_is_said_on_opening(lowered: Lower) -> None:
+    """TensorFlow Lite tells the terminal that it made its delegate, once in a process."""
+    file = lowered("two", "litert", "fp32").file
+    code = f"from torchopt2edge.backends.litert_facts import partitions; partitions({str(file)!r})"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (told.stdout, told.stderr) == ("", "")
 
 
 @pytest.fixture(scope="module")

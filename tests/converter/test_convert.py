@@ -120,6 +120,34 @@ def graph(nodes: list[onnx.NodeProto], path: Path) -> Path:
     return path
 
 
+def test_what_was_said_before_an_exit_is_quoted(tmp_path: Path, env: Environment) -> None:
+    """onnx2tf 1.x prints what is wrong and exits, in the middle of a conversion."""
+    axis = helper.make_tensor("axis", TensorProto.INT64, [1], [-1])
+    nodes = [
+        helper.make_node("Constant", [], ["axis"], value=axis),
+        helper.make_node("Unsqueeze", ["x", "axis"], ["u"]),
+        helper.make_node("Concat", ["u", "u"], ["c"], axis=-1),
+        helper.make_node("DFT", ["c"], ["d"], name="waves", axis=2),
+        helper.make_node("ReduceSum", ["d", "axis"], ["y"], keepdims=0),
+    ]
+    with pytest.raises(ConverterError) as caught:
+        convert(graph(nodes, tmp_path / "f.onnx"), tmp_path / "f.tflite", env=env)
+    if "onnx2tf 1." not in caught.value.what:
+        pytest.skip("NOT TESTED: this onnx2tf does not exit")
+    assert "operator DFT (node waves)" in caught.value.what
+    assert "SystemExit" not in caught.value.what
+
+
+def test_an_output_that_is_a_constant_is_named(tmp_path: Path, env: Environment) -> None:
+    path = graph([helper.make_node("Relu", ["x"], ["y"])], tmp_path / "c.onnx")
+    proto = onnx.load(path)
+    proto.graph.node.append(helper.make_node("Identity", ["s"], ["anchors"]))
+    proto.graph.output.append(helper.make_tensor_value_info("anchors", TensorProto.FLOAT, []))
+    onnx.save(proto, path)
+    with pytest.raises(ConverterError, match=r"on the input: anchors.*beside the model"):
+        convert(path, tmp_path / "c.tflite", env=env)
+
+
 def test_a_custom_operator_is_named(tmp_path: Path, env: Environment) -> None:
     nodes = [helper.make_node("Wobble", ["x"], ["y"], name="odd_one", domain="my.ops")]
     with pytest.raises(ConverterError, match=r"operator Wobble \(node odd_one\)"):

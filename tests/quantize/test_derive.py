@@ -73,3 +73,12 @@ def test_what_could_overflow(greatest: float, beyond: bool) -> None:
     )
     assert overflows(proto, {"x": (-greatest, 1.0)}, {"h"}) is beyond
     assert not overflows(proto, {"x": (-greatest, 1.0)}, set())
+
+
+def test_only_what_is_fused_could_overflow() -> None:
+    """Reshape's second input is a shape and has no range, also where the graph computes it."""
+    text = "(float y) { s = Shape(x) h = Sigmoid(x) y = Reshape(h, s) }"
+    proto = onnx.shape_inference.infer_shapes(graph(f"(float[n,4,4,4] x) => {text}", {}))
+    twins = derived(proto, activations(proto))
+    assert twins == {"y": "h"}
+    assert not overflows(proto, {"x": (0.0, 1.0), "h": (0.0, 1.0)}, twins)

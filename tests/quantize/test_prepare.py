@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.quantize.graphs import Arrays, floats, graph, kinds, norm, run, saved
 from torchopt2edge.errors import ExportError
-from torchopt2edge.quantize.prepare import load, prepare, signature_of
+from torchopt2edge.quantize.prepare import content_digest, load, prepare, signature_of
 
 X = {"x": floats(2, 3, 8, 8)}
 CONV = "h = Conv<pads=[1,1,1,1]>(x, w)"
@@ -176,6 +176,26 @@ def test_external_weights_are_brought_in(tmp_path: Path) -> None:
         prepare(path, tmp_path / "out.onnx")
 
 
+def test_a_digest_sees_weights_that_lie_in_another_file(tmp_path: Path) -> None:
+    """A net that was trained on was taken for the one before: its .onnx is the same."""
+
+    def exported(folder: str, w: np.ndarray) -> Path:
+        proto, out = conv("y = Conv(x, w)", {"w": w}), tmp_path / folder / "m.onnx"
+        out.parent.mkdir()
+        how = {"save_as_external_data": True, "size_threshold": 0, "location": "m.data"}
+        onnx.save(proto, out, **how)
+        return out
+
+    w = floats(4, 4, 3, 3)
+    one, same, other = exported("a", w), exported("b", w), exported("c", w + 1)
+    assert one.read_bytes() == other.read_bytes()
+    assert content_digest(one) == content_digest(same) != content_digest(other)
+    one.with_name("m.data").unlink()
+    assert content_digest(one) != content_digest(same)
+    with pytest.raises(ExportError, match=r"m\.data"):
+        load(one)
+
+
 def test_weights_listed_as_inputs_are_weights(tmp_path: Path) -> None:
     proto = conv(f"{CONV} y = Relu(h)", {})
     listed = helper.make_tensor_value_info("w", TensorProto.FLOAT, [4, 3, 3, 3])
@@ -254,6 +274,14 @@ def test_a_batch_fixed_to_several_is_refused(tmp_path: Path) -> None:
     assert kinds(prepared(one, tmp_path)) == ["Relu"]
 
 
+def test_an_output_of_no_sample_wants_a_batch_of_one(tmp_path: Path) -> None:
+    body = "=> (float[n,4] y, float[2] w) { y = Relu(x) }"
+    with pytest.raises(ExportError, match=r"output 'w' is \[2\] of any.*a batch of 1"):
+        prepared(graph(f"(float[n,4] x) {body}", {"w": floats(2)}), tmp_path)
+    fixed = graph(f"(float[1,4] x) {body.replace('n,', '1,')}", {"w": floats(2)})
+    assert kinds(prepared(fixed, tmp_path)) == ["Relu"]
+
+
 def test_a_signature(tmp_path: Path) -> None:
     text = "(float[n,3,8,8] image, int64[n,2] meta) => (float[n,3,8,8] a, int64[n,2] b)"
     proto = graph(f"{text} {{ a = Relu(image) b = Abs(meta) }}")
@@ -281,3 +309,33 @@ def test_a_weight_in_a_constant_node_counts(tmp_path: Path) -> None:
     out = prepared(proto, tmp_path)  # folded into a float32 weight: the graph is float32
     assert kinds(out) == ["Mul"]
     assert {weight.data_type for weight in out.graph.initializer} == {TensorProto.FLOAT}
+
+
+def test_an_output_that_is_a_constant_is_no_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    proto = graph("(float[1,4] x) => (float y, float[2] w) { y = Relu(x) }", {"w": floats(2)})
+    prepared(proto, tmp_path)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y = Dropout(x, half, on)",
+        "f = Constant<value = bool {1}> () y = Dropout(x, half, f)",
+        "r = RandomNormalLike(x) y = Add(x, r)",
+    ],
+)
+def test_a_graph_of_train_mode_is_refused(body: str, tmp_path: Path) -> None:
+    flags = {"on": np.array(True), "half": np.array(0.5, np.float32)}
+    proto = graph(f"(float[n,4] x) => (float y) {{ {body} }}", flags)
+    with pytest.raises(ExportError, match=r"as in training or by chance.*net\.eval\(\)"):
+        prepared(proto, tmp_path)
+
+
+def test_a_dropout_that_is_off_goes(tmp_path: Path) -> None:
+    flags = {"off": np.array(False), "half": np.array(0.5, np.float32)}
+    body = "a = Dropout(x, half, off) b = Dropout(a, half) y = Relu(b)"
+    proto = graph(f"(float[n,4] x) => (float y) {{ {body} }}", flags)
+    assert kinds(prepared(proto, tmp_path)) == ["Relu"]

@@ -31,7 +31,7 @@ from torchopt2edge.quantize.tflite import (
     read_graph,
 )
 from torchopt2edge.quantize.transfer import Transfer, transfer
-from torchopt2edge.store import key_of
+from torchopt2edge.store import key_of, work_of
 from torchopt2edge.types import Artifact, Facts, Scheme, Signature, TensorSpec
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ class LiteRT:
                 out / "model.tflite",
                 env=environment,
                 timeout_s=self.timeout_s,
+                log=work_of(out) / "converter.log",  # the error names it, and `out` goes then
             )
+            shutil.move(made.log, out)
             signature = _signature(graph.path / "signature.json", made)
             _write_signature(signature, out)
             return {

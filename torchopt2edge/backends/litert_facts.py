@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from torchopt2edge.backends.quiet import quiet
 from torchopt2edge.errors import LowerError
 from torchopt2edge.quantize.counterpart import MOVES
 from torchopt2edge.quantize.tflite import Op, TfliteGraph
@@ -164,8 +165,9 @@ def interpreter_of(file: Path, threads: int) -> Any:
     from ai_edge_litert.interpreter import Interpreter
 
     try:
-        interpreter = Interpreter(str(file), num_threads=threads)
-        interpreter.allocate_tensors()
+        with quiet():  # TensorFlow Lite tells the terminal that it made its delegate
+            interpreter = Interpreter(str(file), num_threads=threads)
+            interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise LowerError(f"LiteRT cannot open this file: {error}", artifact=file) from error
     return interpreter

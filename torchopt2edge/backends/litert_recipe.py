@@ -117,19 +117,23 @@ def alive(low: float, high: float) -> tuple[float, float]:
 def numbers(graph: TfliteGraph, bounds: Bounds, scheme: str) -> dict[str, dict[str, Any]]:
     """Return the ranges of activations and weights as the quantizer takes them.
 
-    Those of the weights are 127 steps of the grid that `grid.weight_codes` finds, the one that
+    A range has its tensor's rank: the quantizer takes one of a Concat over to its constants. Those
+    of the weights are 127 steps of the grid that `grid.weight_codes` finds, the one that
     ONNX Runtime's file gets: 8-bit weights that were trained on a grid come back on it.
     """
-    found = {
-        name: {"min": np.float32(low).reshape(1), "max": np.float32(high).reshape(1)}
-        for name, (low, high) in bounds.items()
-    }
+    ranks = {t.name: len(t.shape) for op in graph.ops for t in (*op.given, *op.made) if t}
+    found = {name: _ends(pair, max(1, ranks.get(name, 1))) for name, pair in bounds.items()}
     for name, (weights, axis, floor) in _weights(graph, bounds, LEVELS.get(scheme)).items():
         _, scales = weight_codes(weights, axis, floor=floor)
         shape = [-1 if at == axis else 1 for at in range(weights.ndim)]
         ends = np.asarray(127.0 * scales.astype(np.float64), np.float32).reshape(shape)
         found[name] = {"min": -ends, "max": ends}
     return found
+
+
+def _ends(pair: tuple[float, float], rank: int) -> dict[str, Any]:
+    low, high = (np.full((1,) * rank, end, np.float32) for end in pair)
+    return {"min": low, "max": high}
 
 
 def _weights(graph: TfliteGraph, bounds: Bounds, levels: int | None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """One conversion, ONNX → float .tflite, run by the interpreter of the sealed environment.
 
-Never imported by the package: ``convert.py`` copies it, ``names.py`` and ``layout.py`` into a
+Never imported by the package: ``convert.py`` copies it and the files that it imports into a
 private folder that already holds ``model.onnx`` (embedded weights, static shapes), runs it there
 and reads ``result.json`` back. It needs the standard library and the sealed packages.
 """
@@ -22,9 +22,14 @@ import onnx
 
 sys.path.insert(0, str(Path(__file__).parent))  # an isolated interpreter leaves it out
 from layout import GOOD_DB, LayoutError, Measure
-from names import graph_names, keep_names, renamed, signature_names
+from names import constant_outputs, graph_names, keep_names, renamed, signature_names
+from rewrite import rewrite
 
 PACKAGES = ("onnx2tf", "tensorflow", "onnx", "onnxruntime", "onnxsim", "ai-edge-litert", "numpy")
+HINTS = (
+    *("input_onnx_file_path: ", "onnx_op_name: ", "The trace log is below", "Read this and deal"),
+    *("Alternatively, if the input OP", "If the input OP of ONNX", "Also, for models that include"),
+)
 SAMPLE = "calibration_image_sample_data_20x128x128x3_float32.npy"
 
 
@@ -73,7 +78,9 @@ def lower_with_keras(model: onnx.ModelProto, keep: bool) -> bytes:
     private = [f"edge_in_{i}" for i in range(len(inputs))]
     copy = renamed(model, private, [f"edge_out_{i}" for i in range(len(outputs))])
     simple = simplified(copy)
-    onnx.save(simple or copy, "work.onnx")
+    ready = simple or copy
+    rewrite(ready)
+    onnx.save(ready, "work.onnx")
     keras_model = onnx2tf.convert(
         input_onnx_file_path="work.onnx",
         output_folder_path="made",
@@ -85,7 +92,8 @@ def lower_with_keras(model: onnx.ModelProto, keep: bool) -> bytes:
     order = [tensor.name for tensor in keras_model.inputs]
     by_name = dict(zip(order, keras_model.inputs, strict=True))
     if len(keras_model.outputs) != len(outputs):
-        raise CannotConvert("onnx2tf lost an output of the graph", kind="failed")
+        fixed = [outputs[place] for place in constant_outputs(copy)]
+        raise CannotConvert(", ".join(fixed), kind="constant" if fixed else "lost")
     specs = [
         tf.TensorSpec(by_name[name].shape, by_name[name].dtype, name=public)
         for name, public in zip(private, inputs, strict=True)
@@ -106,6 +114,26 @@ def lower_with_keras(model: onnx.ModelProto, keep: bool) -> bytes:
     tf.saved_model.save(module, "saved", signatures=module.serve.get_concrete_function())
     converter = tf.lite.TFLiteConverter.from_saved_model("saved")
     return converter.convert()
+
+
+def read_resize_as_before() -> None:
+    """Have onnx2tf 1.x read Resize of opset 18 and on by the rules that it has for older ones.
+
+    It takes those of ``align_corners`` and ``asymmetric`` up to opset 17 alone, and whatever is
+    newer for ``half_pixel``. What opset 18 brought (antialias, axes, a policy) is left to it.
+    """
+    import onnx2tf.ops.Resize as resize
+
+    make_node = resize.make_node
+
+    def make(*, graph_node, **others):  # type: ignore[no-untyped-def]
+        policy = graph_node.attrs.get("keep_aspect_ratio_policy", "stretch")
+        plain = not graph_node.attrs.get("antialias") and not graph_node.attrs.get("axes")
+        if plain and policy == "stretch":
+            others["opset"] = min(others["opset"], 17)
+        return make_node(graph_node=graph_node, **others)
+
+    resize.make_node = make
 
 
 def simplified(model: onnx.ModelProto) -> onnx.ModelProto | None:
@@ -150,6 +178,8 @@ def convert() -> dict:
     write_sample_images()
     direct = int(version("onnx2tf").split(".")[0]) >= 2
     lower = lower_directly if direct else lower_with_keras
+    if not direct:
+        read_resize_as_before()
     names = [dict(zip(own, signature_names(own), strict=True)) for own in graph_names(model)]
     measure, best, failure = Measure("model.onnx", *names), None, None
     for keep in attempts(model):
@@ -190,6 +220,9 @@ def understood(error: BaseException, model: onnx.ModelProto) -> CannotConvert:
         return CannotConvert(str(error), kind="parity")
     text = f"{type(error).__name__}: {error}"
     node = getattr(error, "onnx_op_name", None) or ""
+    if isinstance(error, SystemExit):
+        sys.stdout.flush()
+        text, node = printed(Path("log").read_text(errors="replace")) or (text, node)
     missing = re.search(r"No module named 'onnx2tf\.ops\.(\w+)'", text)
     flex = re.search(r"(?:TF Select|Custom) ops: ([^\n]+)", text)
     custom = re.search(r"unresolved custom op: (?:ONNX_)?(\w+)", text)
@@ -210,6 +243,17 @@ def understood(error: BaseException, model: onnx.ModelProto) -> CannotConvert:
     stated = re.search(r"\bop=(\w+)", text)
     op = stated[1] if stated else origin(node, model)[0]
     return CannotConvert(text, kind="failed", op=op, node=node)
+
+
+def printed(log: str) -> tuple[str, str] | None:
+    """Return the message and the node that onnx2tf printed before it exited, None without one.
+
+    Around it stand the same hints each time, and the end of a traceback.
+    """
+    lines = re.findall(r"^(?:\x1b\[\d+m)?ERROR:(?:\x1b\[0m)? +(.+)$", log, re.MULTILINE)
+    nodes = [line.partition(": ")[2] for line in lines if line.startswith("onnx_op_name: ")]
+    own = [line for line in lines if not line.startswith(HINTS)]
+    return (own[0], nodes[0] if nodes else "") if own else None
 
 
 def origin(layer: str, model: onnx.ModelProto) -> tuple[str, str]:

@@ -21,7 +21,9 @@ from torchopt2edge.converter.graph import write_private_copy
 from torchopt2edge.errors import ConverterError, StoreError
 from torchopt2edge.types import TensorSpec
 
-_CHILD = [Path(__file__).with_name(name) for name in ("child.py", "names.py", "layout.py")]
+_CHILD = [
+    Path(__file__).with_name(f"{name}.py") for name in ("child", "names", "layout", "rewrite")
+]
 _NOWHERE = "http://127.0.0.1:9"  # the discard port: whatever asks for the network fails at once
 _QUOTED_LINES = 8
 
@@ -44,20 +46,28 @@ class Conversion:
     log: Path
 
 
-def convert(model: Path, out: Path, *, env: Environment, timeout_s: float = 900) -> Conversion:
+def convert(
+    model: Path,
+    out: Path,
+    *,
+    env: Environment,
+    timeout_s: float = 900,
+    log: Path | None = None,
+) -> Conversion:
     """Convert the float ONNX ``model`` into the float TFLite file ``out``.
 
     The child works in a private folder on a copy with a batch of 1; what it printed is left in
-    ``converter.log`` beside ``out``. Any number of conversions may run at once.
+    ``log``, by default ``converter.log`` beside ``out``. Any number of conversions may run at once.
 
     Raises:
         ConverterError: the graph is unfit, an operator cannot be lowered, the child took more
             than ``timeout_s`` seconds or was killed, or the file computes something else.
         StoreError: a file cannot be written.
     """
-    log, started = out.with_name("converter.log"), time.monotonic()
+    log, started = log or out.with_name("converter.log"), time.monotonic()
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        for place in (out, log):
+            place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="torchopt2edge-", ignore_cleanup_errors=True) as to:
             work = Path(to)
             write_private_copy(model, work / "model.onnx")
@@ -152,6 +162,17 @@ def _failed(result: Mapping[str, Any], model: Path, log: Path) -> ConverterError
             f"{onnx2tf} made a file that does not compute what the ONNX model does: {first}",
             artifact=model,
             mend=f"{other}, or leave the litert backend out for this model; the log is {log}",
+        )
+    if result["kind"] == "constant":
+        return ConverterError(
+            f"{onnx2tf} drops outputs that do not depend on the input: {first}",
+            artifact=model,
+            mend="keep constants beside the model and not among its outputs, or leave the litert "
+            "backend out",
+        )
+    if result["kind"] == "lost":
+        return ConverterError(
+            f"{onnx2tf} lost an output of the graph", artifact=model, mend=f"{other}; read {log}"
         )
     if result["op"]:
         return ConverterError(

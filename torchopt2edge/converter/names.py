@@ -37,6 +37,15 @@ def graph_names(model: onnx.ModelProto) -> tuple[list[str], list[str]]:
     return inputs, [value.name for value in model.graph.output]
 
 
+def constant_outputs(model: onnx.ModelProto) -> list[int]:
+    """Return the places of the outputs that do not depend on any input."""
+    reached = set(graph_names(model)[0])
+    for node in model.graph.node:
+        if reached & set(node.input):
+            reached.update(node.output)
+    return [at for at, value in enumerate(model.graph.output) if value.name not in reached]
+
+
 def rename_in_graph(graph: onnx.GraphProto, names: dict[str, str]) -> None:
     """Rename tensors in a graph and in the graphs inside its nodes."""
     for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):

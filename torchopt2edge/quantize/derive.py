@@ -58,10 +58,11 @@ def _is_bounded(node: onnx.NodeProto, known: set[str], weights: set[str]) -> boo
 
 
 def overflows(
-    proto: onnx.ModelProto, bounds: Mapping[str, tuple[float, float]], fused: Collection[str]
+    proto: onnx.ModelProto, bounds: Mapping[str, tuple[float, float]], twins: Collection[str]
 ) -> bool:
     """Whether a tensor of rule D2 could be out of float32's reach, given its inputs' ranges.
 
+    ``twins`` are the tensors that `derived` found; those of rule D1 hold what was watched.
     Bounded by the product of the greatest magnitudes times the number of weights: far from
     tight, and still far from any network that works.
     """
@@ -69,7 +70,7 @@ def overflows(
 
     arrays = {w.name: onnx.numpy_helper.to_array(w) for w in proto.graph.initializer}
     for node in proto.graph.node:
-        if node.output[0] not in fused:
+        if node.op_type not in FUSED or node.output[0] not in twins:
             continue
         reach = 1.0
         for name in filter(None, node.input):

@@ -6,6 +6,8 @@ means the same tensor to each of them.
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,9 @@ QUANTIZED_OPS = frozenset(
     "QuantizeLinear DequantizeLinear DynamicQuantizeLinear QLinearConv QLinearMatMul "
     "ConvInteger MatMulInteger QGemm QLinearAdd".split()
 )
+RANDOM_OPS = frozenset(
+    "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Bernoulli Multinomial".split()
+)
 
 
 def prepare(model: Path, out: Path) -> None:
@@ -36,13 +41,15 @@ def prepare(model: Path, out: Path) -> None:
     shape.
 
     Raises:
-        ExportError: not an ONNX file, not valid, not float, or with a batch fixed to several.
+        ExportError: not an ONNX file, not valid, not float, with a batch fixed to several, or
+            computing as in training or by chance.
     """
     import onnx
 
     proto = load(model)
     check_float(proto, model)
     check_batch(proto, model)
+    check_inference(proto, model)
     proto = _fold(_modern(proto, model))
     settle_affine(proto)
     canonicalize(proto)
@@ -68,6 +75,42 @@ def load(model: Path) -> onnx.ModelProto:
             mend="export it again, for instance with torch.onnx.export(..., dynamo=True)",
         ) from error
     return proto
+
+
+def weights_beside(model: Path) -> list[Path]:
+    """Return the files that an ONNX file keeps its weights in; none for a damaged one."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        proto = onnx.load(str(model), load_external_data=False)
+    except DecodeError:  # `load` says so
+        return []
+    names = {
+        entry.value
+        for tensor in (*proto.graph.initializer, *_constants(proto.graph))
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return [model.parent / name for name in sorted(names)]
+
+
+def content_digest(model: Path) -> str:
+    """Return the sha256 of an ONNX file and of the files that it keeps its weights in.
+
+    A net that was trained on has the same file beside other weights.
+    """
+    total = hashlib.sha256()
+    for file in (model, *weights_beside(model)):
+        if file.is_file():  # `load` says so, too
+            with file.open("rb") as held:
+                total.update(hashlib.file_digest(held, "sha256").digest())
+    return total.hexdigest()
+
+
+def _constants(graph: Any) -> Iterator[Any]:
+    return (a.t for node in nodes(graph) for a in node.attribute if a.HasField("t"))
 
 
 def check_float(proto: onnx.ModelProto, model: Path) -> None:
@@ -98,14 +141,66 @@ def check_float(proto: onnx.ModelProto, model: Path) -> None:
 
 
 def check_batch(proto: onnx.ModelProto, model: Path) -> None:
-    """Refuse a first dimension fixed to several samples: checks and probes run one by one."""
-    for spec in signature_of(proto, model).inputs:
+    """Refuse a first dimension fixed to several samples: checks and probes run one by one.
+
+    Nor may an output keep its rows when the batch is free: they belong to no sample.
+    """
+    signature = signature_of(proto, model)
+    free = any(spec.shape[:1] == (-1,) for spec in signature.inputs)
+    for spec in signature.outputs:
+        if free and spec.shape and spec.shape[0] >= 0:
+            raise ExportError(
+                f"the batch is free, and the output {spec.name!r} is {list(spec.shape)} of any",
+                artifact=model,
+                mend="export it with a batch of 1, or leave that output out",
+            )
+    for spec in signature.inputs:
         if spec.shape and spec.shape[0] > 1:
             raise ExportError(
                 f"the batch of input {spec.name!r} is fixed to {spec.shape[0]}",
                 artifact=model,
                 mend="export it with a free batch (dynamic_shapes), or with a batch of 1",
             )
+
+
+def check_inference(proto: onnx.ModelProto, model: Path) -> None:
+    """Refuse a graph that was exported in train mode, or that draws numbers of its own.
+
+    Its outputs change from run to run, or hang on what else is in the batch.
+    """
+    off = {name for name, value in _flags(proto.graph) if not value}
+    found = [
+        node
+        for node in nodes(proto.graph)
+        if node.op_type in RANDOM_OPS
+        or (node.op_type == "Dropout" and any(name not in off for name in node.input[2:] if name))
+        or any(a.name == "training_mode" and a.i for a in node.attribute)
+    ]
+    if found:
+        kinds = ", ".join(sorted({node.op_type for node in found}))
+        raise ExportError(
+            f"this ONNX computes as in training or by chance ({kinds}; "
+            f"node {found[0].name or found[0].output[0]!r} for one)",
+            artifact=model,
+            mend="call net.eval() before the export, and leave out what draws random numbers",
+        )
+
+
+def _flags(graph: Any) -> Iterator[tuple[str, bool]]:
+    """Walk the constants that are single booleans."""
+    from onnx import TensorProto, numpy_helper
+
+    held = [(tensor.name, tensor) for tensor in graph.initializer]
+    held += [
+        (node.output[0], a.t)
+        for node in nodes(graph)
+        if node.op_type == "Constant"
+        for a in node.attribute
+        if a.HasField("t")
+    ]
+    for name, tensor in held:
+        if tensor.data_type == TensorProto.BOOL and not any(size != 1 for size in tensor.dims):
+            yield name, bool(numpy_helper.to_array(tensor).reshape(-1)[0])
 
 
 def nodes(graph: Any) -> Iterator[Any]:
@@ -153,9 +248,15 @@ def _fold(proto: onnx.ModelProto) -> onnx.ModelProto:
     """
     from onnxscript import optimizer
 
-    folded: onnx.ModelProto = optimizer.optimize(
-        proto, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT
-    )
+    told = logging.getLogger("onnx_ir")  # warns of what it leaves alone, such as a constant output
+    level = told.level
+    told.setLevel(logging.ERROR)
+    try:
+        folded: onnx.ModelProto = optimizer.optimize(
+            proto, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT
+        )
+    finally:
+        told.setLevel(level)
     return folded
 
 
@@ -166,7 +267,8 @@ def _check_runs(proto: onnx.ModelProto, model: Path) -> None:
         raise ExportError(
             f"ONNX Runtime cannot load this graph: {str(error).splitlines()[0]}",
             artifact=model,
-            mend="check the file with onnx.checker.check_model(path, full_check=True)",
+            mend="replace the operator that it names, or export the model again; "
+            "onnx.checker.check_model(path, full_check=True) may say more",
         ) from error
 
 

@@ -172,7 +172,12 @@ def activation_values(
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     if graph.subgraphs != 1:
-        raise LowerError("a .tflite with control flow cannot be calibrated", artifact=file)
+        raise LowerError(
+            "a .tflite with control flow cannot be calibrated",
+            artifact=file,
+            mend="an LSTM or GRU becomes a loop there: replace it, or take a scheme without "
+            "ranges for LiteRT (fp32, int8_weights)",
+        )
     interpreter = Interpreter(
         str(file),
         num_threads=os.cpu_count() or 1,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchopt2edge.errors import ExportError
+from torchopt2edge.quantize.runtime import ort_errors
 from torchopt2edge.types import Facts
 
 if TYPE_CHECKING:
@@ -128,7 +129,14 @@ def _session(file: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except ort_errors() as error:
+        raise ExportError(
+            f"ONNX Runtime cannot load the exported file: {str(error).splitlines()[0]}",
+            artifact=file,
+            mend="write that part of the model with other operators",
+        ) from error
 
 
 def _parts(inputs: dict[str, Tensor], batch: int) -> Iterator[dict[str, Tensor]]:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.models import count
 from torchopt2edge.quantize.learned import learned, split
-from torchopt2edge.stages.export import enough, input_names, onnx_of, program_of, write_export
+from torchopt2edge.stages.export import onnx_of, write_export
 from torchopt2edge.stages.parity import named_outputs
 from torchopt2edge.stages.qat_program import Trainee, convert, floating, prepare, refuse_other
+from torchopt2edge.stages.trace import enough, input_names, program_of, trace_of
 from torchopt2edge.types import Facts, Ranges
 
 _LOG = logging.getLogger("torchopt2edge")
@@ -80,7 +81,7 @@ class QatSession:
             refuse_other(wanted, named_outputs(converted(*inputs.values())), _ROUNDING_DB)
         program, _ = program_of(converted, inputs)
         proto, bounds = split(onnx_of(program, list(inputs), list(wanted), _OPSET))
-        facts = write_export(net, inputs, folder, _OPSET, proto)
+        facts = write_export(net, trace_of(net, inputs), folder, _OPSET, proto)
         facts |= {"params": count.params(self._source), "learned": len(bounds)}
         facts.pop("macs", None)  # the traced net has no layers to count
         ranges = learned(bounds)
