@@ -37,7 +37,7 @@ Array = np.ndarray[Any, Any]
 
 _TRIPS = 5
 _ROUNDS, _LEAST, _SECONDS, _MOST = 7, 20, 0.1, 100_000
-_PACKAGES = {"ort": ("onnxruntime", "onnxruntime"), "litert": ("ai-edge-litert", "ai_edge_litert")}
+_PACKAGES = {"ort": "onnxruntime", "litert": "ai-edge-litert"}
 # The sha256 of the library that the Python there would load: `package/path/pattern`.
 _DIGEST = """
 import glob, hashlib, importlib.util, os, sys
@@ -193,10 +193,9 @@ def _sensed(session: ChildSession) -> tuple[Facts, float]:
 
 
 def _missing(candidate: Candidate, device: Device) -> str:
-    if device.runner != "python":
+    if device.runner != "python" or isinstance(device, Remote):  # which says itself what it lacks
         return ""
-    package = _PACKAGES[candidate.backend][0]
-    return f"{device.python} -m pip install {package}  (there), or device.runner=native"
+    return f"{device.python} -m pip install {_PACKAGES[candidate.backend]}, or device.runner=native"
 
 
 def _library(candidate: Candidate, device: Device) -> str:

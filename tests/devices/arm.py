@@ -19,9 +19,10 @@ from pathlib import Path
 import psutil
 
 from tests.devices.serving import (
-    ADB,
     Network,
     Server,
+    adb_program,
+    connected,
     end,
     free_port,
     sh,
@@ -43,7 +44,6 @@ CORES = {
 
 _TIED = ("setpriv", "--pdeathsig", "KILL")  # what runs behind it dies with us
 _ROOT = "/srv/root"  # in the machine's own mounts: nothing is mounted outside
-_WAIT_S = 30.0
 _MOUNT = r"""
 set -e
 mount -t tmpfs -o mode=755 tmpfs /srv
@@ -139,12 +139,7 @@ def handset(folder: Path, net: Network, client: Path) -> Iterator[Handset]:
     serial = f"{net.address}:5555"
     try:
         wait_for_port(net.address, 5555, process)
-        sh(client, "connect", serial)
-        deadline = time.monotonic() + _WAIT_S
-        while "device" not in sh(client, "-s", serial, "get-state", check=False):
-            assert time.monotonic() < deadline, "adb does not see the phone"
-            time.sleep(0.1)
-        yield Handset(process, serial)
+        yield Handset(process, connected(client, serial))
     finally:
         sh(client, "disconnect", serial, check=False)
         end(process)
@@ -153,21 +148,10 @@ def handset(folder: Path, net: Network, client: Path) -> Iterator[Handset]:
 @contextlib.contextmanager
 def adb_client(folder: Path) -> Iterator[Path]:
     """Write a client with a server of its own, which ends with the block; yields ``bin/adb``."""
-    if not (ADB / "complete").is_file() or not shutil.which(_TIED[0]):
-        skip("there is no adb")
-    places = (
-        "usr/lib/x86_64-linux-gnu/android",
-        "usr/lib/x86_64-linux-gnu",
-        "lib/x86_64-linux-gnu",
-    )
-    libraries = ":".join(str(ADB / place) for place in places)
-    client, port = folder / "bin/adb", free_port()
-    client.parent.mkdir(parents=True)
-    client.write_text(f"""#!/bin/sh
-export ANDROID_ADB_SERVER_PORT={port} HOME={folder} LD_LIBRARY_PATH={libraries}
-exec {ADB}/usr/lib/android-sdk/platform-tools/adb "$@"
-""")
-    client.chmod(0o755)
+    if not shutil.which(_TIED[0]):
+        skip(f"there is no {_TIED[0]}")
+    port = free_port()
+    client = adb_program(folder, port)
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
             [*_TIED, str(client), "server", "nodaemon"],

@@ -5,6 +5,8 @@ Not for the whole session: other modules hold that no child of ours is alive aft
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from tests.bench.conftest import brief as brief
 from tests.bench.conftest import net as net
 from tests.bench.conftest import sample as sample
 from tests.bench.conftest import tflite as tflite
-from tests.devices.serving import Network, Server, adbd, network, sshd
+from tests.devices.serving import Network, Server, adbd, network, sh, skip, sshd
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +29,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pack the runner there."""
     monkeypatch.setenv("TORCHOPT2EDGE_CACHE", str(cache))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A folder of one megabyte in which nothing may be executed."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=1m,noexec", "tmpfs", str(folder)]
+    if os.getuid() or subprocess.run(words, capture_output=True).returncode:
+        skip("a small file system takes root")
+    yield folder
+    sh("umount", "-l", folder)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,16 @@ import pytest
 
 PROVIDE = "tests/devices/provide.sh"
 ADB = Path("/opt/torchopt2edge-adb")  # where provide.sh unpacks it
-_WAIT_S = 20.0
+_TOOLS = ADB / "usr/lib/android-sdk/platform-tools"
+_LIBRARIES = ":".join(
+    f"{ADB}/{place}"
+    for place in (
+        "usr/lib/x86_64-linux-gnu/android",
+        "usr/lib/x86_64-linux-gnu",
+        "lib/x86_64-linux-gnu",
+    )
+)
+_WAIT_S = 30.0
 
 
 def skip(what: str) -> None:
@@ -160,42 +169,43 @@ def adbd(folder: Path, net: Network) -> Iterator[str]:
 
     ``folder/bin/adb`` is the client, with a server of its own that ends with the block.
     """
-    if not (ADB / "complete").is_file():
-        skip("there is no adbd")
-    libraries = ":".join(
-        str(ADB / place)
-        for place in (
-            "usr/lib/x86_64-linux-gnu/android",
-            "usr/lib/x86_64-linux-gnu",
-            "lib/x86_64-linux-gnu",
-        )
-    )
-    tools = ADB / "usr/lib/android-sdk/platform-tools"
-    (folder / "bin").mkdir(parents=True)
-    client = folder / "bin/adb"
-    client.write_text(f"""#!/bin/sh
-export ANDROID_ADB_SERVER_PORT={free_port()} HOME={folder} LD_LIBRARY_PATH={libraries}
-exec {tools}/adb "$@"
-""")
-    client.chmod(0o755)
-    environment = {**os.environ, "ADBD_PORT": "5555", "LD_LIBRARY_PATH": libraries}
-    command = [*net.inside, "env", "-u", "LD_LIBRARY_PATH_NOT", str(tools / "adbd")]
+    client = adb_program(folder, free_port())
+    environment = {**os.environ, "ADBD_PORT": "5555", "LD_LIBRARY_PATH": _LIBRARIES}
+    command = [*net.inside, str(_TOOLS / "adbd")]
     with (folder / "adbd.log").open("wb") as log:
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=log, start_new_session=True
         )
-    serial = f"{net.address}:5555"
     try:
         wait_for_port(net.address, 5555, process)
-        sh(client, "connect", serial)
-        deadline = time.monotonic() + _WAIT_S
-        while "device" not in sh(client, "-s", serial, "get-state", check=False):
-            assert time.monotonic() < deadline, "adb does not see the adbd"
-            time.sleep(0.1)
-        yield serial
+        yield connected(client, f"{net.address}:5555")
     finally:
         sh(client, "kill-server", check=False)
         end(process)
+
+
+def adb_program(folder: Path, port: int) -> Path:
+    """Write ``bin/adb`` there, a client whose server at ``port`` is nobody else's."""
+    if not (ADB / "complete").is_file():
+        skip("there is no adbd")
+    client = folder / "bin/adb"
+    client.parent.mkdir(parents=True)
+    client.write_text(f"""#!/bin/sh
+export ANDROID_ADB_SERVER_PORT={port} HOME={folder} LD_LIBRARY_PATH={_LIBRARIES}
+exec {_TOOLS}/adb "$@"
+""")
+    client.chmod(0o755)
+    return client
+
+
+def connected(client: Path, serial: str) -> str:
+    """Connect a client to a device of the network, and return its serial once it can be used."""
+    sh(client, "connect", serial)
+    deadline = time.monotonic() + _WAIT_S
+    while "device" not in sh(client, "-s", serial, "get-state", check=False):
+        assert time.monotonic() < deadline, "adb does not see the device"
+        time.sleep(0.1)
+    return serial
 
 
 def free_port() -> int:

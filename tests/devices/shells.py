@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from tests.devices.serving import skip
 from torchopt2edge.devices.channel import Channel
 from torchopt2edge.devices.remote import Remote
 from torchopt2edge.devices.transport import Finished, LinkDown, call, unwrap, wrap
@@ -19,6 +21,15 @@ SHELLS = {
     "toybox": (["mksh"], "toybox"),
 }
 _NOT_THEIRS = ("sh", "python3", "dash")
+
+
+ECHO = ["cat"]
+COUNT = """
+import sys
+for at, line in enumerate(sys.stdin, 1):
+    print('{"n": %d, "got": %s}' % (at, line.strip()), flush=True)
+"""
+"""Runners, as small as can be: one says what it is told, one how often it was told something."""
 
 
 def tools(name: str, folder: Path) -> str:
@@ -129,3 +140,20 @@ class Shell(Remote):
         home.mkdir(parents=True, exist_ok=True)
         path = tools(self.kind, self.root / "bin")
         return ShellLink(tuple(SHELLS[self.kind][0]), path, home, self.cuts, self.talks)
+
+
+def made(kind: str, folder: Path, talks: bool = True) -> Shell:
+    """Return this machine, seen through a shell; ``talks`` tells whether a channel can be had."""
+    shell, box = SHELLS[kind]
+    for program in (shell[0], box):
+        if program and not shutil.which(program):
+            skip(f"there is no {program}")
+    return Shell(
+        kind=kind,
+        root=folder,
+        python=sys.executable,
+        workdir=str(folder / "board"),
+        patience_s=30,
+        link_patience_s=20,
+        talks=talks,
+    )

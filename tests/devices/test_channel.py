@@ -19,35 +19,11 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.devices.serving import all_gone, skip, supervisors
-from tests.devices.shells import SHELLS, Cuts, Shell
+from tests.devices.serving import all_gone, supervisors
+from tests.devices.shells import COUNT, ECHO, SHELLS, Cuts, Shell, made
 from torchopt2edge.devices.channel import SMALL, Channel, Event, Stream, line
 from torchopt2edge.devices.transport import LinkDown
 from torchopt2edge.errors import BenchError, DeviceError
-
-ECHO = ["cat"]
-COUNT = """
-import sys
-for at, line in enumerate(sys.stdin, 1):
-    print('{"n": %d, "got": %s}' % (at, line.strip()), flush=True)
-"""
-
-
-def made(kind: str, folder: Path) -> Shell:
-    """Return this machine, seen through a shell that a channel can be had to."""
-    shell, box = SHELLS[kind]
-    for program in (shell[0], box):
-        if program and not shutil.which(program):
-            skip(f"there is no {program}")
-    return Shell(
-        kind=kind,
-        root=folder,
-        python=sys.executable,
-        workdir=str(folder / "board"),
-        patience_s=30,
-        link_patience_s=20,
-        talks=True,
-    )
 
 
 @pytest.fixture(params=SHELLS)

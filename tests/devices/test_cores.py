@@ -115,6 +115,14 @@ def test_a_class_is_chosen_by_its_name() -> None:
         cores.choose([], "big", "it")
 
 
+def test_a_core_that_is_not_there_is_refused() -> None:
+    known: list[dict[str, Any]] = [{"cores": [2, 3], "name": "big"}, {"cores": [0], "name": "mid"}]
+    assert cores.those([3, 0], known, "it") == (3, 0)
+    assert cores.those([9], [], "it") == (9,)  # it does not tell
+    with pytest.raises(DeviceError, match=r"no core 1, 9 that is on \(.*affinity=\[3\]"):
+        cores.those([0, 1, 9], known, "it")
+
+
 def test_this_machine_names_its_cores_or_says_that_it_cannot(tmp_path: Path) -> None:
     known = Local().facts()["core_classes"]
     assert all(set(one["cores"]) <= os.sched_getaffinity(0) for one in known)

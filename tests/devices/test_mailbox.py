@@ -12,33 +12,21 @@ import numpy as np
 import pytest
 
 from tests.devices.serving import all_gone, skip, supervisors
-from tests.devices.shells import SHELLS, Shell
+from tests.devices.shells import COUNT, ECHO, SHELLS, Shell, made
 from torchopt2edge.devices.transport import Finished, call, unwrap, wrap
 from torchopt2edge.errors import BenchError, DeviceError
 
-ECHO = ["cat"]
-COUNT = """
+LARGE = """
 import sys
-for at, line in enumerate(sys.stdin, 1):
-    print('{"n": %d, "got": %s}' % (at, line.strip()), flush=True)
+for line in sys.stdin:
+    print('{"x": "%s"}' % ("x" * 400_000), flush=True)
 """
 
 
 @pytest.fixture(params=SHELLS)
 def device(request: pytest.FixtureRequest, tmp_path: Path) -> Shell:
     """This machine, seen through each shell."""
-    shell, box = SHELLS[request.param]
-    for program in (shell[0], box):
-        if program and not shutil.which(program):
-            skip(f"there is no {program}")
-    return Shell(
-        kind=request.param,
-        root=tmp_path,
-        python=sys.executable,
-        workdir=str(tmp_path / "board"),
-        patience_s=30,
-        link_patience_s=20,
-    )
+    return made(request.param, tmp_path, talks=False)
 
 
 def test_frames_of_any_size_go_there_and_back(device: Shell, tmp_path: Path) -> None:
@@ -112,6 +100,22 @@ def test_an_end_is_seen_though_a_child_holds_the_output(device: Shell, tmp_path:
         with pytest.raises(BenchError, match="ended with status 5"):
             job.receive(20.0)
     assert all_gone(tmp_path / "board", 5.0)
+
+
+@pytest.mark.parametrize("talks", [False, True])
+def test_an_answer_that_does_not_fit_ends_the_job(
+    device: Shell, tmp_path: Path, small: Path, talks: bool
+) -> None:
+    """Though the runner knows nothing of it, and waits for its next frame."""
+    full = replace(device, workdir=str(small / "board"), talks=talks)
+    with full.start([sys.executable, "-u", "-c", LARGE], tmp_path / "log") as job:
+        for _ in range(2):
+            job.send({})
+            job.receive(20.0)
+        job.send({})
+        with pytest.raises(BenchError, match=r"is full: an answer did not fit.*free some space"):
+            job.receive(60.0)
+    assert all_gone(small, 5.0)
 
 
 def test_the_last_answer_comes_before_the_end(device: Shell, tmp_path: Path) -> None:

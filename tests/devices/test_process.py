@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from torchopt2edge.devices import Local
-from torchopt2edge.devices.process import ProcessJob
+from torchopt2edge.devices.process import ProcessJob, last_words
 from torchopt2edge.errors import BenchError
 
 
@@ -109,6 +109,18 @@ def test_a_stopped_child_is_a_hang(tmp_path: Path) -> None:
     os.kill(job.pid, signal.SIGSTOP)
     with pytest.raises(BenchError, match="did not answer"):
         job.receive(0.2)
+
+
+def test_of_a_traceback_the_last_words_are_what_happened() -> None:
+    said = """loading
+Traceback (most recent call last):
+  File "runner.py", line 42, in <module>
+    import numpy
+ModuleNotFoundError: No module named 'numpy'
+bye
+"""
+    told = "loading | ModuleNotFoundError: No module named 'numpy' | bye"
+    assert last_words(said) == f"; it last said: {told}"
 
 
 def test_babble_is_not_an_answer(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from torchopt2edge.bench.session import open_child
 from torchopt2edge.devices.adb import Adb, AdbLink
 from torchopt2edge.devices.local import Local
 from torchopt2edge.devices.ssh import Ssh, SshLink
-from torchopt2edge.errors import BenchError, DataError
+from torchopt2edge.errors import BenchError, DataError, DeviceError
 from torchopt2edge.types import Candidate
 
 MakeNet = Callable[..., Candidate]
@@ -86,6 +87,24 @@ def test_samples_go_once_and_give_what_they_give_here(
     assert len(kept) == 4
     assert all(file.stat().st_size < 700 << 10 for file in kept)
     assert all_gone(tmp_path / "board", 5.0)
+
+
+def test_samples_that_were_sent_are_not_looked_for_again(
+    board: Ssh, net: MakeNet, many: Arrays, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of a candidate that takes the same bytes only the file is brought."""
+    outputs(net("a"), board, many, tmp_path / "log")
+    scripts: list[str] = []
+    run = SshLink.run
+    monkeypatch.setattr(
+        SshLink, "run", lambda self, *words: scripts.append(words[0]) or run(self, *words)
+    )
+    outputs(net("b", depth=2), board, many, tmp_path / "log")
+    assert all("b.onnx" in script for script in scripts)
+    shutil.rmtree(tmp_path / "board" / "files")
+    with pytest.raises(DeviceError, match="removed while we worked"):
+        outputs(net("a"), board, many, tmp_path / "log")
+    outputs(net("a"), board, many, tmp_path / "log")
 
 
 def test_a_few_samples_travel_in_one_frame(

@@ -83,6 +83,21 @@ def test_a_python_that_has_them_gets_nothing(tmp_path: Path) -> None:
     assert device.cuts.sent == 0
 
 
+def test_a_python_that_lacks_them_is_told_so_before_it_is_started(
+    net: object, tmp_path: Path
+) -> None:
+    """By what is missing, not by the traceback of our runner."""
+    bare = tmp_path / "bare"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    device = Shell(root=tmp_path, python=str(bare))
+    candidate = net("a")  # type: ignore[operator]
+    what = r"bare on shell:dash has no numpy, onnxruntime.*device\.fetch=true.*pip install onnxr"
+    with pytest.raises(DeviceError, match=what), open_child(candidate, device, tmp_path / "log"):
+        pass
+    assert device.cuts.sent == 0
+
+
 def test_a_python_that_is_not_there_is_named(tmp_path: Path) -> None:
     device = Shell(root=tmp_path, python="python-of-nowhere", fetch=True)
     with pytest.raises(DeviceError, match=r"python-of-nowhere does not run.*device\.runner=native"):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.devices.serving import Network, Server, all_gone, sh, skip, supervisors
+from tests.devices.serving import Network, Server, all_gone, supervisors
 from torchopt2edge.bench.harness import measure
 from torchopt2edge.bench.protocol import Protocol
 from torchopt2edge.bench.session import open_child
@@ -115,10 +115,16 @@ def test_facts_take_one_round_trip(board: Ssh, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("settings", "what"),
     [
-        ({"UserKnownHostsFile": "{folder}/wrong"}, r"not the one that is known.*ssh-keygen -R"),
-        ({"UserKnownHostsFile": "/dev/null"}, r"is not known here.*compare the key"),
-        ({"IdentityFile": "{folder}/other"}, r"none of our keys.*ssh-copy-id"),
-        ({"Port": "1"}, r"refused.*ssh board true"),
+        (
+            {"UserKnownHostsFile": "{folder}/wrong"},
+            r"not the one that is known.*ssh-keygen .*-R .*ssh -F .*/config board",
+        ),
+        (
+            {"UserKnownHostsFile": "/dev/null"},
+            r"is not known here.*ssh -F .*/config board, compare the key",
+        ),
+        ({"IdentityFile": "{folder}/other"}, r"none of our keys.*ssh-copy-id -F .*/config board"),
+        ({"Port": "1"}, r"board cannot be reached.*refused.*'ssh -F .*/config board true'"),
         ({"HostName": "no.such.host.invalid"}, r"resolve"),
     ],
 )
@@ -135,13 +141,29 @@ def test_a_board_that_is_not_to_be_had_is_explained(
 
 @pytest.mark.parametrize(
     "host",
-    ["", "a b", "x;touch {}", "$(touch {})", "-oProxyCommand=touch {}", "a\nb", "`touch {}`"],
+    [
+        "",
+        "a b",
+        "x;touch {}",
+        "$(touch {})",
+        "-oProxyCommand=touch {}",
+        "a\nb",
+        "`touch {}`",
+        "user@",
+    ],
 )
 def test_a_host_is_a_name_and_nothing_else(board: Ssh, tmp_path: Path, host: str) -> None:
     file = tmp_path / "touched"
     with pytest.raises(ConfigError, match="not the name of a host"):
         replace(board, host=host.format(file)).facts()
     assert not file.exists()
+
+
+def test_a_machine_without_ssh(board: Ssh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for act in (Ssh.facts, lambda one: one.start(["sh"], tmp_path / "log")):
+        with pytest.raises(DeviceError, match=r"ssh is not installed here.*openssh-client"):
+            act(board)
 
 
 def test_a_missing_program_and_a_folder_that_refuses(board: Ssh, tmp_path: Path) -> None:
@@ -154,18 +176,6 @@ def test_a_missing_program_and_a_folder_that_refuses(board: Ssh, tmp_path: Path)
         with pytest.raises(DeviceError, match=r"cannot be written.*device\.workdir"):
             act(replace(board, workdir="/proc/nowhere"))
     assert all_gone(tmp_path / "board", 5.0)
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    """A folder of one megabyte in which nothing may be executed."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=1m,noexec", "tmpfs", str(folder)]
-    if os.getuid() or subprocess.run(words, capture_output=True).returncode:
-        skip("a small file system takes root")
-    yield folder
-    sh("umount", "-l", folder)
 
 
 def test_a_device_that_is_full(board: Ssh, tmp_path: Path, small: Path) -> None:

@@ -36,14 +36,14 @@ def launch(candidate: Candidate, device: Device) -> Launch:
         return _native(candidate, device)
     if runner_of(candidate, device) == "web":
         return Launch(["web", candidate.backend])  # the page comes from the device itself
-    if isinstance(device, Remote) and device.fetch and candidate.backend in NATIVE:
+    if isinstance(device, Remote) and candidate.backend in NATIVE:
         return _with_wheels(candidate, device)
     # -P: nothing from the working directory is importable; the zip itself comes first
     return Launch([device.python, "-P", device.push(runner_file())])
 
 
 def _with_wheels(candidate: Candidate, device: Remote) -> Launch:
-    """Bring the Python runner there, and the runtime where the Python there has none."""
+    """Bring the Python runner there, and the runtime where the Python there has none and may."""
     from torchopt2edge.bench.native import build
     from torchopt2edge.devices import site
 

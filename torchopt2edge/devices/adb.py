@@ -15,7 +15,6 @@ from torchopt2edge.devices.transport import Finished, LinkDown, call, patience_f
 from torchopt2edge.errors import DeviceError
 from torchopt2edge.protocols import Watch
 
-_MISSING = "apt-get install adb, or the platform tools of the Android SDK, on the PATH"
 # A state of ``adb devices`` → what it means, what mends it.
 STATES: Mapping[str, tuple[str, str]] = {
     "unauthorized": (
@@ -220,7 +219,7 @@ def _client(
         return call(["adb", *words], stdin, timeout_s, environment)
     except LinkDown as error:
         raise LinkDown(
-            error.what, mend="adb kill-server, if adb devices does not answer either"
+            f"{error.what}: its server hangs, or the device does",
+            mend="see that 'adb devices' answers; where it does not, adb kill-server, and where "
+            "that hangs as well, pkill -KILL adb",
         ) from error
-    except DeviceError as error:
-        raise DeviceError(error.what, mend=_MISSING) from error

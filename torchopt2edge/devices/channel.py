@@ -23,7 +23,7 @@ from typing import IO
 
 from torchopt2edge.devices import mailbox
 from torchopt2edge.devices.process import kill_group, write_all
-from torchopt2edge.devices.transport import LinkDown
+from torchopt2edge.devices.transport import LinkDown, unstarted
 from torchopt2edge.errors import DeviceError
 from torchopt2edge.frames import wait_for
 
@@ -218,12 +218,9 @@ class Channel:
                 start_new_session=True,
                 bufsize=0,
             )
-        except FileNotFoundError as error:
-            said.close()
-            raise DeviceError(f"the program {argv[0]} is not installed here") from error
         except OSError as error:
             said.close()
-            raise DeviceError(f"{argv[0]} cannot be run: {error.strerror or error}") from error
+            raise unstarted(argv[0], error) from error
         return cls(process, said)
 
     @property

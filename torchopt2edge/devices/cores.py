@@ -76,7 +76,7 @@ def choose(known: Sequence[Mapping[str, Any]], name: str, device: str) -> tuple[
         raise DeviceError(
             f"there is no class of cores {name!r}",
             artifact=device,
-            mend=f"device.cores= one of {', '.join(NAMES)}, or null",
+            mend=f"device.cores={', '.join(NAMES)}, or null",
         )
     found = sorted(core for one in known if one["name"] == name for core in one["cores"])
     if found:
@@ -87,6 +87,23 @@ def choose(known: Sequence[Mapping[str, Any]], name: str, device: str) -> tuple[
         artifact=device,
         mend=f"device.cores={known[0]['name']}, or null" if known else "device.affinity=[0]",
     )
+
+
+def those(asked: Sequence[int], known: Sequence[Mapping[str, Any]], device: str) -> tuple[int, ...]:
+    """Return the cores that were asked for by number.
+
+    Raises:
+        DeviceError: the device tells its cores, and has not all of them.
+    """
+    has = sorted(core for one in known for core in one["cores"])
+    missing = sorted(set(asked) - set(has)) if has else []
+    if missing:
+        raise DeviceError(
+            f"it has no core {', '.join(map(str, missing))} that is on (it has {has})",
+            artifact=device,
+            mend=f"device.affinity=[{has[-1]}], or null",
+        )
+    return tuple(asked)
 
 
 def check(cores: str | None, affinity: Sequence[int] | None, device: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchopt2edge.devices import mailbox
+from torchopt2edge.devices import mailbox, refused
 from torchopt2edge.devices.process import LoggedJob, signal_name
 from torchopt2edge.devices.talk import Talk
 from torchopt2edge.devices.transport import Finished, Machine, patience_for
@@ -49,7 +49,6 @@ class RemoteJob(LoggedJob):
         self._number = 0
         self._waiting: bytes | None = None
         self._offset = 0
-        self._lost = False
         self._spool = Spool()
         self._talk = talk
 
@@ -100,13 +99,15 @@ class RemoteJob(LoggedJob):
             return
         self.closed = True
         self._spool.close()
+        if not self._device.answers:  # nor will it now, and each of its jobs would wait for that
+            self._talk.close()
+            return
         log = self._talk.finish()
         if log is not None:
             self._keep(log)
             return
         with contextlib.suppress(DeviceError):
-            patience_s = 0.0 if self._lost else _FAREWELL_S
-            found = self._device.run(mailbox.close(self._folder), b"", _ROUND_TRIP_S, patience_s)
+            found = self._device.run(mailbox.close(self._folder), b"", _FAREWELL_S, _FAREWELL_S)
             self._keep(found.stdout)
 
     def _exchange(self, left_s: float) -> float:
@@ -122,7 +123,6 @@ class RemoteJob(LoggedJob):
                 wait_s = min(self._look_s, math.ceil(left_s))
                 found = self._ask(frame, wait_s)
         except DeviceError as error:
-            self._lost = True
             self.close()
             raise self._failed(
                 f"{self._device.name} was lost: {error.what}", mend=error.mend
@@ -145,18 +145,24 @@ class RemoteJob(LoggedJob):
 
     def _over(self, found: Finished) -> BenchError:
         """Say how a job ended that has no more answers."""
-        words = found.stdout
+        words, mend = found.stdout, None
         if found.code == mailbox.OVER:
             first, _, words = words.partition(b"\n")
-            what = f"the process {_ended(int(first) if first.strip().isdigit() else 0)}"
+            code = int(first) if first.strip().isdigit() else 0
+            what = f"the process {_ended(code)}"
+            if code == mailbox.FULL:
+                what = f"{self._device.name} is full: an answer did not fit there"
+                mend = refused.ROOM
         elif found.code == mailbox.GONE:
             what = "the job is no more: the device restarted, or ended it for want of a sign of us"
+            mend = "run it again: what it left behind is removed then"
         elif found.code == mailbox.CUT_SHORT:
             what = f"the frame did not fit on {self._device.name}: {found.said or 'it is full'}"
+            mend = refused.ROOM
         else:
             what = f"the mailbox failed with status {found.code}: {found.said}"
         self.close()
-        return self._failed(what, words.decode(errors="replace").strip() or None)
+        return self._failed(what, words.decode(errors="replace").strip() or None, mend)
 
     def _keep(self, log: bytes) -> None:
         with contextlib.suppress(OSError):  # a log that cannot be kept is no reason to fail

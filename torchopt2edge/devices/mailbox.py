@@ -26,6 +26,9 @@ WAITING, OVER, GONE, NO_PROGRAM, NO_FOLDER, NOT_STARTED, CUT_SHORT, NO_TOOL = ra
 NO_CHANNEL, NO_FILE = 68, 69
 """More of them: the device has not what a channel takes; what was pushed is no more."""
 
+FULL = 284
+"""The runner's "exit status" where what it answered did not fit: no process has one beyond 255."""
+
 LOG_BYTES = 1 << 18
 STATE = 4096
 """Bytes of the log's end that come with the exit status of a runner that ended."""
@@ -74,35 +77,44 @@ feed() {
   done
 }
 
-run() {
-  "$@" 2>>log 3<&- 4>&-
-  echo $? >code.new
-  mv code.new code
+end() { # the status; a device that is full takes no new bytes, but a file may be renamed there
+  [ ! -e code ] || return 0
+  if echo "$1" >code.new; then mv code.new code; else mv full code; fi
   ring
 }
 
-collect() {
+run() {
+  "$@" 2>>log 3<&- 4>&-
+  end $?
+}
+
+gather() {
   if [ ! -p rung ]; then cat >>out; return; fi
   size=0
   while dd bs=65536 count=1 2>/dev/null >>out; do
     now=$(wc -c <out)
-    if [ "$now" -eq "$size" ]; then return; fi
+    if [ "$now" -eq "$size" ]; then return 0; fi
     size=$now
     echo "$now" >&4
   done
-  echo "the folder of the job takes no more bytes" >>log
+  return 1
+}
+
+collect() { # what the runner says; where it does not fit the job is over, whatever the runner does
+  gather || mv full code
+  : >collected
+  ring
 }
 
 : >out
 : >log
+echo @full@ >full || exit 1
 watch &
 echo $$ >pid.new
 mv pid.new pid
 feed | run "$@" | collect
-: >collected
-ring
 wait
-"""
+""".replace("@full@", str(FULL))
 
 BEAT = "echo {token} >../beat 2>/dev/null"
 """Gives a sign of life, in a job's folder."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from torchopt2edge.devices import pushed
+from torchopt2edge.devices import pushed, refused
 from torchopt2edge.devices.transport import Finished, Machine
 from torchopt2edge.errors import DeviceError
 
@@ -76,11 +76,7 @@ def bring(device: Holder, files: Mapping[str, Path]) -> str:
     place = f"{device.folder}/files/{hashlib.sha256(said.encode()).hexdigest()[:16]}"
     found = device.run(_look(place, pieces))
     if found.code not in (0, _LOOK, _NOEXEC):
-        raise DeviceError(
-            f"the folder cannot be written on {device.name}: {found.said}",
-            artifact=place,
-            mend="device.workdir=FOLDER, one that can be written and holds programs",
-        )
+        raise refused.unwritable(device.name, place, found)
     root, unpacks = found.stdout.decode().rstrip("\n").rsplit("\n", 1)
     if found.code == _LOOK:
         found = _transfer(device, root, pieces, unpacks == "gunzip")
@@ -91,11 +87,7 @@ def bring(device: Holder, files: Mapping[str, Path]) -> str:
             mend="device.workdir=FOLDER, one that programs may run in",
         )
     if found.code:
-        raise DeviceError(
-            f"what arrived on {device.name} is not what was sent: {found.said or 'it is shorter'}",
-            artifact=root,
-            mend="free some space there, or device.workdir=FOLDER",
-        )
+        raise refused.cut_short(device.name, root, found)
     return root
 
 
@@ -109,13 +101,8 @@ def _transfer(device: Holder, root: str, pieces: list[Piece], packed: bool) -> F
             device.retry(lambda: device.link.push(whole, part))
         except DeviceError as error:
             parent = shlex.quote(root.rpartition("/")[0])
-            said = device.run(f"rm -f {shlex.quote(part)}; df {parent} | tail -n 1")
-            free = said.stdout.decode(errors="replace").strip()
-            raise DeviceError(
-                f"{error.what} (df: {free})",
-                artifact=root,
-                mend=error.mend or "free some space there, or device.workdir=FOLDER",
-            ) from error
+            free = device.run(f"rm -f {shlex.quote(part)}; df {parent} | tail -n 1")
+            raise refused.unpushed(error, root, free) from error
     return device.run(_unpack(root, part, pieces, packed))
 
 

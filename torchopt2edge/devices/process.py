@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,8 +192,19 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 
 def last_words(text: str) -> str:
     """Return the last lines of what a process said as the end of an error's sentence, or ""."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in _without_frames(text) if line.strip()]
     return "; it last said: " + " | ".join(lines[-_LAST_LINES:]) if lines else ""
+
+
+def _without_frames(text: str) -> Iterator[str]:
+    """Walk the lines, of a Python traceback those that say what happened."""
+    inside = False
+    for line in text.splitlines():
+        if line.startswith("Traceback (most recent call last)"):
+            inside = True
+        elif not inside or (line.strip() and not line[0].isspace()):
+            inside = False
+            yield line
 
 
 def signal_name(number: int) -> str:

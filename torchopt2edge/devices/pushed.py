@@ -27,10 +27,17 @@ Identity = tuple[str, int, int, int, int]
 
 @dataclass
 class Known:
-    """What this process knows of one device; files by their identity here → their paths there."""
+    """What this process knows of one device: files → their paths there.
+
+    A file is known by its identity here, and by its digest with its name.
+    ``whole`` are the Pythons there, each with the runtime that it lacks nothing of. ``answers``
+    tells whether the device did when it was last spoken to.
+    """
 
     files: dict[Identity, str] = field(default_factory=dict)
     machine: bytes = b""
+    whole: set[tuple[str, str]] = field(default_factory=set)
+    answers: bool = False
 
     def use(self, identity: Identity) -> str | None:
         """Return a file's path there, None when it is not known, and count it as used last."""
@@ -40,12 +47,13 @@ class Known:
     @property
     def last(self) -> list[str]:
         """The paths there of the files that were used last."""
-        return [*self.files.values()][-_MOST:]
+        return [*dict.fromkeys(reversed(self.files.values()))][:_MOST]
 
     def forget(self) -> None:
         """Look anew."""
         self.files.clear()
         self.machine = b""
+        self.whole.clear()
 
 
 @functools.cache

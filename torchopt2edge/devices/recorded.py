@@ -46,6 +46,42 @@ if command -v getprop >/dev/null; then
     ro.build.version.release; do show "$name"; getprop "$name"; done
 fi
 """
+BUSY = r"""
+cd /
+for file in proc/loadavg proc/stat sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor; do
+  if [ -r "$file" ]; then printf '\036%s\n' "$file"; cat "$file" 2>/dev/null; fi
+done
+"""
+"""What of `SCRIPT` changes while we work."""
+
+UNTOLD = dict.fromkeys(("load", "steal", "governor", "other_jobs"), linux.UNAVAILABLE)
+"""The facts that it gives, of a device that does not answer."""
+
+_OTHERS = r"""
+printf '\036others\n'
+(
+  cd {jobs} 2>/dev/null || exit 0
+  for at in */*/; do
+    case $at in {run}/*) continue ;; esac
+    if [ -e "$at/pid" ] && read -r pid <"$at/pid" && [ "/proc/$pid/cwd" -ef "$at" ]; then
+      echo "$at"
+    fi
+  done
+)
+"""
+
+
+def others(jobs: str, run: str) -> str:
+    """Return the script that names the jobs of other runs that live in the folder ``jobs``.
+
+    ``jobs`` is quoted already; it goes before the other scripts, which leave the home folder.
+    """
+    return _OTHERS.format(jobs=jobs, run=run)
+
+
+def count(said: bytes) -> int:
+    """Return how many jobs `others` named."""
+    return len(parse(said).get("others", "").splitlines())
 
 
 def machine(said: bytes) -> dict[str, Any]:

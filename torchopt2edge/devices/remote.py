@@ -6,6 +6,7 @@ the next run; ``jobs`` holds what runs (`mailbox`) and is empty when nothing doe
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from torchopt2edge.devices import cores as core
-from torchopt2edge.devices import mailbox, parcel, program, pushed, recorded
+from torchopt2edge.devices import mailbox, parcel, program, pushed, recorded, refused
 from torchopt2edge.devices.job import RemoteJob
 from torchopt2edge.devices.talk import Talk
 from torchopt2edge.devices.transport import Finished, LinkDown, Transport
@@ -30,14 +31,10 @@ RUN = uuid.uuid4().hex[:12]
 
 _POOLS = ("OMP", "MKL", "OPENBLAS", "BLIS", "NUMEXPR", "VECLIB")
 _KEPT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ", "USER")
-_FIRST_CONTACT_S = 5.0  # how long a host that nobody answers at may be asked
+_FIRST_CONTACT_S = 5.0  # how long one may be asked that never answered, or was given up
 _PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
-_BUSY = r"""
-cd /
-for file in proc/loadavg proc/stat sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor; do
-  if [ -r "$file" ]; then printf '\036%s\n' "$file"; cat "$file" 2>/dev/null; fi
-done
-"""  # what of `recorded.SCRIPT` changes while we work
+_SILENCE_S = 2.0  # after which whoever watches is told why nothing goes on
+_LOG = logging.getLogger("torchopt2edge")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,17 +80,33 @@ class Remote:
         raise NotImplementedError
 
     def facts(self) -> Facts:
-        """Say what the machine is and how busy it is now, in one round trip."""
+        """Say what the machine is and how busy it is now, in one round trip.
+
+        How busy one is that answered before, and does not now, is "unavailable".
+        """
         self._check()
-        known = self._known.machine
-        said = known + self.run(_BUSY).stdout if known else self._said
         affinity = None if self.affinity is None else list(self.affinity)
         return {
-            **recorded.machine(said),
+            **self._now(),
             "device_threads": self.threads,
             "device_affinity": affinity,
             "device_cores": self.cores,
         }
+
+    def _now(self) -> Facts:
+        known, ask = self._known, recorded.others(shlex.quote(f"{self.folder}/jobs"), RUN)
+        try:
+            said = self.run(ask + (recorded.BUSY if known.machine else recorded.SCRIPT)).stdout
+        except LinkDown:
+            if not known.machine:
+                raise
+            # What was measured until now is worth more than this.
+            return recorded.machine(known.machine) | recorded.UNTOLD
+        known.machine = known.machine or said
+        others = recorded.count(said)
+        if others:
+            _LOG.warning("another run measures on %s now: each disturbs the other", self.name)
+        return recorded.machine(known.machine + said) | {"other_jobs": others}
 
     def machine(self) -> Facts:
         """Say what of `facts` stays as it is: the device is asked once per process."""
@@ -108,8 +121,10 @@ class Remote:
     @property
     def pinned(self) -> tuple[int, ...] | None:
         """The cores that a job there is kept on; None: the system's choice."""
+        if self.affinity is not None:
+            return core.those(self.affinity, self.machine()["core_classes"], self.name)
         if self.cores is None:
-            return self.affinity
+            return None
         return core.choose(self.machine()["core_classes"], self.cores, self.name)
 
     def push(self, file: Path) -> str:
@@ -121,14 +136,19 @@ class Remote:
             DeviceError: it cannot be read here, or it cannot be written whole there.
         """
         identity, found = pushed.identity(file), self._known
-        return found.use(identity) or found.files.setdefault(identity, self._bring(file))
+        return found.use(identity) or found.files.setdefault(identity, self._seen(file))
 
-    def _bring(self, file: Path) -> str:
+    def _seen(self, file: Path) -> str:
+        """Return the path there of a file whose bytes may have come by another file of ours."""
         digest, size = pushed.digest(file)
+        alike, found = (f"{digest}/{file.name}", 0, size, 0, 0), self._known
+        return found.use(alike) or found.files.setdefault(alike, self._bring(file, digest, size))
+
+    def _bring(self, file: Path, digest: str, size: int) -> str:
         place = f"{self.folder}/files/{digest[:16]}"
         found = self.run(pushed.look(place, file.name))
         if found.code:
-            raise self._unwritable(found, place)
+            raise refused.unwritable(self.name, place, found)
         root, there = found.stdout.decode().rstrip("\n").rsplit("\n", 1)
         target = f"{root}/{file.name}"
         if there in (digest, f"size {size}"):
@@ -137,21 +157,12 @@ class Remote:
         try:
             self.retry(lambda: self.link.push(file, part))
         except DeviceError as error:
-            said = self.run(f"rm -f {shlex.quote(part)}; df {shlex.quote(root)} | tail -n 1")
-            free = said.stdout.decode(errors="replace").strip()
-            raise DeviceError(
-                f"{error.what} (df: {free})",
-                artifact=file,
-                mend=error.mend or "free some space there, or device.workdir=FOLDER",
-            ) from error
+            free = self.run(f"rm -f {shlex.quote(part)}; df {shlex.quote(root)} | tail -n 1")
+            raise refused.unpushed(error, file, free) from error
         mode = "755" if os.access(file, os.X_OK) else "644"
         kept = self.run(pushed.keep(part, target, digest, size, mode))
         if kept.code:
-            raise DeviceError(
-                f"what arrived on {self.name} is not what was sent: {kept.said or 'it is shorter'}",
-                artifact=file,
-                mend="free some space there, or device.workdir=FOLDER",
-            )
+            raise refused.cut_short(self.name, file, kept)
         return target
 
     def push_all(self, files: Mapping[str, Path]) -> str:
@@ -199,7 +210,9 @@ class Remote:
         found = talk.start(script) or self.run(script)
         if found.code:
             self.run(mailbox.close(folder))
-            raise self._unstarted(found, argv[0])
+            if found.code == mailbox.NO_FILE:
+                self._known.forget()
+            raise refused.unstarted(self.name, self.folder, found, argv[0], self.runner)
         return RemoteJob(self, folder, log, self.patience_s, talk)
 
     def execute(self, argv: Sequence[str], timeout_s: float) -> Finished:
@@ -232,6 +245,11 @@ class Remote:
         return (self.name, self.folder)
 
     @property
+    def answers(self) -> bool:
+        """Whether it did when it was last spoken to."""
+        return self._known.answers
+
+    @property
     def _known(self) -> pushed.Known:
         return pushed.known(self.place)
 
@@ -259,14 +277,25 @@ class Remote:
             LinkDown: it did not hold in that time, or nobody answers there at all.
         """
         most = self.link_patience_s if patience_s is None else patience_s
-        begin, pause = time.monotonic(), _PAUSE_S
+        begin, pause, told = time.monotonic(), _PAUSE_S, False
         while True:
             try:
-                return act()
+                found = act()
             except LinkDown as error:
-                limit = min(_FIRST_CONTACT_S, most) if error.absent else most
-                if time.monotonic() - begin + pause > limit:
+                brief = error.absent and not self._known.answers
+                limit = min(_FIRST_CONTACT_S, most) if brief else most
+                passed = time.monotonic() - begin
+                if passed + pause > limit:
+                    self._known.answers = False
                     raise
+                if passed >= _SILENCE_S and not told:
+                    told = True
+                    _LOG.warning("%s; it is tried again for %.0f s", error.what, limit - passed)
+            else:
+                self._known.answers = True
+                if told:
+                    _LOG.warning("%s answers again", self.name)
+                return found
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
             self.link.recover()
@@ -289,38 +318,3 @@ class Remote:
                 "a job must wait longer for us than we try to reach it, and 3 s at least",
                 mend=f"device.patience_s={max(10.0, 10 * self.link_patience_s):g}",
             )
-
-    def _unwritable(self, found: Finished, place: str) -> DeviceError:
-        return DeviceError(
-            f"the folder cannot be written on {self.name}: {found.said}",
-            artifact=place,
-            mend="device.workdir=FOLDER, one that can be written and holds programs",
-        )
-
-    def _unstarted(self, found: Finished, program: str) -> DeviceError:
-        if found.code == mailbox.NO_TOOL and found.said != program:
-            return DeviceError(
-                f"{self.name} has no {found.said}",
-                mend="device.affinity=null, or apt-get install util-linux there"
-                if found.said == "taskset"
-                else "apt-get install util-linux there",
-            )
-        if found.code == mailbox.NO_FILE:
-            self._known.forget()
-            return DeviceError(
-                f"{found.said} is no more on {self.name}: it was removed while we worked",
-                mend="run it again: it is sent anew",
-            )
-        if found.code in (mailbox.NO_PROGRAM, mailbox.NO_TOOL):
-            return DeviceError(
-                f"{self.name} has no program {program}, or may not run it",
-                mend=f"device.python=PATH of a Python there; runner={self.runner}"
-                if self.runner == "python"
-                else "device.workdir=FOLDER, one that programs may run in",
-            )
-        if found.code == mailbox.NO_FOLDER:
-            return self._unwritable(found, f"{self.folder}/jobs")
-        return DeviceError(
-            f"the job cannot be started on {self.name}: status {found.code} {found.said}".rstrip(),
-            mend=f"see that {self.folder} has room there, and device.workdir=FOLDER otherwise",
-        )

@@ -10,7 +10,7 @@ import re
 import shlex
 from pathlib import Path
 
-from torchopt2edge.devices import wheels
+from torchopt2edge.devices import pushed, refused, wheels
 from torchopt2edge.devices.remote import Remote
 from torchopt2edge.errors import DeviceError
 
@@ -42,8 +42,8 @@ def bring(device: Remote, distribution: str) -> str | None:
     """Return the folder there with a runtime for its Python; None where that has its own.
 
     Raises:
-        DeviceError: there is no Python of that name, there are no wheels for it, or they cannot
-            be downloaded or unpacked.
+        DeviceError: there is no Python of that name, it lacks what may not be brought, there are
+            no wheels for it, or they cannot be downloaded or unpacked.
         StoreError: the cache here cannot be written.
     """
     python = _python(device, distribution)
@@ -55,6 +55,9 @@ def bring(device: Remote, distribution: str) -> str | None:
 
 def _python(device: Remote, distribution: str) -> wheels.Python | None:
     """Ask the Python there what wheels it takes; None when it lacks none of ours."""
+    whole, asked = pushed.known(device.place).whole, (device.python, distribution)
+    if asked in whole:
+        return None
     modules = [name.replace("-", "_") for name in wheels.NEEDS[distribution]]
     words = {"python": shlex.quote(device.python), "modules": shlex.join(modules)}
     found = device.run(_ASK.format(**words))
@@ -64,8 +67,16 @@ def _python(device: Remote, distribution: str) -> wheels.Python | None:
             f"{device.python} does not run on {device.name}: {found.said}",
             mend="device.python=PATH of a Python there, or device.runner=native, which needs none",
         )
-    if set(lines[1].split()) == set(modules):
+    missing = [name for name in modules if name not in lines[1].split()]
+    if not missing:
+        whole.add(asked)
         return None
+    if not device.fetch:
+        raise DeviceError(
+            f"the Python {device.python} on {device.name} has no {', '.join(missing)}",
+            mend="device.fetch=true brings it, and installs nothing; or there: "
+            f"{device.python} -m pip install {distribution}; or device.runner=native",
+        )
     major, minor, wide, arch, *libc = lines[0].split()
     glibc = re.fullmatch(r"glibc (\d+)\.(\d+).*", " ".join(libc))
     if wide != "True" or glibc is None:
@@ -92,6 +103,6 @@ def _unpacked(device: Remote, found: list[Path]) -> str:
         raise DeviceError(
             f"the wheels cannot be unpacked on {device.name}: {said.said}",
             artifact=name,
-            mend="free some space there, or device.workdir=FOLDER",
+            mend=refused.ROOM,
         )
     return said.stdout.decode().splitlines()[-1]

@@ -23,7 +23,7 @@ from torchopt2edge.errors import ConfigError, DeviceError
 
 # A name of ~/.ssh/config, user@host, an address, or ssh://user@host:port. Nothing that a shell
 # (a ProxyCommand with %h) or the client itself (a leading -) would read as more than a name.
-_HOST = re.compile(r"(ssh://)?[A-Za-z0-9_\[][A-Za-z0-9_.@:\[\]%+-]*")
+_HOST = re.compile(r"(ssh://)?[A-Za-z0-9_\[][A-Za-z0-9_.@:\[\]%+-]*(?<!@)")
 _LONGEST_SOCKET = 104 - 18  # sun_path of the narrowest system, less what ssh adds while it binds
 _OPTIONS = {
     "BatchMode": "yes",
@@ -43,17 +43,18 @@ _REFUSED = {
     "HOST IDENTIFICATION HAS CHANGED": (
         "the host key of {host} is not the one that is known: another machine answers, or it was "
         "set up anew",
-        "compare the key on its screen, then ssh-keygen -R {host} and ssh {host}",
+        "compare the key on its screen, then {forget} and {ssh}",
     ),
     "Host key verification failed": (
         "the host key of {host} is not known here",
-        "ssh {host}, compare the key, say yes",
+        "{ssh}, compare the key, say yes",
     ),
     "Permission denied (": (
         "{host} lets us in with none of our keys",
-        "ssh-copy-id {host}, or ssh-add",
+        "{copy}, or ssh-add",
     ),
 }
+_FORGET = re.compile(r"ssh-keygen -f .* -R .*")
 _ABSENT = ("Could not resolve hostname", "Connection refused", "No route to host", "timed out")
 
 
@@ -128,16 +129,31 @@ class SshLink:
         if ended is not None:
             return ended
         text = found.stderr.decode(errors="replace")
+        words = self._words(text)
         for sign, (what, mend) in _REFUSED.items():
             if sign in text:
-                raise DeviceError(what.format(host=self.host), mend=mend.format(host=self.host))
+                raise DeviceError(what.format(host=self.host), mend=mend.format(**words))
         if found.code != 255 and not text.strip():
             text = f"it ended with status {found.code}; its user has no POSIX shell there?"
+        absent = any(sign in text for sign in _ABSENT)
+        why = text.strip().removeprefix("ssh: ") or "the connection was closed"
         raise LinkDown(
-            f"the link to {self.host} broke: {text.strip() or 'the connection was closed'}",
-            mend=f"see that 'ssh {self.host} true' works",
-            absent=any(sign in text for sign in _ABSENT),
+            f"{self.host} cannot be reached: {why}"
+            if absent
+            else f"the link to {self.host} broke: {why}",
+            mend=f"see that '{words['ssh']} true' works",
+            absent=absent,
         )
+
+    def _words(self, said: str) -> dict[str, str]:
+        """Return what to type, each with the configuration that is ours."""
+        to = self.host if self.config is None else f"-F {shlex.quote(self.config)} {self.host}"
+        forget = _FORGET.search(said)  # where it says so itself: the key may be another name's
+        return {
+            "ssh": f"ssh {to}",
+            "copy": f"ssh-copy-id {to}",
+            "forget": forget[0] if forget else f"ssh-keygen -R {self.host}",
+        }
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ENDED = re.compile(rb"\nt2e-ended (\d+)\n\Z")
+_CLIENTS = {
+    "adb": "apt-get install adb, or the platform tools of the Android SDK, on the PATH",
+    "ssh": "apt-get install openssh-client, or another ssh on the PATH",
+}
 _SLOWEST = 100_000  # bytes per second of the slowest link that we wait for
 
 
@@ -104,6 +108,10 @@ class Machine(Protocol):
     def link(self) -> Transport:
         """The link to it."""
 
+    @property
+    def answers(self) -> bool:
+        """Whether it did when it was last spoken to."""
+
     def run(
         self,
         script: str,
@@ -167,7 +175,15 @@ def call(
             return Finished(done.returncode, done.stdout, said.read())
     except subprocess.TimeoutExpired as error:
         raise LinkDown(f"{argv[0]} did not come to an end within {timeout_s:.0f} s") from error
-    except FileNotFoundError as error:
-        raise DeviceError(f"the program {argv[0]} is not installed here") from error
     except OSError as error:
-        raise DeviceError(f"{argv[0]} cannot be run: {error.strerror or error}") from error
+        raise unstarted(argv[0], error) from error
+
+
+def unstarted(client: str, error: OSError) -> DeviceError:
+    """Return the error for a client that cannot be started here."""
+    if isinstance(error, FileNotFoundError):
+        return DeviceError(
+            f"the program {client} is not installed here",
+            mend=_CLIENTS.get(client, f"have {client} on the PATH"),
+        )
+    return DeviceError(f"{client} cannot be run: {error.strerror or error}")
