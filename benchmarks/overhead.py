@@ -114,12 +114,16 @@ def measured(candidates: Sequence[Candidate], plan: Protocol, work: Path) -> Tak
 
 def files(backend: str, folder: Path) -> list[Candidate]:
     """Write four nets of about `NET_MS` for a backend."""
+    from torchopt2edge.size import PACKED, packed_mb
+
     tower = nets.fitted(NET_MS, backend, folder)
     depths = [max(1, round(scale * tower.depth)) for scale in SCALES]
-    return [
+    made = [
         replace(tower, depth=depth).save(f"{backend}-{at}", backend, folder)
         for at, depth in enumerate(depths)
     ]
+    # As files come out of the store: they bring what a download of them takes.
+    return [replace(one, facts={**one.facts, PACKED: packed_mb(one.file)}) for one in made]
 
 
 def row(taken: Taken) -> dict[str, Any]:

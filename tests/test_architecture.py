@@ -23,7 +23,7 @@ CHILD = "converter/child.py"  # a script of the sealed environment, never import
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"upkeep", "meter"},
+    {"upkeep", "meter", "commands"},
     {"api", "run", "candidates", "existing", "plan", "many", "device_commands", "device_doctor"},
     {"crosscheck"},
     {
@@ -43,7 +43,7 @@ LAYERS = (
     {"pruning", "sparsity", "distillation"},
     {"training"},
     {"quantize", "backends", "converter", "devices", "data", "models", "tasks"},
-    {"store", "ramp", "progress", "stats", "frames", "canonicalize"},
+    {"store", "ramp", "progress", "stats", "size", "frames", "canonicalize"},
     {"protocols"},
     {"types"},
     {"preprocess"},

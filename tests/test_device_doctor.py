@@ -88,7 +88,9 @@ def test_a_board_without_the_runtimes_says_what_to_type(board: Ssh, tmp_path: Pa
     bare.chmod(0o755)
     found = by_name(examine(replace(board, python=str(bare)), tmp_path))
     assert found["ort"].status == found["litert"].status == "fail"
-    assert found["ort"].mend.startswith(f"{bare} -m pip install onnxruntime")
+    assert "has no numpy, onnxruntime" in found["ort"].what
+    assert found["ort"].mend.startswith("device.fetch=true brings it")
+    assert f"{bare} -m pip install onnxruntime" in found["ort"].mend
     missing = by_name(examine(replace(board, python="/no/python"), tmp_path))
     assert missing["python"].status == "fail"
     assert "device.python" in missing["python"].mend

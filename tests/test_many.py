@@ -26,6 +26,7 @@ from torchopt2edge.devices.ssh import Ssh
 from torchopt2edge.errors import ConfigError, DeviceError
 from torchopt2edge.report import schema, side, sweep
 from torchopt2edge.store import Store
+from torchopt2edge.types import Measurement, Verdict
 
 
 class Named(Fake):
@@ -260,3 +261,19 @@ def test_a_wrong_word_is_said_before_anything_is_measured(
     monkeypatch.chdir(tmp_path)
     assert main(["bench", f"artifacts=[{files[0]}]", "devices=[local,shh:pi]", "out=out"]) == 1
     assert not Path("out/local").exists()
+
+
+@pytest.mark.parametrize(
+    ("errs", "worked"),
+    [
+        ({"torch": None, "ort": "no", "litert": "no"}, False),
+        ({"torch": None, "ort": None, "litert": "no"}, True),
+        ({"torch": None}, True),
+        ({"ort": "no"}, False),
+    ],
+)
+def test_a_run_worked_when_a_file_came_through(
+    errs: dict[str, str | None], worked: bool, tmp_path: Path
+) -> None:
+    rows = [Measurement(name, name, "fp32", err=err) for name, err in errs.items()]
+    assert t2e.Result(rows, Verdict(None), tmp_path).worked is worked

@@ -159,6 +159,32 @@ def test_an_invalid_run_names_no_winner(flag: str) -> None:
     assert decide([row("ort-int8", 2.0), cold], FREE, None).winner == "ort-int8"
 
 
+def test_files_of_different_inputs_are_warned_of() -> None:
+    def takes(name: str, *shape: int) -> Measurement:
+        return row(name, 1.0 + len(name), facts={"inputs": [["float32", list(shape)]]})
+
+    alike = [takes("a-ort", 1, 3, 8, 8), takes("bb-ort", -1, 3, 8, 8), takes("ccc-ort", 1, 8, 8, 3)]
+    assert decide(alike, FREE, None).warnings == []
+    (said,) = decide([*alike, takes("dddd-ort", 1, 5)], FREE, None).warnings
+    assert "do not take the same inputs (numbers in one sample of a-ort: 192; dddd-ort: 5)" in said
+
+
+def test_what_ails_many_rows_is_said_once() -> None:
+    ill = {"flags": ["contended", "throttled"], "warnings": {"throttled": "let it cool"}}
+    rows = [row(f"m{at}-fp32", 1.0 + at, facts=ill) for at in range(6)]
+    found = decide(rows, FREE, None)
+    assert found.reasons[0] == "no winner is named: all 6 rows are throttled: let it cool"
+    assert sum("throttled" in one for one in found.reasons) == 1
+    well = row("m9-fp32", 9.0)
+    said = decide([*rows, well], FREE, None)
+    assert said.reasons[0].startswith(
+        "no winner is named: m0-fp32, m1-fp32, m2-fp32 and 3 more are throttled"
+    )
+    assert said.warnings[0].startswith("contended (m0-fp32, m1-fp32, m2-fp32 and 3 more)")
+    short = [row(f"m{at}-fp32", 1.0 + at, rounds=4) for at in range(2)]
+    assert "m0-fp32, m1-fp32 have 4 rounds" in decide(short, FREE, None).reasons[0]
+
+
 def test_a_warning_is_passed_on_and_decides_nothing() -> None:
     facts = {"flags": ["contended"], "warnings": {"contended": "stop other work"}, "arch": "x86_64"}
     found = decide([row("a-fp32", 1.0, facts=facts), row("b-fp32", 2.0, facts=facts)], FREE, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from torchopt2edge import stats
@@ -29,6 +30,22 @@ def advice(
         *_integers(live, ratio),
         *_settings(live),
         *_sustained(live),
+    ]
+
+
+def unlike(live: Sequence[Measurement]) -> list[str]:
+    """Warn where files do not take the same inputs; a layout or a free batch is no difference."""
+    taken: dict[tuple[int, ...], list[str]] = {}
+    for row in live:
+        if "inputs" in row.facts:
+            numbers = sorted(math.prod(map(abs, shape)) for _, shape in row.facts["inputs"])
+            taken.setdefault(tuple(numbers), []).append(row.candidate)
+    if len(taken) < 2:
+        return []
+    each = "; ".join(f"{names[0]}: {' + '.join(map(str, n))}" for n, names in taken.items())
+    return [
+        f"the files do not take the same inputs (numbers in one sample of {each}): they do "
+        "different work, and the fastest is not the better one for it"
     ]
 
 

@@ -11,13 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torchopt2edge
+from torchopt2edge.commands import COMMANDS, CONF
 from torchopt2edge.errors import ConfigError, EdgeError
-from torchopt2edge.terminal import console, log_to, progress
+from torchopt2edge.terminal import console, log_to, progress, say_interrupted
 from torchopt2edge.upkeep import add_commands, render, show
 
 if TYPE_CHECKING:
@@ -26,41 +26,6 @@ if TYPE_CHECKING:
     from torchopt2edge.api import Result, SettingsArgs
     from torchopt2edge.protocols import Device
 
-CONF = "torchopt2edge.conf"
-GROUPS = {
-    "optimize": ("experiment", "data", "task", "stage", "backend", "device", "protocol"),
-    "compare": ("model", "data", "task", "backend", "device", "protocol"),
-    "quantize": ("model", "data", "task", "backend", "device"),
-    "bench": ("device", "protocol"),
-    "report": (),
-}
-HELP = {
-    "optimize": (
-        "the whole road: train, distill, prune, export, quantize, measure, choose",
-        "torchopt2edge optimize\n  torchopt2edge optimize prune.dry_run=true\n"
-        "  torchopt2edge optimize protocol=standard device.threads=2\n"
-        "  torchopt2edge optimize -m stage.pruned.macs=0.3,0.5,0.7",
-    ),
-    "compare": (
-        "lower, check, score and time a trained model",
-        "torchopt2edge compare model.path=net.onnx data=image_folder data.root=photos\n"
-        "  torchopt2edge compare model._target_=mypkg.net checkpoint=net.pth data=digits",
-    ),
-    "quantize": (
-        "make a trained model's files for every runtime and check them; time none",
-        "torchopt2edge quantize model.path=net.onnx data=image_folder data.root=photos\n"
-        "  torchopt2edge quantize model=mobilenet_v2 data=digits quantize.sensitivity=true",
-    ),
-    "bench": (
-        "time files that exist, in turns",
-        "torchopt2edge bench 'artifacts=[a.onnx,b.tflite]' protocol=standard",
-    ),
-    "report": (
-        "render a finished run again, or hold a second one against it",
-        "torchopt2edge report run=outputs/digits-…\n"
-        "  torchopt2edge report run=before run=after report.max_regression=5%",
-    ),
-}
 log = logging.getLogger("torchopt2edge")
 
 
@@ -95,12 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=torchopt2edge.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, (what, example) in HELP.items():
+    for name, command in COMMANDS.items():
         one = commands.add_parser(
             name,
-            help=what,
-            description=f"{what[0].upper()}{what[1:]}.",
-            epilog=f"examples:\n  {example}\n\n{_choices(name)}",
+            help=command.what,
+            description=f"{command.what[0].upper()}{command.what[1:]}.",
+            epilog=command.more,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         one.add_argument("overrides", nargs="*", help="key=value, as in Hydra")
@@ -112,16 +77,6 @@ def _parser() -> argparse.ArgumentParser:
     for one in {*commands.choices.values(), parser}:
         one.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
-
-
-def _choices(command: str) -> str:
-    """List the options of each group this command takes, as they lie in the package."""
-    lines = []
-    for group in GROUPS[command]:
-        folder = resources.files(CONF) / group
-        names = sorted(p.name.removesuffix(".yaml") for p in folder.iterdir())
-        lines.append(f"  {group}: {', '.join(names)}")
-    return "groups (GROUP=OPTION):\n" + "\n".join(lines) if lines else ""
 
 
 def _configured(given: argparse.Namespace) -> int:
@@ -158,9 +113,15 @@ def _resolved(command: str, overrides: Sequence[str], whole: bool = True) -> Dic
         OmegaConf.to_container(config, resolve=True, throw_on_missing=whole)
         return config
     except (HydraException, OmegaConfBaseException) as error:
-        said = f"{str(error).strip()}{_nearest(command, overrides)}"
+        said = f"{_bare(error)}{_nearest(command, overrides)}"
         console(err=True).print(said, style="red", markup=False, highlight=False)
         return None
+
+
+def _bare(error: Exception) -> str:
+    """Return what was said without where in OmegaConf's tree it was."""
+    own = ("full_key:", "object_type=")
+    return "\n".join(x for x in str(error).strip().splitlines() if not x.strip().startswith(own))
 
 
 def _on_device(act: Callable[[Device], int], overrides: Sequence[str]) -> int:
@@ -204,6 +165,8 @@ def _sweep(command: str, overrides: Sequence[str]) -> int:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
+    from torchopt2edge.report import sweep
+
     jobs: list[tuple[str, str]] = []
     worked: list[str] = []
 
@@ -224,20 +187,15 @@ def _sweep(command: str, overrides: Sequence[str]) -> int:
         hydra.main(version_base="1.3", config_path=f"pkg://{CONF}", config_name=command)(job)()
     finally:
         sys.argv = before
-    _sweep_table(jobs)
+    sweep.show(console(), jobs)
     return 0 if worked else 1
-
-
-def _sweep_table(jobs: Sequence[tuple[str, str]]) -> None:
-    from torchopt2edge.report.sweep import show
-
-    show(console(), jobs)
 
 
 def _run(command: str, config: DictConfig, out: str | None) -> int:
     if command == "optimize" and config.prune.dry_run:
         return _explain(config)
-    folder = Path(out or config.get("out") or _fresh(str(config.get("name", command))))
+    fresh = f"outputs/{config.get('name', command)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(out or config.get("out") or fresh)
     folder.mkdir(parents=True, exist_ok=True)
     log_to(folder)
     _keep_config(config, folder)
@@ -247,9 +205,14 @@ def _run(command: str, config: DictConfig, out: str | None) -> int:
         "quantize": partial(_compare, command="quantize"),
         "bench": _bench,
     }
-    result = actions[command](config, _settings(config, folder, command))
+    began = time.time()
+    try:
+        result = actions[command](config, _settings(config, folder, command))
+    except KeyboardInterrupt:
+        say_interrupted(folder, began)
+        raise
     show(result)
-    return 0 if any(row.err is None for row in result.rows) else 1
+    return 0 if result.worked else 1
 
 
 def _explain(config: DictConfig) -> int:
@@ -263,10 +226,6 @@ def _explain(config: DictConfig) -> int:
         for layer, why in found.kept.items():
             shown.print(f"stays whole: {layer}: {why}", markup=False, highlight=False)
     return 0
-
-
-def _fresh(name: str) -> str:
-    return f"outputs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _optimize(config: DictConfig, settings: SettingsArgs) -> Result:

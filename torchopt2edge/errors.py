@@ -26,6 +26,9 @@ boundary and nowhere else.
 
 from __future__ import annotations
 
+MEND = " To mend it: "
+"""What stands in an error's text before the command or the change that mends it."""
+
 
 class EdgeError(Exception):
     """An error of ours: one paragraph that says what, on which artifact, and what to type next.
@@ -42,7 +45,7 @@ class EdgeError(Exception):
 
     def __str__(self) -> str:
         where = f" [{self.artifact}]" if self.artifact else ""
-        mend = f" To mend it: {self.mend}" if self.mend else ""
+        mend = f"{MEND}{self.mend}" if self.mend else ""
         return f"{self.what}{where}.{mend}"
 
 

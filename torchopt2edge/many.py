@@ -20,7 +20,7 @@ from torchopt2edge.progress import Progress, Tick
 from torchopt2edge.protocols import Device
 from torchopt2edge.report import folder, side, side_page
 from torchopt2edge.report.side import Column, Side
-from torchopt2edge.types import Measurement, Verdict
+from torchopt2edge.types import BASELINE, Measurement, Verdict
 
 Act = Callable[[Plan], tuple[list[Measurement], Verdict]]
 PlanFor = Callable[[Device | None, Path | None], Plan]
@@ -40,6 +40,12 @@ class Result:
     verdict: Verdict
     out: Path
     devices: Mapping[str, Result] = field(default_factory=dict)
+
+    @property
+    def worked(self) -> bool:
+        """Whether a row came through; PyTorch's, which nobody ships, counts only alone."""
+        shipped = [row for row in self.rows if row.backend != BASELINE] or self.rows
+        return any(row.err is None for row in shipped)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from torchopt2edge.preprocess import Preprocess
 from torchopt2edge.progress import Progress
 from torchopt2edge.protocols import Backend, Sources, Stage
 from torchopt2edge.quantize.samples import Samples, write_samples
+from torchopt2edge.size import PACKED, packed_mb
 from torchopt2edge.store import Store, key_of, versions
 from torchopt2edge.types import SCHEMES, Artifact, Candidate, Facts, Measurement, Ranges
 
@@ -265,7 +266,12 @@ def _lower(
         inputs["samples"] = calibration.samples.digest
         inputs["ranges"] = hashlib.sha256(json.dumps(ranges.to_json()).encode()).hexdigest()
     key = key_of([backend, scheme, write_samples], inputs, versions(backend.tools))
-    artifact, _ = store.make(key, "lowered", lambda out: backend.lower(sources, scheme, out))
+
+    def make(out: Path) -> Facts:
+        facts = backend.lower(sources, scheme, out)
+        return {**facts, PACKED: packed_mb(out / str(facts["file"]))}
+
+    artifact, _ = store.make(key, "lowered", make)
     return candidate(artifact, group, backend, scheme_name)
 
 

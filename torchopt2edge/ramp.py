@@ -33,6 +33,12 @@ class OneShot:
 
     begin: float = 0
 
+    def __post_init__(self) -> None:
+        if self.begin < 0:
+            raise ConfigError(
+                f"nothing happens at step {self.begin}", mend="begin=0, before the first step"
+            )
+
     def amount(self, step: int, final: float) -> float:
         """Nothing before ``begin``, all of it from then on."""
         return final if step >= self.begin else 0.0

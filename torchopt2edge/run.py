@@ -12,11 +12,11 @@ from torchopt2edge import evaluate as scoring
 from torchopt2edge.bench import harness, profile
 from torchopt2edge.bench.launch import runner_of
 from torchopt2edge.bench.placement import falls_back, placement
-from torchopt2edge.bench.row import file_sizes
 from torchopt2edge.devices import Local
 from torchopt2edge.errors import BenchError, VerifyError
 from torchopt2edge.plan import Data, Entry, Plan
 from torchopt2edge.protocols import Device, Session
+from torchopt2edge.size import PACKED, sizes
 from torchopt2edge.store import versions
 from torchopt2edge.types import SCHEMES, Candidate, Facts, Measurement, Verdict
 
@@ -49,9 +49,8 @@ def lower(entry: Entry, data: Data, plan: Plan) -> tuple[list[Measurement], Verd
 
 def bare(found: Candidate) -> Measurement:
     """Return the row of a candidate that was checked and not timed."""
-    size = file_sizes(found.file)
     facts = {"group": found.group, "file": str(found.file), "digest": found.digest}
-    return Measurement(found.id, found.backend, found.scheme, metrics=size, facts=facts)
+    return Measurement(found.id, found.backend, found.scheme, metrics=sizes(found), facts=facts)
 
 
 def finish(
@@ -149,16 +148,24 @@ def race(
     """
     timed = [one for one in ready if _runs(one, plan.device)]
     entered = plan.bench.variants(timed)
+    if not entered:
+        return [_untimed(one, plan.device) for one in ready]
     how = "in turns" if plan.protocol.turns else "one after the other"
-    with plan.progress.task(f"measure {len(entered)} candidates {how}") as tick:
+    with plan.progress.task(f"measure {_counted(entered)} {how}") as tick:
         rows = harness.measure(entered, sample, plan.device, plan.protocol, plan.out, tick, check)
     if plan.bench.profile:
         with plan.progress.task("profile their operators"):
             looked = profile.profiles(timed, sample, plan.device, plan.out)
         rows = [_with(row, looked.get(row.facts.get("base", row.candidate), {})) for row in rows]
-    others = [one for one in ready if one not in timed]
-    note = f"not timed: {_why_not(plan.device)}"
-    return [*rows, *(_with(bare(one), {**one.facts, "notes": [note]}) for one in others)]
+    return [*rows, *(_untimed(one, plan.device) for one in ready if one not in timed)]
+
+
+def _counted(entered: Sequence[Candidate]) -> str:
+    return "1 candidate" if len(entered) == 1 else f"{len(entered)} candidates"
+
+
+def _untimed(one: Candidate, device: Device) -> Measurement:
+    return _with(bare(one), {**one.facts, "notes": [f"not timed: {_why_not(device)}"]})
 
 
 def _runs(one: Candidate, device: Device) -> bool:
@@ -208,7 +215,7 @@ def _joined(row: Measurement, found: Candidate, score: scoring.Score | None) -> 
     facts = {
         k: v
         for k, v in {**found.facts, **row.facts}.items()
-        if k not in ("metrics", "target", "options", "tools")
+        if k not in ("metrics", "target", "options", "tools", PACKED)
     }
     if score is not None:
         metrics |= score.metrics

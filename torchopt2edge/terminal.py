@@ -44,3 +44,11 @@ def log_to(folder: Path) -> None:
     kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(shown)
     log.addHandler(kept)
+
+
+def say_interrupted(folder: Path, began: float) -> None:
+    """After Ctrl-C: name the report of what was measured since ``began``, if one was written."""
+    page = folder / "report.html"
+    left = page.is_file() and page.stat().st_mtime >= began
+    said = f"what was measured until then: {page}" if left else "nothing was measured"
+    console(err=True).print(f"interrupted; {said}", markup=False, highlight=False)

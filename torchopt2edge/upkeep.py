@@ -47,21 +47,33 @@ def render(runs: Sequence[str], max_regression: Any, out: str | None) -> int:
     Raises:
         ConfigError: more than two runs, a folder that is none, or a limit that is no share.
     """
-    from torchopt2edge import api, report
-    from torchopt2edge.report import against, against_page
+    from torchopt2edge import api
 
     if len(runs) == 1:
         show(api.render(runs[0]))
         return 0
     if len(runs) != 2:
         raise ConfigError(f"{len(runs)} runs cannot be compared", mend="run=BEFORE run=AFTER")
+    return _compare(Path(runs[0]), Path(runs[1]), max_regression, out)
+
+
+def _compare(before: Path, after: Path, max_regression: Any, out: str | None) -> int:
+    """Say what changed from one run to the other, on one device or on each of several."""
+    from torchopt2edge import report
+    from torchopt2edge.report import across, across_page, against, against_page
+
     limit = None if max_regression is None else against.parse_share(max_regression)
-    before, after = (report.read(Path(run)) for run in runs)
-    found, place = against.compare(before, after, limit), Path(out or runs[1])
-    against_page.write(place, found)
-    shown = console()
-    against_page.render_console(shown, found)
-    shown.print(f"comparison: {place / 'against.html'}", markup=False, highlight=False)
+    place, shown = Path(out or after), console()
+    found: against.Against | across.Across
+    if across.holds(before, after):
+        found = across.read(before, after, limit)
+        across_page.write(place, found)
+        across_page.render_console(shown, found)
+    else:
+        found = against.compare(report.read(before), report.read(after), limit)
+        against_page.write(place, found)
+        against_page.render_console(shown, found)
+    shown.print(f"comparison: {place / against_page.PAGE}", markup=False, highlight=False)
     return 1 if found.broken else 0
 
 

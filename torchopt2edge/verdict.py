@@ -26,12 +26,13 @@ import numpy as np
 
 from torchopt2edge import stats
 from torchopt2edge.admission import Breach, breaches, doubts, metric_of
-from torchopt2edge.advice import MARGIN, advice
+from torchopt2edge.advice import MARGIN, advice, unlike
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.types import BASELINE, Constraints, Measurement, Verdict
 
 INVALIDATING = frozenset({"emulated", "throttled", "too-few-samples"})
 
+_MANY = 3  # names in a sentence
 _X86 = ("x86_64", "amd64", "i386", "i686")
 
 
@@ -56,6 +57,7 @@ def decide(rows: Sequence[Measurement], constraints: Constraints, reference: str
         warnings=[
             *doubts(admissible, constraints, compared),
             *_flagged(live),
+            *unlike(live),
             *_caution(live),
         ],
     )
@@ -114,27 +116,27 @@ def _race(verdict: Verdict, admissible: Sequence[Measurement]) -> Verdict:
     tied = [row for row in rivals if ratios[row.candidate][1] <= equal]
     if tied:
         tie = [fastest, *tied]
-        return replace(
-            verdict,
-            tie=tuple(row.candidate for row in tie),
-            reasons=_tie_reasons(tie, ratios, equal - 1.0),
-        )
-    return replace(
-        verdict, winner=fastest.candidate, reasons=_winner_reasons(fastest, rivals, ratios)
-    )
+        reasons = _tie_reasons(tie, ratios, equal - 1.0)
+        return replace(verdict, tie=tuple(row.candidate for row in tie), reasons=reasons)
+    reasons = _winner_reasons(fastest, rivals, ratios)
+    return replace(verdict, winner=fastest.candidate, reasons=reasons)
 
 
 def _invalid(admissible: Sequence[Measurement]) -> list[str]:
     """Rule 6 of the harness: say why no winner may be named, and what to do."""
-    why = []
-    for row in admissible:
-        for flag in sorted(INVALIDATING.intersection(row.facts.get("flags", ()))):
-            why.append(f"{row.candidate} is {flag}: {_sentence(row, flag)}")
-        if len(row.latency_ns) < stats.LEAST_ROUNDS:
-            why.append(
-                f"{row.candidate} has {len(row.latency_ns)} rounds, too few for an interval: "
-                f"measure {stats.LEAST_ROUNDS} or more"
-            )
+    why = [
+        f"{_several(rows, admissible)} {'is' if len(rows) == 1 else 'are'} {flag}: "
+        f"{_sentence(rows[0], flag)}"
+        for flag, rows in _by_flag(admissible).items()
+        if flag in INVALIDATING
+    ]
+    few = [row for row in admissible if len(row.latency_ns) < stats.LEAST_ROUNDS]
+    if few:
+        why.append(
+            f"{_several(few, admissible)} {'has' if len(few) == 1 else 'have'} "
+            f"{min(len(row.latency_ns) for row in few)} rounds, too few for an interval: "
+            f"measure {stats.LEAST_ROUNDS} or more"
+        )
     if len({row.facts.get("run") for row in admissible}) > 1:
         why.append(
             "the files were not timed in turns in one run, so drift could make any difference: "
@@ -255,15 +257,28 @@ def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def _flagged(live: Sequence[Measurement]) -> list[str]:
-    """Group the rows' warnings by flag; the sentence is the first row's."""
-    by_flag: dict[str, list[Measurement]] = {}
-    for row in live:
-        for flag in row.facts.get("flags", ()):
-            by_flag.setdefault(flag, []).append(row)
+    """Say every flag once with its rows; the sentence is the first row's."""
     return [
-        f"{flag} ({', '.join(row.candidate for row in rows)}): {_sentence(rows[0], flag)}"
-        for flag, rows in sorted(by_flag.items())
+        f"{flag} ({_several(rows, live)}): {_sentence(rows[0], flag)}"
+        for flag, rows in _by_flag(live).items()
     ]
+
+
+def _by_flag(rows: Sequence[Measurement]) -> dict[str, list[Measurement]]:
+    found: dict[str, list[Measurement]] = {}
+    for row in rows:
+        for flag in row.facts.get("flags", ()):
+            found.setdefault(flag, []).append(row)
+    return dict(sorted(found.items()))
+
+
+def _several(rows: Sequence[Measurement], of: Sequence[Measurement]) -> str:
+    """Name rows; of many that share a lot the first few, since the table marks each."""
+    if len(rows) <= _MANY:
+        return ", ".join(row.candidate for row in rows)
+    if len(rows) == len(of):
+        return f"all {len(rows)} rows"
+    return f"{', '.join(row.candidate for row in rows[:_MANY])} and {len(rows) - _MANY} more"
 
 
 def _caution(live: Sequence[Measurement]) -> list[str]:

@@ -293,16 +293,14 @@ def test_a_setting_of_its_own_reaches_the_process(
     cores = sorted(os.sched_getaffinity(0))
     tried = Bench(threads=(1, 2), affinity=((cores[-1],), tuple(cores)))
     entered = tried.variants([net("a")])
+    known = [(1, [cores[-1]]), (1, cores), (2, [cores[-1]]), (2, cores)]
+    known = [(threads, on) for threads, on in known if threads <= len(on)]
     assert [one.id for one in entered] == [
-        f"a@{threads}t-c{'.'.join(map(str, on))}"
-        for threads in (1, 2)
-        for on in ([cores[-1]], cores)
+        f"a@{threads}t-c{'.'.join(map(str, on))}" for threads, on in known
     ]
     rows = measure(entered, lambda _: sample, Local(), brief, tmp_path)
-    assert [row.err for row in rows] == [None] * 4
-    assert [(row.facts["threads"], row.facts["affinity"]) for row in rows] == [
-        (threads, on) for threads in (1, 2) for on in ([cores[-1]], cores)
-    ]
+    assert [row.err for row in rows] == [None] * len(known)
+    assert [(row.facts["threads"], row.facts["affinity"]) for row in rows] == known
 
 
 @pytest.mark.parametrize("tried", [{"threads": ()}, {"threads": (0,)}, {"affinity": ((),)}])

@@ -48,5 +48,14 @@ def test_a_float_file_of_litert_is_judged_by_its_delegate() -> None:
     assert falls_back(placement("ort", "fp32", {"ops": {"Conv": 3}})) is None
 
 
+def test_what_falls_back_is_not_in_the_fast_path_of_an_integer_file_either() -> None:
+    facts = {**WHOLE, "integer_ops": {"CONV_2D": 8, "MAX_POOL_2D": 2}, "partitions": 3}
+    found = placement("litert", "int8", {**facts, "outside_ops": {"MAX_POOL_2D": 2}})
+    assert (found["nodes"], found["fallback"]) == (80.0, {"MAX_POOL_2D": 2})
+    both = {**facts, "float_ops": {"HARD_SWISH": 10}}
+    found = placement("litert", "int8", {**both, "outside_ops": {"HARD_SWISH": 4}})
+    assert (found["nodes"], found["fallback"]) == (50.0, {"HARD_SWISH": 10})
+
+
 def test_nothing_read_is_nothing_said() -> None:
     assert placement("torch", "fp32", {}) == {}

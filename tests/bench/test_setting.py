@@ -30,6 +30,14 @@ def test_each_file_is_tried_on_each_class(net: MakeNet) -> None:
     assert [one.id for one in Bench().variants([net("a")])] == ["a"]
 
 
+def test_more_threads_than_cores_are_not_tried(net: MakeNet) -> None:
+    """They stall each other, and one row that stalls leaves the whole run without a winner."""
+    tried = Bench(threads=(1, 2), affinity=((0,), (0, 1))).variants([net("a")])
+    assert [one.id for one in tried] == ["a@1t-c0", "a@1t-c0.1", "a@2t-c0.1"]
+    with pytest.raises(ConfigError, match="more threads than cores"):
+        Bench(threads=(2,), affinity=((0,), (1,))).variants([net("a")])
+
+
 @pytest.mark.parametrize("tried", [[], ["fast"], "big", ["big", ""]])
 def test_what_is_no_class_is_refused(net: MakeNet, tried: Any) -> None:
     with pytest.raises(ConfigError, match=r"setting of classes.*bench\.cores=\[big,mid,little\]"):

@@ -72,6 +72,8 @@ def test_signs_of_contention() -> None:
     one_burst[4] = replace(one_burst[4], involuntary=500)
     assert flags(one_burst) == {}
     assert flags(rounds(steal=0, ticks=0)) == {}
+    assert "another run" in flags(rounds(), {"other_jobs": 1})["contended"]
+    assert flags(rounds(), {"other_jobs": 0}) == flags(rounds(), {"other_jobs": "unavailable"})
 
 
 def test_a_trend_beyond_noise_is_drift() -> None:

@@ -15,7 +15,7 @@ from torchopt2edge.bench import harness
 from torchopt2edge.bench.harness import Lane, measure
 from torchopt2edge.bench.protocol import Protocol
 from torchopt2edge.bench.session import Round
-from torchopt2edge.bench.watched import joined, merged, steady
+from torchopt2edge.bench.watched import joined, merged, series, steady
 from torchopt2edge.devices.fake import Fake
 from torchopt2edge.devices.local import Local
 from torchopt2edge.types import Candidate
@@ -118,3 +118,29 @@ def test_the_gate_asks_the_watch_and_no_other_thermometer(
     lane = Lane(net("a"), ExitStack(), other, watch=watch)
     harness._cool_down([lane], 40.0, Protocol("p", 1, 0.0, 5, 0.0, 60.0))
     assert (watch.now, other.now) == (left, 1000.0)
+
+
+def test_what_the_watch_saw_is_kept_second_by_second_on_the_rounds_clock() -> None:
+    rounds, heard = [a_round(100.0), a_round(160.0)], [BEHIND + 101.01, BEHIND + 161.0]
+    seen = {"temperature_c": 40.5, "charging": True}
+    moments = [(BEHIND + at, {**seen, "capped_mhz": at}) for at in range(90, 170)]
+    moments[15] = (moments[15][0], {"temperature_c": "unavailable", "capped_mhz": 0})
+    kept = series(rounds, heard, moments, zero_ns=99 * S)
+    assert kept["at_s"] == [float(at - 99) for at in range(100, 162)]
+    assert kept["temperature_c"] == [None if at == 105 else 40.5 for at in range(100, 162)]
+    assert kept.keys() == {"at_s", "temperature_c", "capped_mhz"}
+
+
+def test_of_hours_the_watch_keeps_what_a_row_can_hold() -> None:
+    rounds, heard = [a_round(0.0), a_round(7200.0)], [BEHIND + 1.0, BEHIND + 7201.0]
+    moments = [(BEHIND + at, {"temperature_c": 20.0 + at / 100}) for at in range(7202)]
+    at_s = series(rounds, heard, moments, zero_ns=0)["at_s"]
+    assert 500 < len(at_s) <= 600
+    assert at_s[0] == 0.0
+    assert at_s[-1] > 7150.0
+
+
+def test_a_watch_that_saw_nothing_leaves_nothing() -> None:
+    assert series([a_round(1.0)], [BEHIND + 2.0], [], zero_ns=0) == {}
+    assert series([], [], [(1.0, {"a": 1})], zero_ns=0) == {}
+    assert series([a_round(1.0)], [BEHIND + 2.0], [(BEHIND + 1.5, {"a": "no"})], zero_ns=0) == {}

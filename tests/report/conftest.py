@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+import shutil
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.report.visit import Opener, Visit
 from torchopt2edge.types import Measurement, Verdict
 
 RUNTIMES = {
@@ -119,3 +123,35 @@ def run() -> tuple[list[Measurement], Verdict]:
         ["the clock's governor is powersave"],
     )
     return rows, verdict
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium; the tests are skipped, with what to type, where there is none."""
+    found = shutil.which("chromium-headless-shell") or shutil.which("chromium")
+    if found is None:
+        pytest.skip("no Chromium: tests/report/page/provide.sh installs it")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        pytest.skip("no Playwright: tests/report/page/provide.sh PYTHON installs it")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def opened(browser: Any, tmp_path: Path) -> Iterator[Opener]:
+    """Return what opens a page's text in a window of some width and colour scheme."""
+    visits: list[Visit] = []
+
+    def to(text: str, width: int = 1280, scheme: str = "light") -> Visit:
+        file = tmp_path / f"page-{len(visits)}.html"
+        file.write_text(text, encoding="utf-8")
+        visits.append(Visit(browser, file, width, scheme))
+        return visits[-1]
+
+    yield to
+    for one in visits:
+        one.context.close()

@@ -6,8 +6,7 @@ import io
 import json
 import math
 import re
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from tests.report.visit import Opener
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.evaluate import paired_drop
 from torchopt2edge.report import read
@@ -362,6 +362,12 @@ def test_equal_files_seldom_differ() -> None:
 HOSTILE = "<script>alert(1)</script>|[x](y)\x1b[2J"
 
 
+def test_without_a_latency_to_compare_no_anchor_is_missed() -> None:
+    before, after = made(1), made(2)
+    dead = [replace(row, metrics={}, latency_ns=[], err="it crashed") for row in before[0]]
+    assert compare((dead, *before[1:]), after, 0.05).warnings == ()
+
+
 def full() -> Against:
     """Return a comparison in which everything happens."""
     before = with_row(made(1, governor="powersave"), "ort-fp32", metrics={"size_mb": 0.5})
@@ -474,40 +480,12 @@ def test_what_has_no_end_is_still_json(tmp_path: Path) -> None:
     assert '"inf"' in text
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A headless Chromium; the test is skipped, with what to type, where there is none."""
-    found = shutil.which("chromium-headless-shell") or shutil.which("chromium")
-    if found is None:
-        pytest.skip("no Chromium: tests/report/page/provide.sh installs it")
-    pytest.importorskip("axe_playwright_python", reason="tests/report/page/provide.sh brings axe")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-def test_everybody_can_read_the_page(browser: Any, tmp_path: Path, width: int, scheme: str) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
-    file = tmp_path / "against.html"
-    file.write_text(render_html(full()), encoding="utf-8")
-    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    page = context.new_page()
-    asked: list[str] = []
-    complaints: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda message: complaints.append(message.text))
-    page.goto(file.as_uri())
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
-    assert (len(asked), complaints) == (1, [])
-    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert page.evaluate(wide) <= 0
-    page.locator("#result thead button").first.click()
-    assert page.locator("#result thead [aria-sort]").count() == 1
-    context.close()
+def test_everybody_can_read_the_page(opened: Opener, width: int, scheme: str) -> None:
+    seen = opened(render_html(full()), width, scheme)
+    seen.check_access()
+    assert (len(seen.asked), seen.complaints) == (1, [])
+    assert seen.overflow() <= 0
+    seen.page.locator("#result thead button").first.click()
+    assert seen.page.locator("#result thead [aria-sort]").count() == 1

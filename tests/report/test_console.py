@@ -86,9 +86,10 @@ def test_nothing_measured_is_still_a_verdict() -> None:
 def test_many_reasons_are_counted(run) -> None:
     rows, _ = run
     text = shown(rows, Verdict(None, reasons=[f"reason {i}" for i in range(20)]), 140)
-    assert "reason 5" in text
-    assert "reason 6" not in text
-    assert "and 14 more in the report" in text
+    assert text.count("reason 0") == 1, "the headline holds it already"
+    assert "reason 6" in text
+    assert "reason 7" not in text
+    assert "and 13 more in the report" in text
 
 
 def test_a_machine_that_answers_otherwise_is_said(make_row) -> None:
@@ -109,3 +110,10 @@ def test_a_machine_that_answers_otherwise_is_said(make_row) -> None:
     local = shown([make_row("ort-fp32")], Verdict("ort-fp32"), 200)
     assert "as here" not in local
     assert "!" not in local
+
+
+def test_a_long_failure_is_shortened_and_its_mend_is_not(make_failed) -> None:
+    err = f"{'it went wrong ' * 40}. To mend it: torchopt2edge doctor device=ssh device.host=pi"
+    text = shown([make_failed("ort-int8", err)], Verdict(None), 80)
+    assert "…" in text
+    assert "torchopt2edge doctor device=ssh device.host=pi" in " ".join(text.split())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import struct
 import xml.etree.ElementTree as ET
 
@@ -26,11 +27,19 @@ def inked(png: bytes) -> float:
 
 
 def checked(rows: list[Measurement], verdict: Verdict, title: str = "title") -> tuple[int, int]:
+    return checked_texts(rows, verdict, title)[1]
+
+
+def checked_texts(
+    rows: list[Measurement], verdict: Verdict, title: str = "title"
+) -> tuple[list[str], tuple[int, int]]:
+    """Draw; return every text in the drawing, which keeps each as a comment, and its size."""
     files = draw(rows, verdict, title=title)
     assert set(files) == {"report.png", "report.svg"}
     assert ET.fromstring(files["report.svg"]).tag.endswith("svg")
     assert inked(files["report.png"]) > 0.005
-    return size_of(files["report.png"])
+    said = re.findall(r"<!-- (.*?) -->", files["report.svg"].decode(), re.DOTALL)
+    return said, size_of(files["report.png"])
 
 
 def test_the_figure_of_a_whole_run_grows_with_its_rows(run, make_row) -> None:
@@ -41,22 +50,40 @@ def test_the_figure_of_a_whole_run_grows_with_its_rows(run, make_row) -> None:
     assert checked(rows + more, verdict)[1] > high
 
 
-def test_nothing_to_draw_is_still_a_figure(make_failed) -> None:
-    checked([], Verdict(None))
-    checked([make_failed("ort-int8", "crash\nat 0x0")], Verdict(None))
-    checked([Measurement("ort-fp32", "ort", "fp32", metrics={"size_mb": 3.0})], Verdict(None))
+NOTHING = "nothing was measured that can be compared"
+
+
+def test_nothing_to_draw_is_still_a_figure_that_says_so(make_failed) -> None:
+    said, _ = checked_texts([], Verdict(None))
+    assert {NOTHING, "No winner: nothing was measured."} <= set(said)
+    said, _ = checked_texts([make_failed("ort-int8", "crash\nat 0x0")], Verdict(None))
+    assert {NOTHING, "failed: crash at 0x0"} <= set(said)
+    said, _ = checked_texts(
+        [Measurement("ort-fp32", "ort", "fp32", metrics={"size_mb": 3.0})], Verdict(None)
+    )
+    assert {NOTHING, "not measured", "3.00"} <= set(said)
 
 
 def test_one_row_and_rows_without_metric_or_size(make_row) -> None:
-    checked([make_row("ort-fp32")], Verdict("ort-fp32"))
+    said, _ = checked_texts([make_row("ort-fp32")], Verdict("ort-fp32"))
+    assert {"winner", "1.00", "area: file size"} <= set(said)
+    assert "tie" not in said
     both = [make_row("ort-int8", top1=None), make_row("litert-int8", top1=None)]
-    checked(both, Verdict(None, ("ort-int8", "litert-int8")))
-    checked([make_row("ort-fp32", top1=None, size=None)], Verdict(None))
+    said, _ = checked_texts(both, Verdict(None, ("ort-int8", "litert-int8")))
+    assert {"tie", "ONNX Runtime", "LiteRT", "Latency against file size"} <= set(said)
+    assert "winner" not in said
+    said, _ = checked_texts([make_row("ort-fp32", top1=None, size=None)], Verdict(None))
+    assert NOTHING in said
+    assert "area: file size" not in said
 
 
 def test_values_at_the_edges(make_row) -> None:
-    checked([make_row("ort-fp32", ms=1e-9, top1=0.0, size=0.0)], Verdict(None))
-    checked([make_row("a-ort-fp32", ms=0.01), make_row("b-ort-fp32", ms=9000)], Verdict(None))
+    said, _ = checked_texts([make_row("ort-fp32", ms=1e-9, top1=0.0, size=0.0)], Verdict(None))
+    assert NOTHING not in said, "zero is a value"
+    assert "latency (ms)" in said
+    wide = [make_row("a-ort-fp32", ms=0.01), make_row("b-ort-fp32", ms=9000)]
+    said, _ = checked_texts(wide, Verdict(None))
+    assert {"latency (ms, logarithmic)", "0.01", "10000"} <= set(said)
 
 
 def test_hostile_names_draw(make_row, make_failed) -> None:

@@ -64,7 +64,14 @@ def test_every_verdict_holds(
     made: list[Measurement], drop: float | None, latency: float | None, reference: str | None
 ) -> None:
     found = decide(made, Constraints(max_drop=drop, max_latency_ms=latency), reference)
-    CHECK.validate(json.loads(json.dumps(found.to_json())))
+    told = json.loads(json.dumps(found.to_json()))
+    CHECK.validate(told)
+    assert Verdict.from_json(told) == found, "what is written is what is read"
+    measured = {row.candidate for row in made if row.err is None and row.latency_ns}
+    named = {*found.tie, *found.pareto, *found.ratios} | ({found.winner} - {None})
+    assert named <= measured
+    assert {row.candidate for row in made} - measured <= set(found.rejected)
+    assert found.reasons
 
 
 def test_the_schema_is_one_and_every_field_is_described() -> None:

@@ -59,6 +59,9 @@ def test_no_winner_says_why(make_row, make_failed) -> None:
     assert headline([], Verdict(None)) == "No winner: nothing was measured."
     crashes = [make_failed("ort-int8", "crash"), make_failed("litert-int8", "crash")]
     assert headline(crashes, Verdict(None)) == "No winner: every candidate failed."
+    stopped = [replace(one, facts={"interrupted": True}) for one in crashes]
+    said = "No winner: the run was interrupted before a candidate was measured."
+    assert headline(stopped, Verdict(None)) == said
     row = make_row("ort-int8")
     refused = Verdict(None, rejected={"ort-int8": "2 MB is more than 1 MB"})
     assert headline([row], refused) == "No winner: no candidate holds the constraints."

@@ -33,7 +33,7 @@ import numpy as np
 from torchopt2edge.bench.protocol import Protocol
 from torchopt2edge.bench.row import failed, measured
 from torchopt2edge.bench.session import ChildSession, Round, open_child
-from torchopt2edge.bench.watched import joined, steady, temperature
+from torchopt2edge.bench.watched import joined, series, steady, temperature
 from torchopt2edge.errors import BenchError, ConfigError, EdgeError
 from torchopt2edge.protocols import Device, Session, Watch
 from torchopt2edge.stats import is_flat
@@ -185,8 +185,8 @@ def measure(
             ended = [_finish(race, lane, machine, None) for lane in lanes]
             rows = [replace(row, facts={**row.facts, "interrupted": True}) for row in ended]
             raise Interrupted(rows) from stop
-        machine |= {"load_after": device.facts().get("load"), **_common(lanes)}
-        _add_moments(lanes, watch)
+        machine |= {**_after(machine, device.facts()), **_common(lanes)}
+        _add_moments(lanes, watch, machine.get("zero_ns", 0))
         return [_finish(race, lane, machine, check) for lane in lanes]
 
 
@@ -208,15 +208,23 @@ def _common(lanes: Sequence[Lane]) -> Facts:
     return found
 
 
+def _after(before: Facts, now: Facts) -> Facts:
+    """Return how busy the device was at the end, or at either end with jobs of others."""
+    others = [one["other_jobs"] for one in (before, now) if isinstance(one.get("other_jobs"), int)]
+    return {"load_after": now.get("load"), **({"other_jobs": max(others)} if others else {})}
+
+
 def _lane(candidate: Candidate, closing: contextlib.ExitStack, watch: Watch | None) -> Lane:
     own = closing.enter_context(contextlib.ExitStack())
     return Lane(candidate, own, watch=watch)
 
 
-def _add_moments(lanes: Sequence[Lane], watch: Watch | None) -> None:
-    """Give each round what the device's own watch saw at its end."""
+def _add_moments(lanes: Sequence[Lane], watch: Watch | None, zero_ns: int) -> None:
+    """Give each lane what the device's own watch saw, and each round what it saw at its end."""
     moments = [] if watch is None else watch.moments()
     for lane in lanes:
+        seen = series(lane.rounds, lane.heard, moments, zero_ns)
+        lane.facts |= {"watched": seen} if seen else {}
         lane.rounds = joined(lane.rounds, lane.heard, moments)
 
 

@@ -11,23 +11,23 @@ from torchopt2edge.types import SCHEMES, Facts
 def placement(backend: str, scheme: str, facts: Mapping[str, Any]) -> Facts:
     """Return the share of nodes and of MACs (per cent) in the fast path, and what breaks it.
 
-    The fast path of an integer scheme are the integer kernels; of a float one in LiteRT it is
-    XNNPACK, in ONNX Runtime every node. ``partitions`` are the pieces that XNNPACK was given,
-    ``fallback`` the operators outside by type; {} when nothing was read back.
+    The fast path of an integer scheme are the integer kernels; in LiteRT it is XNNPACK whatever
+    the scheme, in ONNX Runtime of a float one every node. ``partitions`` are the pieces that
+    XNNPACK was given, ``fallback`` the operators outside by type, which ``nodes`` counts; {} when
+    nothing was read back.
     """
     if "ops" not in facts:
         return {}
-    outside = dict(facts.get("outside_ops") or {})
+    fallback, whole = dict(facts.get("outside_ops") or {}), sum(facts["ops"].values())
     found: Facts = {"transposes": facts.get("transposes", 0)}
     if _integer(scheme):
         floats = dict(facts.get("float_ops") or {})
-        inside = sum((facts.get("integer_ops") or {}).values())
-        fallback = floats or outside
-        nodes = 100.0 * inside / max(1, inside + sum(floats.values()))
+        whole = sum((facts.get("integer_ops") or {}).values()) + sum(floats.values())
+        fallback = {
+            op: max(fallback.get(op, 0), floats.get(op, 0)) for op in {**floats, **fallback}
+        }
         found |= {"macs": float(facts.get("int8_macs", 0.0))}
-    else:
-        fallback, whole = outside, sum(facts["ops"].values())
-        nodes = 100.0 * (1.0 - sum(outside.values()) / max(1, whole))
+    nodes = 100.0 * max(0.0, 1.0 - sum(fallback.values()) / max(1, whole))
     found |= {"nodes": round(nodes, 1), "fallback": fallback}
     for name in ("partitions", "unfused_qdq"):
         if name in facts and (name != "unfused_qdq" or _integer(scheme)):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import gzip
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from torchopt2edge import stats
 from torchopt2edge.bench import sustained, validity
 from torchopt2edge.bench.protocol import Protocol
 from torchopt2edge.bench.session import Round
+from torchopt2edge.size import MB, PACKED, sizes
 from torchopt2edge.types import Candidate, Facts, Measurement
 
-MB = 1e6
 _CHARGING = (
     "unavailable: the device was charging; unplug it and measure over the network (adb tcpip 5555)"
 )
@@ -108,29 +105,18 @@ def _is_charging(rounds: Sequence[Round]) -> bool:
 
 
 def _sizes(candidate: Candidate, rounds: Sequence[Round]) -> dict[str, float]:
-    sizes = file_sizes(candidate.file)
+    found = sizes(candidate)
     peak = max(one.peak_bytes for one in rounds)
-    return {**sizes, "memory_mb": peak / MB} if peak > 0 else sizes
-
-
-def file_sizes(file: Path) -> dict[str, float]:
-    """Return the file's size and what a download of it takes, in 1e6 bytes."""
-    found = file.stat()
-    return {"size_mb": found.st_size / MB, "gzip_mb": _packed(file, found.st_mtime_ns) / MB}
-
-
-@functools.lru_cache(maxsize=64)
-def _packed(file: Path, changed_ns: int) -> int:
-    """Pack once what has a row for every setting: the row's dearest number, 25 ms per MB."""
-    return len(gzip.compress(file.read_bytes(), 6, mtime=0))
+    return {**found, "memory_mb": peak / MB} if peak > 0 else found
 
 
 def _identity(candidate: Candidate) -> Facts:
     return {
-        **{key: value for key, value in candidate.facts.items() if key != "target"},
+        **{key: value for key, value in candidate.facts.items() if key not in ("target", PACKED)},
         "group": candidate.group,
         "file": str(candidate.file),
         "digest": candidate.digest,
+        "inputs": [[spec.dtype, list(spec.shape)] for spec in candidate.signature.inputs],
     }
 
 

@@ -17,7 +17,8 @@ class Bench:
 
     ``threads``, ``affinity`` and ``cores`` (classes of cores: ``big``, ``mid``, ``little``) are
     settings that every file is tried with, each combination a candidate of its own in the same
-    race (None: those of the device). ``profile`` lists the ten costliest operators of each.
+    race (None: those of the device); one with more threads than ``affinity`` has cores is left
+    out. ``profile`` lists the ten costliest operators of each.
     ``fail_on_fallback`` takes a file out of the race when a part of it runs outside of the
     runtime's fast path (`placement`).
     """
@@ -34,8 +35,8 @@ class Bench:
         The PyTorch baseline, which nobody ships, is tried with the first setting alone.
 
         Raises:
-            ConfigError: a setting is empty, has less than one thread, names no class of cores, or
-                cores are named twice.
+            ConfigError: a setting is empty, has less than one thread, names no class of cores,
+                cores are named twice, or all have more threads than cores.
         """
         settings = self._settings()
         return [
@@ -54,6 +55,13 @@ class Bench:
             made = [{**one, "threads": count} for one in made for count in self.threads]
         if self.affinity is not None:
             made = [{**one, "affinity": tuple(cores)} for one in made for cores in self.affinity]
+            # More threads than cores stall each other, and a run that stalls names no winner.
+            made = [one for one in made if one.get("threads", 1) <= len(one["affinity"])]
+            if not made:
+                raise ConfigError(
+                    "every setting to try has more threads than cores",
+                    mend="bench.affinity=[[0],[0,1]] bench.threads=[1,2]",
+                )
         if self.cores is not None:
             # A class takes the place of the cores that the device itself is told to use.
             named = [{"cores": name, "affinity": None} for name in self.cores]

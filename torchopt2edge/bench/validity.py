@@ -49,7 +49,7 @@ def assess(rounds: Sequence[Round], protocol: Protocol, receipt: Facts) -> dict[
         "throttles": _throttled(rounds) if not protocol.turns else None,
         "emulated": _emulated(receipt),
         "capped": _capped(rounds),
-        "contended": _contended(rounds),
+        "contended": _contended(rounds, receipt),
         "drift": _drift(rounds),
         "unstable-clock": _unstable_clock(rounds, receipt),
     }
@@ -147,7 +147,7 @@ def _emulated(receipt: Facts) -> str | None:
     return "the CPU was emulated, its times mean nothing: measure on the hardware itself"
 
 
-def _contended(rounds: Sequence[Round]) -> str | None:
+def _contended(rounds: Sequence[Round], receipt: Facts) -> str | None:
     share, switches, steal = cpu_share(rounds), switches_per_s(rounds), steal_share(rounds)
     signs = []
     if steal is not None and steal > _STEAL:
@@ -156,6 +156,9 @@ def _contended(rounds: Sequence[Round]) -> str | None:
         signs.append(f"the file got {share:.0%} of a core")
     if switches is not None and switches > _SWITCHES_PER_S:
         signs.append(f"it was interrupted {switches:.0f} times a second")
+    others = receipt.get("other_jobs")
+    if isinstance(others, int) and others > 0:
+        signs.append("another run measured on the device")
     if not signs:
         return None
     return f"{', '.join(signs)}: stop other work or use a quieter machine for narrower intervals"

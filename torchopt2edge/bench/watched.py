@@ -15,6 +15,7 @@ from torchopt2edge.types import Facts
 
 _OLDEST_S = 15.0  # a moment further from a round's end tells nothing of it
 _LATER_S = 1.0  # a moment that follows so closely belongs to the round as well
+_MOST = 600  # moments that a row keeps
 
 
 def steady(device: Device) -> AbstractContextManager[Watch | None]:
@@ -33,7 +34,7 @@ def joined(
     ends = [(one.begin_ns + one.wall_ns) / 1e9 for one in rounds]
     if not moments or not ends or len(heard) != len(ends):
         return list(rounds)
-    behind = min(at - end for at, end in zip(heard, ends, strict=True))
+    behind = _behind(ends, heard)
     times = [at for at, _ in moments]
     made = []
     for one, end in zip(rounds, ends, strict=True):
@@ -41,6 +42,40 @@ def joined(
         near = at >= 0 and end + behind - times[at] <= _OLDEST_S
         made.append(replace(one, sensors=merged(one.sensors, moments[at][1])) if near else one)
     return made
+
+
+def series(
+    rounds: Sequence[Round],
+    heard: Sequence[float],
+    moments: Sequence[tuple[float, Facts]],
+    zero_ns: int,
+) -> Facts:
+    """Return what was seen from the first of the rounds to the last one, a column for each sensor.
+
+    ``at_s`` are seconds since ``zero_ns`` of the device's own clock; a sensor that gave no number
+    then is None. Of many moments 600 are kept, evenly; {} when nothing was seen.
+    """
+    ends = [(one.begin_ns + one.wall_ns) / 1e9 for one in rounds]
+    if not ends or len(heard) != len(ends):
+        return {}
+    behind, begin = _behind(ends, heard), rounds[0].begin_ns / 1e9
+    seen = [(at - behind, read) for at, read in moments if begin <= at - behind <= max(ends)]
+    kept = seen[:: max(1, -(-len(seen) // _MOST))]
+    names = sorted({name for _, read in kept for name, value in read.items() if _is_number(value)})
+    columns = {
+        name: [value if _is_number(value := read.get(name)) else None for _, read in kept]
+        for name in names
+    }
+    return {"at_s": [round(at - zero_ns / 1e9, 1) for at, _ in kept], **columns} if names else {}
+
+
+def _behind(ends: Sequence[float], heard: Sequence[float]) -> float:
+    """Return our clock less the device's, by the answer that came with the least delay."""
+    return min(at - end for at, end in zip(heard, ends, strict=True))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def merged(read: Facts, seen: Facts) -> Facts:

@@ -133,6 +133,7 @@ def compare(before: Run, after: Run, max_regression: float | None) -> Against:
         *(Change(name, "", "new") for name in new if name not in old),
         *(Change(name, "", "gone") for name in old if name not in new),
     ]
+    timed = any(one.metric == "latency_ms" and one.by is not None for one in changes)
     judged = [] if max_regression is None else [_judge(one, max_regression) for one in changes]
     return Against(
         (str(before[2].get("title", "")), str(after[2].get("title", ""))),
@@ -143,7 +144,7 @@ def compare(before: Run, after: Run, max_regression: float | None) -> Against:
         weather.method(),
         tuple(said for breaks, said in judged if breaks),
         tuple(said for breaks, said in judged if said and not breaks),
-        (*_differences(list(pairs.values())), *weather.warnings()),
+        (*_differences(list(pairs.values())), *(weather.warnings() if timed else ())),
     )
 
 

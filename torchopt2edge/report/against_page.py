@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchopt2edge.report.against import Against, Change, share
-from torchopt2edge.report.console import _say
-from torchopt2edge.report.folder import _dumps, _put_all
+from torchopt2edge.report.console import GAP, _say, grid
+from torchopt2edge.report.folder import put
 from torchopt2edge.report.line import is_share, metric_title, plain
+from torchopt2edge.report.markdown import fill
 from torchopt2edge.report.number import fixed, signed, significant, times, times_between
 
 if TYPE_CHECKING:
@@ -29,28 +30,34 @@ _CHANGES = ("Δ points", "Δ")
 _NAME, _WORDS = 28, 16  # what the first and the last column may ask for
 _OF_SIZE = {"larger": "larger file", "smaller": "smaller file"}
 _OF_MEMORY = {"larger": "more memory", "smaller": "less memory"}
-_GAP = 2
 
 
 def headline(against: Against) -> str:
     """Return the one sentence to read: what is beyond the limit, or how many files changed."""
-    limit = against.max_regression
-    if limit is None:
-        return f"{_counted(against)}."
-    if against.broken:
-        return f"Regression beyond {share(limit)}: {_many(len(against.broken), 'finding')}."
-    if against.strict:
-        doubts = _many(len(against.strict), "finding")
-        return f"No regression beyond {share(limit)} is proven; {doubts} cannot exclude one."
-    return f"No regression beyond {share(limit)}."
+    if against.max_regression is None:
+        return f"{counted(against.changes)}."
+    return judged(against.max_regression, len(against.broken), len(against.strict))
 
 
-def _counted(against: Against) -> str:
-    words = [change.word for change in against.changes if change.metric in ("", "latency_ms")]
+def judged(limit: float, broken: int, strict: int, where: tuple[str, str] = ("", "")) -> str:
+    """Say what became of a limit; ``where`` is said behind it, when it broke and when it held."""
+    if broken:
+        return f"Regression beyond {share(limit)}{where[0]}: {_many(broken, 'finding')}."
+    if strict:
+        doubts = _many(strict, "finding")
+        return (
+            f"No regression beyond {share(limit)} is proven{where[1]}; {doubts} cannot exclude one."
+        )
+    return f"No regression beyond {share(limit)}{where[1]}."
+
+
+def counted(changes: Sequence[Change], where: str = "") -> str:
+    """Say how many candidates became what, without the full stop."""
+    words = [change.word for change in changes if change.metric in ("", "latency_ms")]
     if not words:
-        return "No latency was measured in both runs"
+        return f"No latency was measured in both runs{where}"
     counts = {word: words.count(word) for word in dict.fromkeys(words)}
-    return f"Of {_many(len(words), 'candidate')}: " + ", ".join(
+    return f"Of {_many(len(words), 'candidate')}{where}: " + ", ".join(
         f"{count} {word}" for word, count in counts.items()
     )
 
@@ -92,7 +99,7 @@ def _row(against: Against, name: str, metric: str) -> list[str]:
         difference(quality),
         _both(size),
         _both(memory),
-        _words(against, name),
+        changed(against, name),
     ]
 
 
@@ -123,7 +130,8 @@ def difference(change: Change | None) -> str:
     return f"{signed(value, 2)}{known}"
 
 
-def _words(against: Against, name: str) -> str:
+def changed(against: Against, name: str) -> str:
+    """Return in words what became of a candidate, "" where nothing did."""
     said: list[str] = []
     for one in (change for change in against.changes if change.candidate == name):
         if one.metric == "latency_ms" and name == against.anchor:
@@ -140,20 +148,8 @@ def _words(against: Against, name: str) -> str:
 
 def render_markdown(against: Against) -> str:
     """Return ``against.md``, for a comment on a pull request."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    from torchopt2edge.report.markdown import escape
-
-    # Escaping is ours: the text is Markdown, in which HTML's escaping alone is not enough.
-    jinja = Environment(
-        loader=PackageLoader("torchopt2edge.report", ""),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-    )
-    jinja.filters["md"] = escape
-    return jinja.get_template("against.md.jinja").render(
+    return fill(
+        "against.md.jinja",
         titles=against.titles,
         headline=headline(against),
         winners=winners(against),
@@ -165,19 +161,9 @@ def render_markdown(against: Against) -> str:
 
 def render_console(console: Console, against: Against) -> None:
     """Print the comparison, in plain text where the console is not a terminal."""
-    from rich.table import Table
-    from rich.text import Text
-
     rows, hidden = _fitted(cells(against), console.width)
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-    for at, title in enumerate(rows[0]):
-        edge = at in (0, len(rows[0]) - 1)
-        table.add_column(
-            title, justify="left" if edge else "right", no_wrap=not edge, overflow="fold"
-        )
-    for row in rows[1:]:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
+    last = len(rows[0]) - 1
+    console.print(grid(rows, left={0, last}, whole=range(1, last)))
     if hidden:
         _say(console, f"not shown at this width: {', '.join(hidden)}", "dim")
     console.print()
@@ -199,7 +185,7 @@ def _fitted(rows: Sequence[Sequence[str]], width: int) -> tuple[list[list[str]],
     kept, hidden = [list(row) for row in rows], list[str]()
     beside = [rows[0][at - 1] for at, title in enumerate(rows[0]) if title in _CHANGES]
     for title in (*_EXPENDABLE, *beside):  # the task metric itself; how it changed stays
-        widths = [max(map(cell_len, column)) + _GAP for column in zip(*kept, strict=True)]
+        widths = [max(map(cell_len, column)) + GAP for column in zip(*kept, strict=True)]
         if sum(widths[1:-1]) + min(widths[0], _NAME) + min(widths[-1], _WORDS) <= width:
             break
         if title in kept[0]:
@@ -217,11 +203,11 @@ def write(out: Path, against: Against) -> None:
     """
     from torchopt2edge.report.page.against import render_html
 
-    _put_all(
+    put(
         out,
         {
-            DATA: _dumps(against.to_json(), indent=1).encode(),
-            MARKDOWN: render_markdown(against).encode(),
-            PAGE: render_html(against).encode(),
+            DATA: against.to_json(),
+            MARKDOWN: render_markdown(against),
+            PAGE: render_html(against),
         },
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
+from torchopt2edge.errors import MEND
 from torchopt2edge.report.column import Column, columns
 from torchopt2edge.report.line import Line, lines, plain
 from torchopt2edge.report.quantization import notes
-from torchopt2edge.report.words import headline
+from torchopt2edge.report.words import headline, reasons
 from torchopt2edge.types import Measurement, Verdict
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ _EXPENDABLE = ("here", "agreement", "sqnr", "memory", "p90")
 _NARROWED = ("metric", "latency")
 _LAST_TO_GO = ("size", "change", "ratio")
 _NOTE = 28  # a note that has less room than this reads better below the table
-_GAP = 2
+_NAME = 28  # what the candidate's column may ask for on a narrow terminal
+GAP = 2  # between two columns
 _MOST_OF_A_NOTE = 160
 _MOST_REASONS = 6
 _MOST_REMARKS = 4  # the report has all of them
@@ -37,15 +39,46 @@ def show(console: Console, rows: Sequence[Measurement], verdict: Verdict) -> Non
         if hidden:
             _say(console, f"not shown at this width: {', '.join(hidden)}", "dim")
     console.print()
-    _say(console, headline(rows, verdict), "bold green" if verdict.winner else "bold yellow")
-    for reason in verdict.reasons[:_MOST_REASONS]:
+    said = headline(rows, verdict)
+    why = reasons(said, verdict)
+    _say(console, said, "bold green" if verdict.winner else "bold yellow")
+    for reason in why[:_MOST_REASONS]:
         _say(console, f"  · {plain(reason)}")
-    if len(verdict.reasons) > _MOST_REASONS:
-        _say(console, f"  · and {len(verdict.reasons) - _MOST_REASONS} more in the report")
+    if len(why) > _MOST_REASONS:
+        _say(console, f"  · and {len(why) - _MOST_REASONS} more in the report")
     for warning in verdict.warnings:
         _say(console, f"  ! {plain(warning)}", "yellow")
-    for said in notes(table)[:_MOST_REMARKS]:
-        _say(console, f"  ! {_clipped(said)}", "yellow")
+    for note in notes(table)[:_MOST_REMARKS]:
+        _say(console, f"  ! {_clipped(note)}", "yellow")
+
+
+def grid(
+    rows: Sequence[Sequence[str]], left: Container[int] = (0,), whole: Container[int] = ()
+) -> Table:
+    """Return a table of plain cells, its header first.
+
+    Columns in ``left`` hold text, those in ``whole`` are not broken into lines.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for at, title in enumerate(rows[0]):
+        table.add_column(
+            Text(title),
+            justify="left" if at in left else "right",
+            no_wrap=at in whole,
+            overflow="fold",
+        )
+    for row in rows[1:]:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def taken(rows: Sequence[Sequence[str]]) -> int:
+    """Return the width that a table of plain cells asks for; a long name is folded."""
+    widths = [max(map(_width, column)) + GAP for column in zip(*rows, strict=True)]
+    return min(widths[0], _NAME) + sum(widths[1:])
 
 
 def _say(console: Console, text: str, style: str = "") -> None:
@@ -64,10 +97,10 @@ def _fit(
     so, they go below the table and the columns get their room back.
     """
     space = width - _name_width(table, width)
-    wanted = min(max(_width(line.note) for line in table), _NOTE) + _GAP
+    wanted = min(max(_width(line.note) for line in table), _NOTE) + GAP
     kept, hidden = _shrink(every, table, space - wanted, _EXPENDABLE)
     if _taken(kept, table) <= space - wanted:
-        return kept, hidden, wanted > _GAP
+        return kept, hidden, wanted > GAP
     return *_shrink(every, table, space, (*_EXPENDABLE, *_NARROWED, *_LAST_TO_GO)), False
 
 
@@ -90,7 +123,7 @@ def _shrink(
 
 
 def _taken(kept: Sequence[Column], table: Sequence[Line]) -> int:
-    return sum(_column_width(column, table) + _GAP for column in kept)
+    return sum(_column_width(column, table) + GAP for column in kept)
 
 
 def _name_width(table: Sequence[Line], width: int) -> int:
@@ -116,7 +149,7 @@ def _table(table: Sequence[Line], kept: Sequence[Column], notes: bool, width: in
     from rich.table import Table
     from rich.text import Text
 
-    out = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    out = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     out.add_column("  candidate", overflow="fold", width=width)
     for column in kept:
         out.add_column(column.title, justify="right", no_wrap=True)
@@ -139,7 +172,10 @@ def _style(line: Line) -> str:
 
 
 def _clipped(text: str) -> str:
-    return text if len(text) <= _MOST_OF_A_NOTE else f"{text[: _MOST_OF_A_NOTE - 1]}…"
+    """Shorten what happened; what mends it stays whole."""
+    what, mend, how = text.partition(MEND)
+    room = max(_MOST_OF_A_NOTE - len(mend + how), _NOTE)
+    return text if len(what) <= room else f"{what[: room - 1]}…{mend}{how}"
 
 
 def _notes(console: Console, table: Sequence[Line]) -> None:

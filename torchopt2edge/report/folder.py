@@ -152,6 +152,19 @@ def _row(data: dict[str, Any]) -> Measurement:
     return row
 
 
+def put(out: Path, files: Mapping[str, str | Mapping[str, Any]]) -> None:
+    """Write texts, and plain data as JSON, each whole or not at all.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    made = {
+        name: held if isinstance(held, str) else _dumps(held, indent=1)
+        for name, held in files.items()
+    }
+    _put_all(out, {name: text.encode() for name, text in made.items()})
+
+
 def _put_data(out: Path, files: Mapping[str, bytes]) -> None:
     """Write what was measured; where the folder has no room for it, into a temporary one."""
     try:

@@ -10,7 +10,7 @@ from torchopt2edge.report.column import columns
 from torchopt2edge.report.line import Line, is_share, lines, metric_title, plain
 from torchopt2edge.report.number import count, duration
 from torchopt2edge.report.quantization import holds, notes, sections
-from torchopt2edge.report.words import headline
+from torchopt2edge.report.words import headline, reasons
 from torchopt2edge.types import Measurement, Verdict
 
 _SPECIAL = re.compile(r"([\\`*_\[\]#|~$])")
@@ -31,8 +31,8 @@ def fence(text: object) -> str:
     return f"{ticks}bash\n{body}\n{ticks}"
 
 
-def render(rows: Sequence[Measurement], verdict: Verdict, context: Mapping[str, Any]) -> str:
-    """Return ``report.md``; ``context`` is what ``context.json`` holds."""
+def fill(template: str, **words: Any) -> str:
+    """Return a report in Markdown; names go through the filters ``md`` and ``fence``."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     # Escaping is ours: the text is Markdown, in which HTML's escaping alone is not enough.
@@ -44,12 +44,19 @@ def render(rows: Sequence[Measurement], verdict: Verdict, context: Mapping[str, 
         undefined=StrictUndefined,
     )
     jinja.filters.update(md=escape, fence=fence)
+    return jinja.get_template(template).render(**words)
+
+
+def render(rows: Sequence[Measurement], verdict: Verdict, context: Mapping[str, Any]) -> str:
+    """Return ``report.md``; ``context`` is what ``context.json`` holds."""
     table = lines(rows, verdict)
     environment = context["environment"]
-    return jinja.get_template("report.md.jinja").render(
+    said = headline(rows, verdict)
+    return fill(
+        "report.md.jinja",
         title=context["title"],
-        headline=headline(rows, verdict),
-        verdict=verdict,
+        headline=said,
+        reasons=reasons(said, verdict),
         table=_result(table),
         stages=_stages(context["stages"], table[0].metric if table else ""),
         method=_method(table, environment),
@@ -191,9 +198,10 @@ def _span(values: Sequence[float | None]) -> str:
 
 def _value(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
+        return ", ".join(f"{key} {_value(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
+        nested = any(isinstance(item, Mapping) for item in value)
+        return ("; " if nested else ", ").join(map(_value, value))
     return "" if value is None else str(value)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,9 +138,9 @@ def _numbers(line: Line) -> dict[str, Any]:
 def headline(side: Side) -> str:
     """Return the one sentence to read: the file for every device, or that they differ."""
     lost = [column.device for column in side.columns if column.verdict is None]
-    beside = f"; {_and(lost)} could not be used" if lost else ""
+    beside = f"; {listing(lost)} could not be used" if lost else ""
     if not side.used:
-        return f"No winner: {_and(lost)} could not be used."
+        return f"No winner: {listing(lost)} could not be used."
     if side.pick is not None:
         return f"{_everywhere(side, side.pick)}{beside}."
     said = ", ".join(_places(side))
@@ -156,7 +156,9 @@ def _places(side: Side) -> Iterator[str]:
     for first, devices in groups.items():
         verb = "wins" if len(first) == 1 else "tie"
         yield (
-            f"{_and(first)} {verb} on {_and(devices)}" if first else f"no winner on {_and(devices)}"
+            f"{listing(first)} {verb} on {listing(devices)}"
+            if first
+            else f"no winner on {listing(devices)}"
         )
 
 
@@ -167,7 +169,7 @@ def _up(text: str) -> str:
 def _everywhere(side: Side, name: str) -> str:
     wins = side.where(name)
     ties = [column.device for column in side.used if column.device not in wins]
-    said = [f"wins on {_and(wins)}" if wins else "", f"ties on {_and(ties)}" if ties else ""]
+    said = [f"wins on {listing(wins)}" if wins else "", f"ties on {listing(ties)}" if ties else ""]
     return f"Ship {plain(name)}: it {' and '.join(one for one in said if one)}"
 
 
@@ -190,8 +192,8 @@ def _lost(column: Column, side: Side) -> Iterator[str]:
             how = "was not measured there"
         else:
             how = f"takes {times_between(ratio)} as long there"
-        who = f"{plain(name)}, the winner on {_and(side.where(name))},"
-        yield f"On {column.device} {_and(column.first)} {verb}; {who} {how}."
+        who = f"{plain(name)}, the winner on {listing(side.where(name))},"
+        yield f"On {column.device} {listing(column.first)} {verb}; {who} {how}."
 
 
 def notes(side: Side) -> list[str]:
@@ -204,17 +206,27 @@ def notes(side: Side) -> list[str]:
         kinds = {digest for digest in held.values() if digest}
         if len(kinds) > 1:
             said.append(
-                f"{plain(name)} is not the same file on {_and(list(held))}: it is made for the "
+                f"{plain(name)} is not the same file on {listing(list(held))}: it is made for the "
                 "processor that measures"
             )
-    warned: dict[str, list[str]] = {}
-    for column in side.used:
-        for one in column.verdict.warnings if column.verdict else ():
-            warned.setdefault(plain(one), []).append(column.device)
-    return [*said, *(f"{', '.join(map(plain, where))}: {one}" for one, where in warned.items())]
+    warned = [
+        (column.device, one)
+        for column in side.used
+        for one in (column.verdict.warnings if column.verdict else ())
+    ]
+    return [*said, *by_device(warned)]
 
 
-def _and(names: Sequence[str]) -> str:
+def by_device(said: Iterable[tuple[str, str]]) -> list[str]:
+    """Return sentences with the devices that they are about before them, each sentence once."""
+    found: dict[str, list[str]] = {}
+    for device, one in said:
+        found.setdefault(plain(one), []).append(plain(device))
+    return [f"{', '.join(devices)}: {one}" for one, devices in found.items()]
+
+
+def listing(names: Sequence[str]) -> str:
+    """Return names as a sentence holds them: "a, b and c"."""
     shown = [plain(name) for name in names]
     return f"{', '.join(shown[:-1])} and {shown[-1]}" if len(shown) > 1 else "".join(shown)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torchopt2edge.report.console import _say
-from torchopt2edge.report.folder import VERDICT, _dumps, _put_all
+from torchopt2edge.report.console import _say, grid, taken
+from torchopt2edge.report.folder import VERDICT, put
 from torchopt2edge.report.line import Line, plain
+from torchopt2edge.report.markdown import fill
 from torchopt2edge.report.number import interval, significant
 from torchopt2edge.report.side import LIMITS, Column, Side, flips, headline, notes
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 MARKDOWN, PAGE = "report.md", "report.html"
-_GAP = 2
-_NAME = 28  # what the candidate's column may ask for on a narrow terminal
 _SHOWN = ("cpu", "arch", "cores", "memory_gb", "os")
 
 
@@ -92,20 +90,8 @@ def failures(side: Side) -> list[tuple[str, str]]:
 
 def render_markdown(side: Side) -> str:
     """Return ``report.md``, for a comment on a pull request."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    from torchopt2edge.report.markdown import escape, fence
-
-    # Escaping is ours: the text is Markdown, in which HTML's escaping alone is not enough.
-    jinja = Environment(
-        loader=PackageLoader("torchopt2edge.report", ""),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-    )
-    jinja.filters.update(md=escape, fence=fence)
-    return jinja.get_template("side.md.jinja").render(
+    return fill(
+        "side.md.jinja",
         title=side.title or "torchopt2edge",
         headline=headline(side),
         flips=flips(side),
@@ -121,19 +107,11 @@ def render_markdown(side: Side) -> str:
 
 def render_console(console: Console, side: Side) -> None:
     """Print the devices side by side, in plain text where the console is not a terminal."""
-    from rich.table import Table
-    from rich.text import Text
-
     wide = cells(side)
-    narrow = _width(wide) > console.width
-    head, *body = cells(side, narrow=True) if narrow else wide
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-    for at, title in enumerate(head):
-        table.add_column(Text(title), justify="right" if at else "left", overflow="fold")
-    for row in body:
-        table.add_row(*(Text(cell) for cell in row))
-    if body:
-        console.print(table)
+    narrow = taken(wide) > console.width
+    shown = cells(side, narrow=True) if narrow else wide
+    if side.candidates:
+        console.print(grid(shown))
         if narrow:
             _say(console, "not shown at this width: the intervals", "dim")
         console.print()
@@ -146,13 +124,6 @@ def render_console(console: Console, side: Side) -> None:
         _say(console, f"  ! {said}", "yellow")
 
 
-def _width(rows: Sequence[Sequence[str]]) -> int:
-    from rich.cells import cell_len
-
-    widths = [max(map(cell_len, column)) + _GAP for column in zip(*rows, strict=True)]
-    return min(widths[0], _NAME) + sum(widths[1:])
-
-
 def write(out: Path, side: Side) -> None:
     """Write ``verdict.json``, ``report.md`` and ``report.html``, each whole or not at all.
 
@@ -161,11 +132,11 @@ def write(out: Path, side: Side) -> None:
     """
     from torchopt2edge.report.page.side import render_html
 
-    _put_all(
+    put(
         out,
         {
-            VERDICT: _dumps(side.to_json(), indent=1).encode(),
-            MARKDOWN: render_markdown(side).encode(),
-            PAGE: render_html(side).encode(),
+            VERDICT: side.to_json(),
+            MARKDOWN: render_markdown(side),
+            PAGE: render_html(side),
         },
     )

@@ -8,6 +8,8 @@ from torchopt2edge.report.line import Line, is_share, lines, metric_title, plain
 from torchopt2edge.report.number import fixed, signed, significant, times, times_between
 from torchopt2edge.types import Measurement, Verdict
 
+_INVALID = "no winner is named: "
+
 
 def headline(rows: Sequence[Measurement], verdict: Verdict) -> str:
     """Return the one sentence to read: what to ship and by how much, a tie, or no winner."""
@@ -21,6 +23,15 @@ def headline(rows: Sequence[Measurement], verdict: Verdict) -> str:
     if tied:
         return _tie(tied)
     return f"No winner: {_why_none(table, verdict)}."
+
+
+def reasons(said: str, verdict: Verdict) -> list[str]:
+    """Return the verdict's reasons without the one that the headline ``said`` already holds."""
+    return [one for one in verdict.reasons if _bare(one) not in said]
+
+
+def _bare(reason: str) -> str:
+    return plain(reason).rstrip(".").removeprefix(_INVALID)
 
 
 def _lead(winner: Line, table: Sequence[Line]) -> str:
@@ -93,10 +104,12 @@ def _why_none(table: Sequence[Line], verdict: Verdict) -> str:
         return "nothing was measured"
     runners = [line for line in table if not (line.reference or line.checks)]
     if runners and all(line.failed for line in runners):
+        if any(line.row.facts.get("interrupted") for line in runners):
+            return "the run was interrupted before a candidate was measured"
         return "every candidate failed" if len(runners) > 1 else "the only candidate failed"
     sound = [line for line in runners if not line.failed]
     if sound and all(line.rejected for line in sound):
         return "no candidate holds the constraints"
     if verdict.reasons:
-        return plain(verdict.reasons[0]).rstrip(".").removeprefix("no winner is named: ")
+        return _bare(verdict.reasons[0])
     return "the measurements name none"

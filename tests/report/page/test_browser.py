@@ -2,76 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.report.visit import HOSTILE, Opener, Visit
 from torchopt2edge.report.page.render import render
-
-MISSING = "no Chromium: tests/report/page/provide.sh installs it"
-HOSTILE = '"><img src=x onerror=document.title="owned"><script>document.title="owned"</script>'
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A headless Chromium; the tests are skipped, with what to type, where there is none."""
-    found = shutil.which("chromium-headless-shell") or shutil.which("chromium")
-    if found is None:
-        pytest.skip(MISSING)
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        pytest.skip("no Playwright: tests/report/page/provide.sh PYTHON installs it")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-class Visit:
-    """An opened page, with what it asked for and complained of."""
-
-    def __init__(self, browser: Any, file: Path, width: int, scheme: str) -> None:
-        self.asked: list[str] = []
-        self.complaints: list[str] = []
-        self.context = browser.new_context(
-            viewport={"width": width, "height": 800}, color_scheme=scheme
-        )
-        self.page = self.context.new_page()
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.goto(file.as_uri())
-
-    def column(self, at: int) -> list[str]:
-        """Return the texts of a column of the result table, top to bottom."""
-        cells = self.page.locator(f"#result tbody tr > :nth-child({at + 1}) bdi")
-        return list(cells.all_text_contents())
-
-    def overflow(self) -> int:
-        """Return by how many pixels the page is wider than its window."""
-        size = "document.documentElement"
-        return int(self.page.evaluate(f"{size}.scrollWidth - {size}.clientWidth"))
 
 
 @pytest.fixture
-def visit(browser: Any, whole: Any, tmp_path: Path) -> Iterator[Any]:
+def visit(opened: Opener, whole: Any) -> Callable[..., Visit]:
     """Return what opens a page, of the whole run unless others rows are given."""
-    opened: list[Visit] = []
 
     def to(width: int = 1280, scheme: str = "light", run: Any = whole) -> Visit:
-        file = tmp_path / f"report-{len(opened)}.html"
-        file.write_text(render(*run), encoding="utf-8")
-        opened.append(Visit(browser, file, width, scheme))
-        return opened[-1]
+        return opened(render(*run), width, scheme)
 
-    yield to
-    for one in opened:
-        one.context.close()
+    return to
 
 
 @pytest.mark.parametrize("width", [360, 1280])
@@ -85,13 +34,9 @@ def test_it_asks_for_nothing_and_complains_of_nothing(visit: Any, width: int) ->
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_axe_finds_nothing(visit: Any, width: int, scheme: str) -> None:
-    pytest.importorskip("axe_playwright_python", reason="tests/report/page/provide.sh brings axe")
-    from axe_playwright_python.sync_playwright import Axe
-
     seen = visit(width, scheme)
     seen.page.evaluate("document.querySelectorAll('details').forEach((one) => one.open = true)")
-    found = Axe().run(seen.page)
-    assert found.violations_count == 0, found.generate_report()
+    seen.check_access()
 
 
 def test_the_table_sorts_by_click(visit: Any) -> None:
@@ -170,18 +115,7 @@ def test_a_command_is_copied(visit: Any) -> None:
 def test_texts_of_a_drawing_stay_within_it(visit: Any) -> None:
     """What was laid out with estimated widths is measured with the real font."""
     for width in (360, 1280):
-        outside = visit(width).page.evaluate(
-            """() => [...document.querySelectorAll('svg[role=img] text')]
-                .filter((text) => text.getClientRects().length)
-                .filter((text) => {
-                    const a = text.getBoundingClientRect();
-                    const b = text.ownerSVGElement.getBoundingClientRect();
-                    return a.left < b.left - 1 || a.right > b.right + 1 ||
-                        a.top < b.top - 2 || a.bottom > b.bottom + 2;
-                })
-                .map((text) => text.textContent)"""
-        )
-        assert outside == []
+        assert visit(width).texts_outside() == []
 
 
 def test_without_a_script_everything_is_said(browser: Any, whole: Any, tmp_path: Path) -> None:

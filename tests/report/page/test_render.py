@@ -196,6 +196,7 @@ def test_a_fact_that_is_no_number_is_left_out(whole, value: object) -> None:
         **rows[0].facts,
         "began_s": [value] * 12,
         "sensors": [{"temperature_c": value}] * 12,
+        "watched": {"at_s": [value] * 3, "temperature_c": [value, 41.0]},
         "sustained": {"kept": value, "onset_s": value, "first_minute_ms": value},
         "profile": [{"name": "x", "type": "Conv", "ms": value, "share": value}],
         "placement": {"nodes": value, "macs": value},
@@ -224,3 +225,20 @@ def test_the_stages_table_goes_from_float_to_files(whole) -> None:
     found = [body.index(f"<bdi>{name}</bdi>") for name in ("student", "pruned", "distilled", "qat")]
     assert found == sorted(found)
     assert found[-1] < body.index("<bdi>pruned-litert-int8</bdi>")
+
+
+def test_a_number_stays_with_its_unit_and_an_interval_whole(whole) -> None:
+    """A line break inside of either reads as two numbers."""
+    rows, verdict, context = whole
+    said = "dense-ort-fp32 is 2.04× faster (95 % 2.00–2.08), 1.35 ms"
+    page = render(rows, replace(verdict, reasons=[said]), context)
+    assert "(95\u00a0% 2.00\u2060–\u20602.08), 1.35\u00a0ms" in page
+
+
+def test_what_a_device_says_of_its_cores_is_words(whole) -> None:
+    rows, verdict, context = whole
+    classes = [{"name": "big", "cores": [4, 5]}, {"name": "little", "cores": [0, 1]}]
+    told = {**context, "environment": {"device": {"core_classes": classes}}}
+    page = render(rows, verdict, told)
+    assert "name big, cores 4, 5; name little, cores 0, 1" in page
+    assert "{" not in re.sub(r"<(style|script).*?</\1>", "", page, flags=re.DOTALL)

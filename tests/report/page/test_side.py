@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.report.page.test_browser import browser as browser
+from tests.report.visit import HOSTILE, Opener, Visit
 from torchopt2edge.report.page.side import render_html
 from torchopt2edge.report.side import Column, Side
 from torchopt2edge.types import Measurement, Verdict
 
 Run = tuple[list[Measurement], Verdict, dict[str, Any]]
-HOSTILE = '"><img src=x onerror=document.title="owned"><script>document.title="owned"</script>'
 
 
 @pytest.fixture
@@ -95,59 +93,35 @@ def test_nobody_measured(side: Side) -> None:
 
 
 @pytest.fixture
-def visit(browser: Any, side: Side, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+def visit(opened: Opener, side: Side) -> Callable[..., Visit]:
     """Return what opens the page in a window of some width."""
-    contexts: list[Any] = []
 
-    def to(width: int, scheme: str = "light", shown: Side = side) -> Any:
-        file = tmp_path / f"side-{len(contexts)}.html"
-        file.write_text(render_html(shown), encoding="utf-8")
-        size = {"width": width, "height": 800}
-        contexts.append(browser.new_context(viewport=size, color_scheme=scheme))
-        page = contexts[-1].new_page()
-        page.on("console", lambda message: pytest.fail(message.text))
-        page.on("pageerror", lambda error: pytest.fail(str(error)))
-        page.goto(file.as_uri())
-        return page
+    def to(width: int, scheme: str = "light", shown: Side = side) -> Visit:
+        return opened(render_html(shown), width, scheme)
 
-    yield to
-    for one in contexts:
-        one.close()
+    return to
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-def test_axe_finds_nothing(visit: Callable[..., Any], width: int, scheme: str) -> None:
-    pytest.importorskip("axe_playwright_python", reason="tests/report/page/provide.sh brings axe")
-    from axe_playwright_python.sync_playwright import Axe
-
-    found = Axe().run(visit(width, scheme))
-    assert found.violations_count == 0, found.generate_report()
+def test_axe_finds_nothing(visit: Callable[..., Visit], width: int, scheme: str) -> None:
+    seen = visit(width, scheme)
+    assert seen.complaints == []
+    seen.check_access()
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280])
 def test_only_tables_scroll_and_texts_stay_in_their_drawing(
-    visit: Callable[..., Any], width: int
+    visit: Callable[..., Visit], width: int
 ) -> None:
-    page = visit(width)
-    root = "document.documentElement"
-    assert page.evaluate(f"{root}.scrollWidth - {root}.clientWidth") <= 0
-    outside = page.evaluate(
-        """() => [...document.querySelectorAll('svg[role=img] text')]
-            .filter((text) => text.getClientRects().length)
-            .filter((text) => {
-                const a = text.getBoundingClientRect();
-                const b = text.ownerSVGElement.getBoundingClientRect();
-                return a.left < b.left - 1 || a.right > b.right + 1 ||
-                    a.top < b.top - 2 || a.bottom > b.bottom + 2;
-            })
-            .map((text) => text.textContent)"""
-    )
-    assert outside == []
+    seen = visit(width)
+    assert seen.overflow() <= 0
+    assert seen.texts_outside() == []
 
 
-def test_hostile_names_do_nothing(visit: Callable[..., Any], side: Side) -> None:
+def test_hostile_names_do_nothing(visit: Callable[..., Visit], side: Side) -> None:
     named = replace(side.columns[0], device=HOSTILE)
-    page = visit(360, shown=replace(side, title=HOSTILE, columns=(named, *side.columns[1:])))
-    assert page.title().startswith('"><img src=x')
-    assert page.locator("img").count() == 0
+    seen = visit(360, shown=replace(side, title=HOSTILE, columns=(named, *side.columns[1:])))
+    assert seen.complaints == []
+    assert seen.page.title().startswith('"><img src=x')
+    assert seen.page.locator("img").count() == 0

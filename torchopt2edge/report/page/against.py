@@ -9,7 +9,16 @@ from torchopt2edge.report.against import Against, Change, share
 from torchopt2edge.report.against_page import LIMITS, cells, difference, headline, ratio, winners
 from torchopt2edge.report.line import is_share, metric_title, plain
 from torchopt2edge.report.page.axis import Axis, span
-from torchopt2edge.report.page.block import Block, Cell, Figure, Grid, Items, Prose, Section, figure
+from torchopt2edge.report.page.block import (
+    Cell,
+    Figure,
+    Grid,
+    Prose,
+    Section,
+    figure,
+    listed,
+    section,
+)
 from torchopt2edge.report.page.fill import fill
 from torchopt2edge.report.page.sheet import Lane, Sheet
 from torchopt2edge.report.page.svg import Canvas
@@ -29,31 +38,27 @@ _LOOKS = {  # marker and class: a shape beside each colour
 def render_html(against: Against) -> str:
     """Return the page; equal input gives equal text, under the policy of the run's own page."""
     return fill(
-        "against.html.jinja",
         headline(against),
         title=" → ".join(plain(title) or "torchopt2edge" for title in against.titles),
-        reasons=[],
         measured=winners(against),
         sections=_sections(against),
+        footer="The comparison as data is in `against.json`, beside this file.",
+        kind="comparison",
     )
 
 
 def _sections(against: Against) -> list[Section]:
-    strict = (Prose("A strict check would fail on these too."), *_listed(against.strict))
+    strict = Prose("A strict check would fail on these too.") if against.strict else None
     every = [
-        Section("warnings", "Warnings", _listed(against.warnings)),
-        Section("beyond", "Beyond the limit", _listed(against.broken)),
-        Section("strict", "Cannot be told", strict if against.strict else ()),
-        Section("result", "Before and after", (_table(against), Prose(against.method))),
-        Section("latency", "Latency, after over before", _latency(against)),
-        Section("accuracy", "Task metric, after minus before", _quality(against)),
-        Section("limits", "What this cannot tell", _listed(LIMITS)),
+        section("warnings", "Warnings", [listed(against.warnings)]),
+        section("beyond", "Beyond the limit", [listed(against.broken)]),
+        section("strict", "Cannot be told", [strict, listed(against.strict)]),
+        section("result", "Before and after", [_table(against), Prose(against.method)]),
+        section("latency", "Latency, after over before", _latency(against)),
+        section("accuracy", "Task metric, after minus before", _quality(against)),
+        section("limits", "What this cannot tell", [listed(LIMITS)]),
     ]
-    return [section for section in every if section.blocks]
-
-
-def _listed(said: Sequence[str]) -> tuple[Block, ...]:
-    return (Items(tuple(("", plain(one)) for one in said)),) if said else ()
+    return [one for one in every if one is not None]
 
 
 def _table(against: Against) -> Grid:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torchopt2edge.report.line import plain
 from torchopt2edge.report.page.svg import Canvas
 
 _NUMBER = re.compile(r"[+\-\u2212]?(?:\d+(?:\.\d+)?|∞)")
@@ -26,6 +27,15 @@ class Items:
     """A list; an item is what it is about ("" for nothing) and what is said."""
 
     kind: ClassVar[str] = "items"
+    items: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Links:
+    """Pages to go on to, each a text and where it leads."""
+
+    kind: ClassVar[str] = "links"
+    label: str
     items: tuple[tuple[str, str], ...]
 
 
@@ -89,7 +99,7 @@ class Fold:
     open: bool = False
 
 
-Block = Prose | Items | Code | Grid | Figure | Fold
+Block = Prose | Items | Links | Code | Grid | Figure | Fold
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,17 @@ def sort_value(text: str) -> str:
     rest = text.strip()[found.end() :].strip()
     number = found.group().replace("\u2212", "-").replace("∞", "inf")
     return f"{float(number) * _SIZES.get(rest, 1.0):g}"
+
+
+def section(key: str, title: str, blocks: Sequence[Block | None]) -> Section | None:
+    """Return a section of the blocks that there are, None without any."""
+    kept = tuple(block for block in blocks if block is not None)
+    return Section(key, title, kept) if kept else None
+
+
+def listed(said: Sequence[str]) -> Items | None:
+    """Return a list of sentences, None without any."""
+    return Items(tuple(("", plain(one)) for one in said)) if said else None
 
 
 def grid(key: str, caption: str, cells: Sequence[Sequence[str]], left: int = 1) -> Grid:

@@ -5,18 +5,31 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any
+
+from torchopt2edge.report.page.block import Section
 
 _HERE = "torchopt2edge.report.page"
-_UNIT = re.compile(r"(?<=\d) (?=(?:%|MB|points)(?!\w))")  # no line breaks there
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|MB|points)(?!\w))")
+_RANGE = re.compile(r"(?<=\d)–(?=[\d−])")
 
 
-def fill(template: str, headline: str, **words: Any) -> str:
+def fill(
+    headline: str,
+    *,
+    title: str,
+    sections: Sequence[Section],
+    footer: str,
+    reasons: Sequence[str] = (),
+    measured: str = "",
+    kind: str = "report",
+) -> str:
     """Return the page; equal input gives equal text.
 
     Its policy lets run and show what it holds and nothing else: the style sheet and the script
-    are named by their hashes.
+    are named by their hashes. ``kind`` is what the page is called; in ``footer`` stand file names
+    between backticks.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -28,15 +41,25 @@ def fill(template: str, headline: str, **words: Any) -> str:
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
+    jinja.filters["whole"] = _whole
     style, script = _resource("style.css"), _resource("script.js")
-    return jinja.get_template(template).render(
+    return jinja.get_template("page.html.jinja").render(
         headline=headline,
-        shown=_UNIT.sub("\u00a0", headline),
+        title=title,
+        sections=sections,
+        footer=footer,
+        reasons=reasons,
+        measured=measured,
+        kind=kind,
         style=style,
         script=script,
         policy=_policy(style, script),
-        **words,
     )
+
+
+def _whole(text: str) -> str:
+    """Keep a number on one line with its unit, and the two ends of an interval."""
+    return _RANGE.sub("\u2060–\u2060", _UNIT.sub("\u00a0", text))
 
 
 def _resource(name: str) -> str:

@@ -9,20 +9,21 @@ from torchopt2edge.report.line import Line, lines, plain
 from torchopt2edge.report.markdown import _method
 from torchopt2edge.report.page.fill import fill
 from torchopt2edge.report.page.section import sections
-from torchopt2edge.report.words import headline
+from torchopt2edge.report.words import headline, reasons
 from torchopt2edge.types import Measurement, Verdict
 
 
 def render(rows: Sequence[Measurement], verdict: Verdict, context: Mapping[str, Any]) -> str:
     """Return the page; ``context`` holds what ``context.json`` does."""
     table = lines(rows, verdict)
+    said = headline(rows, verdict)
     return fill(
-        "page.html.jinja",
-        headline(rows, verdict),
+        said,
         title=plain(context["title"] or "torchopt2edge"),
-        reasons=[plain(reason) for reason in verdict.reasons],
+        reasons=[plain(reason) for reason in reasons(said, verdict)],
         measured=_measured(table),
         sections=sections(table, verdict, context),
+        footer="Every sample is in `rows.jsonl`, the verdict in `verdict.json`, beside this file.",
     )
 
 

@@ -21,6 +21,8 @@ from torchopt2edge.report.page.block import (
     Section,
     filled,
     grid,
+    listed,
+    section,
 )
 from torchopt2edge.report.page.fact import entries, mapping
 from torchopt2edge.report.page.sheet import finite
@@ -37,42 +39,33 @@ def sections(lines: Sequence[Line], verdict: Verdict, context: Mapping[str, Any]
     environment = mapping(context["environment"])
     metric = lines[0].metric if lines else ""
     every = [
-        _section("warnings", "Warnings", _warned(lines, verdict, stages)),
-        _section("result", "Result", [table.result(lines), *_failed(lines)]),
-        _section("trade-off", _plane_title(metric), [plane.pareto(lines, look)]),
-        _section("latency", "Latency of every sample", [cloud.distributions(lines, look)]),
-        _section("rounds", "Round by round", [trace.traces(lines, look)]),
-        _section("sustained-run", "Sustained speed", [trace.sustained(lines, look)]),
-        _section("accuracy", _quality_title(metric), [bar.quality(lines, look)]),
-        _section("start-up", "Start-up", _startup(lines)),
-        _section("file-size", "File size", _amount(lines, look, "size_mb", "MB", "gzip_mb")),
-        _section("memory", "Memory", _amount(lines, look, "memory_mb", "peak memory (MB)")),
-        _section("energy", "Energy", _amount(lines, look, "energy_mj", "mJ per inference")),
-        _section("placement", "Placement", _placement(lines)),
-        _section("operators", "Costliest operators", _profiles(lines)),
-        _section("quantization", "Quantization", _quantization(decisions)),
-        _section("pruning", "Pruning", _pruning(stages)),
-        _section("stages", "What each stage cost and bought", [table.chain(stages, lines)]),
-        _section("environment", "Environment", _environment(lines, environment)),
-        _section("reproduce", "How to reproduce", _commands(environment)),
-        _section("limits", "What this cannot tell", [_listed(_limits(lines))]),
+        section("warnings", "Warnings", _warned(lines, verdict, stages)),
+        section("result", "Result", [table.result(lines), *_failed(lines)]),
+        section("trade-off", _plane_title(metric), [plane.pareto(lines, look)]),
+        section("latency", "Latency of every sample", [cloud.distributions(lines, look)]),
+        section("rounds", "Round by round", [trace.traces(lines, look)]),
+        section("sustained-run", "Sustained speed", [trace.sustained(lines, look)]),
+        section("accuracy", _quality_title(metric), [bar.quality(lines, look)]),
+        section("start-up", "Start-up", _startup(lines)),
+        section("file-size", "File size", _amount(lines, look, "size_mb", "MB", "gzip_mb")),
+        section("memory", "Memory", _amount(lines, look, "memory_mb", "peak memory (MB)")),
+        section("energy", "Energy", _amount(lines, look, "energy_mj", "mJ per inference")),
+        section("placement", "Placement", _placement(lines)),
+        section("operators", "Costliest operators", _profiles(lines)),
+        section("quantization", "Quantization", _quantization(decisions)),
+        section("pruning", "Pruning", _pruning(stages)),
+        section("stages", "What each stage cost and bought", [table.chain(stages, lines)]),
+        section("environment", "Environment", _environment(lines, environment)),
+        section("reproduce", "How to reproduce", _commands(environment)),
+        section("limits", "What this cannot tell", [listed(_limits(lines))]),
     ]
-    return [section for section in every if section is not None]
-
-
-def _section(key: str, title: str, blocks: Sequence[Block | None]) -> Section | None:
-    kept = tuple(block for block in blocks if block is not None)
-    return Section(key, title, kept) if kept else None
-
-
-def _listed(said: Sequence[str]) -> Items | None:
-    return Items(tuple(("", plain(one)) for one in said)) if said else None
+    return [one for one in every if one is not None]
 
 
 def _warned(
     lines: Sequence[Line], verdict: Verdict, stages: Sequence[Mapping[str, Any]]
 ) -> list[Block | None]:
-    return [_listed([*_of_stages(stages), *_warnings(lines, verdict)])]
+    return [listed([*_of_stages(stages), *_warnings(lines, verdict)])]
 
 
 def _failed(lines: Sequence[Line]) -> list[Block | None]:
@@ -109,7 +102,7 @@ def _placement(lines: Sequence[Line]) -> list[Block | None]:
     return [
         table.placement(lines),
         grid("holds-table", caption, holds, 2 if holds[0][1] == "ranges" else 1) if holds else None,
-        _listed(quantization.notes(lines)),
+        listed(quantization.notes(lines)),
     ]
 
 

@@ -15,7 +15,7 @@ from torchopt2edge.report.line import plain
 
 FONT = 12.0
 _EM = 0.6  # of a sans-serif's average letter; a wide one, as the reader's font is not known
-_SLIM, _BROAD = frozenset("fijlrtI .,:;'|()[]/-·"), frozenset("mwMW@%★")
+_SLIM, _BROAD = frozenset("fijlrtI .,:;'|()[]/-·"), frozenset("mwMW@%★#&+<=>^~×−→≤≥")
 Point = tuple[float, float]
 
 

@@ -211,6 +211,14 @@ def _merged(points: Sequence[Point]) -> tuple[Point, ...]:
 
 
 def _sensed(line: Line, name: str) -> list[Point]:
+    """Return what the device's own watch saw second by second, else what each round's end shows."""
+    watched = line.row.facts.get("watched")
+    if isinstance(watched, Mapping) and name in watched:
+        seen = [
+            (number(at), number(one))
+            for at, one in zip(watched["at_s"], watched[name], strict=False)
+        ]
+        return [(x, y) for x, y in seen if x is not None and y is not None]
     readings = line.row.facts.get("sensors") or ()
     rounds = line.row.latency_ns
     if len(readings) != len(rounds):
