@@ -232,6 +232,7 @@ def test_a_second_run_is_held_against_the_first(
     assert main([*given, "report.max_regression=1000%"]) == 0
     assert {"against.html", "against.md", "against.json"} <= set(os.listdir("diff"))
     assert "net-ort-fp32" in capsys.readouterr().out
+    assert json.loads(Path("diff/against.json").read_text())["titles"] == ["before", "after"]
     slow = json.loads(rows.read_text())
     slow["latency_ns"] = [[3 * one for one in each] for each in slow["latency_ns"]]
     slow["metrics"]["latency_ms"] *= 3

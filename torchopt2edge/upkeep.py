@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,21 +61,28 @@ def render(runs: Sequence[str], max_regression: Any, out: str | None) -> int:
 def _compare(before: Path, after: Path, max_regression: Any, out: str | None) -> int:
     """Say what changed from one run to the other, on one device or on each of several."""
     from torchopt2edge import report
-    from torchopt2edge.report import across, across_page, against, against_page
+    from torchopt2edge.report import across, across_page, against, against_page, against_words
 
     limit = None if max_regression is None else against.parse_share(max_regression)
     place, shown = Path(out or after), console()
     found: against.Against | across.Across
     if across.holds(before, after):
         found = across.read(before, after, limit)
+        found = replace(found, titles=_told_apart(found.titles, before, after))
         across_page.write(place, found)
         across_page.render_console(shown, found)
     else:
         found = against.compare(report.read(before), report.read(after), limit)
+        found = replace(found, titles=_told_apart(found.titles, before, after))
         against_page.write(place, found)
         against_page.render_console(shown, found)
-    shown.print(f"comparison: {place / against_page.PAGE}", markup=False, highlight=False)
+    shown.print(f"comparison: {place / against_words.PAGE}", markup=False, highlight=False)
     return 1 if found.broken else 0
+
+
+def _told_apart(titles: tuple[str, str], before: Path, after: Path) -> tuple[str, str]:
+    """Name runs of one title by their folders."""
+    return titles if titles[0] != titles[1] else (before.resolve().name, after.resolve().name)
 
 
 def show(result: Result) -> None:

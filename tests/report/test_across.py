@@ -17,7 +17,8 @@ from torchopt2edge.cli import main
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.report import folder, side_page
 from torchopt2edge.report.across import Across, across, holds
-from torchopt2edge.report.across_page import headline, render_console, render_markdown
+from torchopt2edge.report.across_page import render_console, render_markdown
+from torchopt2edge.report.across_words import headline
 from torchopt2edge.report.page.across import render_html
 from torchopt2edge.report.side import Column, Side
 from torchopt2edge.types import Measurement, Verdict

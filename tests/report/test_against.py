@@ -25,12 +25,8 @@ from torchopt2edge.evaluate import paired_drop
 from torchopt2edge.report import read
 from torchopt2edge.report import write as write_run
 from torchopt2edge.report.against import Against, Run, compare, parse_share
-from torchopt2edge.report.against_page import (
-    headline,
-    render_console,
-    render_markdown,
-    write,
-)
+from torchopt2edge.report.against_page import render_console, render_markdown, write
+from torchopt2edge.report.against_words import headline
 from torchopt2edge.report.page.against import render_html
 from torchopt2edge.types import Measurement, Verdict
 

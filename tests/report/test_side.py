@@ -15,7 +15,8 @@ from rich.console import Console
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.report import folder
 from torchopt2edge.report.side import Column, Side, flips, headline, holds, notes, read
-from torchopt2edge.report.side_page import cells, outcome, render_console, render_markdown, write
+from torchopt2edge.report.side_page import render_console, render_markdown, write
+from torchopt2edge.report.side_words import cells, outcome
 from torchopt2edge.types import Measurement, Verdict
 
 MakeRow = Callable[..., Measurement]

@@ -57,7 +57,11 @@ class Plan:
         try:
             graph.load_pruning_history(history)
         except (AttributeError, AssertionError, IndexError, ValueError) as error:
-            raise ModelError(f"a pruning plan does not fit the model: {error}") from error
+            raise ModelError(
+                f"a pruning plan does not fit the model: {error}",
+                artifact=type(net).__name__,
+                mend="give the net that was cut, made anew by the same call",
+            ) from error
 
 
 def trace(net: nn.Module, shape: tuple[int, ...]) -> Any:

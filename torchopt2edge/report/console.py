@@ -37,19 +37,19 @@ def show(console: Console, rows: Sequence[Measurement], verdict: Verdict) -> Non
         if not beside:
             _notes(console, table)
         if hidden:
-            _say(console, f"not shown at this width: {', '.join(hidden)}", "dim")
+            say(console, f"not shown at this width: {', '.join(hidden)}", "dim")
     console.print()
     said = headline(rows, verdict)
     why = reasons(said, verdict)
-    _say(console, said, "bold green" if verdict.winner else "bold yellow")
+    say(console, said, "bold green" if verdict.winner else "bold yellow")
     for reason in why[:_MOST_REASONS]:
-        _say(console, f"  · {plain(reason)}")
+        say(console, f"  · {plain(reason)}")
     if len(why) > _MOST_REASONS:
-        _say(console, f"  · and {len(why) - _MOST_REASONS} more in the report")
+        say(console, f"  · and {len(why) - _MOST_REASONS} more in the report")
     for warning in verdict.warnings:
-        _say(console, f"  ! {plain(warning)}", "yellow")
+        say(console, f"  ! {plain(warning)}", "yellow")
     for note in notes(table)[:_MOST_REMARKS]:
-        _say(console, f"  ! {_clipped(note)}", "yellow")
+        say(console, f"  ! {_clipped(note)}", "yellow")
 
 
 def grid(
@@ -81,7 +81,7 @@ def taken(rows: Sequence[Sequence[str]]) -> int:
     return min(widths[0], _NAME) + sum(widths[1:])
 
 
-def _say(console: Console, text: str, style: str = "") -> None:
+def say(console: Console, text: str, style: str = "") -> None:
     """Print text as it is: a name may look like markup."""
     from rich.text import Text
 
@@ -181,4 +181,4 @@ def _clipped(text: str) -> str:
 def _notes(console: Console, table: Sequence[Line]) -> None:
     for line in table:
         if line.note:
-            _say(console, f"  {line.name}: {_clipped(line.note)}", "red" if line.failed else "dim")
+            say(console, f"  {line.name}: {_clipped(line.note)}", "red" if line.failed else "dim")

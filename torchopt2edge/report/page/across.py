@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from torchopt2edge.report import against_page
+from torchopt2edge.report import against_words
 from torchopt2edge.report.across import Across
-from torchopt2edge.report.across_page import LIMITS, about, headline, ratio, unsaid
+from torchopt2edge.report.across_words import LIMITS, about, headline, ratio, unsaid
 from torchopt2edge.report.against import Against, share
-from torchopt2edge.report.against_page import PAGE
+from torchopt2edge.report.against_words import PAGE
 from torchopt2edge.report.line import plain
 from torchopt2edge.report.page.abreast import Abreast, Dot
 from torchopt2edge.report.page.block import (
@@ -67,7 +67,7 @@ def _table(across: Across) -> Grid:
 
 
 def _cell(found: Against, name: str) -> Cell:
-    return Cell(ratio(found, name), under=against_page.changed(found, name))
+    return Cell(ratio(found, name), under=against_words.changed(found, name))
 
 
 def _drawn(across: Across, title: str) -> Figure | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from torchopt2edge.report.against import Against, Change, share
-from torchopt2edge.report.against_page import LIMITS, cells, difference, headline, ratio, winners
+from torchopt2edge.report.against_words import LIMITS, cells, difference, headline, ratio, winners
 from torchopt2edge.report.line import is_share, metric_title, plain
 from torchopt2edge.report.page.axis import Axis, span
 from torchopt2edge.report.page.block import (

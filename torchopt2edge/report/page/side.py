@@ -25,7 +25,7 @@ from torchopt2edge.report.page.block import (
 from torchopt2edge.report.page.fill import fill
 from torchopt2edge.report.page.table import standing
 from torchopt2edge.report.side import LIMITS, Column, Side, flips, headline, notes
-from torchopt2edge.report.side_page import about, failures, latency
+from torchopt2edge.report.side_words import about, failures, latency
 
 
 def render_html(side: Side) -> str:
