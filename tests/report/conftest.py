@@ -125,9 +125,12 @@ def run() -> tuple[list[Measurement], Verdict]:
     return rows, verdict
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium; the tests are skipped, with what to type, where there is none."""
+    """A headless Chromium; the tests are skipped, with what to type, where there is none.
+
+    Not for the whole session: tests of the bench hold that no child of ours is alive.
+    """
     found = shutil.which("chromium-headless-shell") or shutil.which("chromium")
     if found is None:
         pytest.skip("no Chromium: tests/report/page/provide.sh installs it")
