@@ -193,7 +193,7 @@ def test_emulated_times_name_no_winner(
     verdict = decide(rows, Constraints(), None)
     assert verdict.winner is None
     assert verdict.tie == ()
-    assert any("is emulated" in reason for reason in verdict.reasons)
+    assert any("are emulated" in reason for reason in verdict.reasons)
     assert one.is_idle(device.workdir, 10.0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import sys
+import types
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
@@ -67,6 +68,8 @@ def test_the_library_is_kept_under_its_digest(
 ) -> None:
     wheel = make_wheel(tmp_path / "links", b"the library")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    # As where torch was imported: setuptools would warn of whoever looks for pip as a module.
+    monkeypatch.setitem(sys.modules, "distutils", types.ModuleType("distutils"))
     found = library()
     assert found.read_bytes() == b"the library"
     assert found.name == "libonnxruntime.so.9"

@@ -11,7 +11,6 @@ import base64
 import csv
 import fnmatch
 import hashlib
-import importlib.util
 import re
 import subprocess
 import sys
@@ -122,7 +121,8 @@ def download(requirements: Sequence[str], python: Python, folder: Path) -> list[
     Raises:
         DeviceError: there is no pip, or it does not find them.
     """
-    if importlib.util.find_spec("pip") is None:
+    # By its metadata: setuptools makes of a mere look for the module a swap of distutils.
+    if not any(metadata.distributions(name="pip")):
         raise DeviceError("this environment has no pip", mend="python -m ensurepip")
     done = _pip(
         "download",
