@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from torchopt2edge.admission import breaches, doubts, drop_of
@@ -81,6 +83,13 @@ def test_a_run_without_any_metric_is_warned_about_not_refused() -> None:
     assert doubts(files, ONE, files[1]) == ["max_drop was not checked: no metric was evaluated"]
     assert doubts(files, ONE, None) == ["max_drop was not checked: there is no reference row"]
     assert doubts(files, Constraints(max_drop=None), None) == []
+
+
+def test_a_reference_that_failed_lets_nothing_through_and_does_not_say_it_was_not_checked() -> None:
+    lost, file = replace(row("torch-fp32", None), err="died"), row("ort-int8", 70.0)
+    (breach,) = breaches(file, ONE, lost, [lost, file])
+    assert "was not evaluated for torch-fp32" in breach.sentence
+    assert doubts([], ONE, lost) == []
 
 
 def test_every_breach_is_told() -> None:

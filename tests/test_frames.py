@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -109,6 +110,39 @@ def test_noise_is_named_as_such(pipe: Pipe, noise: bytes) -> None:
         FrameReader(pipe[0]).read(5.0)
 
 
-def test_objects_have_no_bytes() -> None:
-    with pytest.raises(DeviceError, match="objects"):
-        encode({}, {"a": np.array([None])})
+def test_a_line_that_is_no_header_is_read_past(pipe: Pipe) -> None:
+    os.write(pipe[1], b"noise\n" + b"[" * 20_000 + b"]" * 20_000 + b"\n" + encode({"n": 1}))
+    reader = FrameReader(pipe[0])
+    for _ in range(2):
+        with pytest.raises(DeviceError, match="not made of frames"):
+            reader.read(5.0)
+    assert reader.read(5.0)[0] == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "x", 5, [5], [{"dtype": "int8", "shape": [1]}], [{"name": "a", "shape": [1]}],
+        [{"name": "a", "dtype": "int8"}], [{"name": 1, "dtype": "int8", "shape": [1]}],
+        [{"name": "a", "dtype": "foo", "shape": [1]}],
+        [{"name": "a", "dtype": "object", "shape": [1]}],
+        [{"name": "a", "dtype": None, "shape": [1]}], [{"name": "a", "dtype": "S4", "shape": [1]}],
+        *({"name": "a", "dtype": "int8", "shape": shape} for shape in (1, ["1"], [-1], [0.5])),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_arrays_that_are_none_end_the_stream(pipe: Pipe, given: object) -> None:
+    header = {"cmd": "x", "arrays": [given] if isinstance(given, dict) else given}
+    os.write(pipe[1], json.dumps(header).encode() + b"\n" + bytes(8) + encode({"n": 1}))
+    reader = FrameReader(pipe[0])
+    with pytest.raises(DeviceError, match="announces an array that is none"):
+        reader.read(5.0)
+    with pytest.raises(EOFError):
+        reader.read(5.0)
+
+
+@pytest.mark.parametrize("values", [[None], ["a", "b"], [b"x"], ["2026-01-01"]], ids=str)
+def test_what_is_no_number_cannot_be_sent(values: list[object]) -> None:
+    array = np.array(values, "M8[D]" if values == ["2026-01-01"] else None)
+    with pytest.raises(DeviceError, match="only numbers and bools"):
+        encode({}, {"a": array})

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import torchopt2edge as t2e
+from torchopt2edge.errors import BenchError
 from torchopt2edge.size import sizes
 from torchopt2edge.store import Store
 from torchopt2edge.types import Candidate, Signature
@@ -76,3 +77,8 @@ def test_a_second_run_packs_nothing(tmp_path: Path, calls: list[int]) -> None:
         assert before.err is None
         assert 0.0 < before.metrics["gzip_mb"] == after.metrics["gzip_mb"]
         assert "gzip_mb" not in after.facts
+
+
+def test_a_file_that_is_gone_is_an_error_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="cannot be read any more: No such file"):
+        sizes(found(tmp_path / "gone.onnx"))

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchopt2edge import stats
@@ -70,6 +70,38 @@ def test_an_interval_holds_its_median(values: list[float]) -> None:
     middle, low, high = stats.median_interval(values)
     assert low <= middle <= high
     assert middle == pytest.approx(np.median(values))
+
+
+PAIRS = st.integers(5, 12).flatmap(
+    lambda rounds: st.tuples(
+        *2
+        * [st.lists(st.lists(st.integers(1, 10**7), min_size=1), min_size=rounds, max_size=rounds)]
+    )
+)
+
+
+@settings(deadline=None)
+@given(PAIRS, st.integers(2, 1000))
+def test_a_ratio_does_not_know_the_unit_nor_who_is_above(
+    pair: tuple[Rounds, Rounds], unit: int
+) -> None:
+    ratio, low, high = stats.paired_ratio(*pair)
+    assert low <= ratio * (1 + 1e-12)
+    assert ratio <= high * (1 + 1e-12)
+    scaled = [[[ns * unit for ns in one] for one in rounds] for rounds in pair]
+    assert stats.paired_ratio(*scaled) == pytest.approx((ratio, low, high))
+    turned = stats.paired_ratio(*reversed(pair))
+    assert turned == pytest.approx((1 / ratio, 1 / high, 1 / low))
+    assert stats.paired_ratio(pair[0], pair[0]) == (1.0, 1.0, 1.0)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(1.0, 1e6), min_size=5, max_size=30))
+def test_a_drift_backwards_is_its_opposite(medians: list[float]) -> None:
+    change, low, high = stats.drift(medians)
+    assert low <= change <= high
+    wanted = pytest.approx((-change, -high, -low), rel=1e-6, abs=1e-9)
+    assert stats.drift(medians[::-1]) == wanted
 
 
 def test_a_constant_has_no_spread_and_few_rounds_no_interval() -> None:

@@ -66,6 +66,22 @@ def test_equals_tie_and_the_smaller_is_sensible() -> None:
     assert found.reasons[1].startswith("litert-int8 is the smallest of the tie (2 MB)")
 
 
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ((2.0, 2.0, 2.0), "the files of the tie weigh the same (2 MB): any of them will do"),
+        ((2.0, 2.0, 3.0), "b-fp32, a-fp32 are the smallest of the tie (2 MB): the sensible picks"),
+        ((2.0, 1.5, 3.0), "b-fp32 is the smallest of the tie (1.5 MB): the sensible pick"),
+    ],
+)
+def test_no_file_is_the_smallest_among_its_equals(sizes: tuple[float, ...], said: str) -> None:
+    named = zip("abc", (5.0, 5.003, 5.006), sizes, strict=True)
+    rows = [row(f"{name}-fp32", ms, metrics={"size_mb": size}) for name, ms, size in named]
+    found = decide(rows, FREE, None)
+    assert len(found.tie) == 3
+    assert said in found.reasons
+
+
 def test_a_gap_below_the_margin_is_a_tie_however_sure() -> None:
     def exact(name: str, ns: int) -> Measurement:
         one = row(name, 1.0)
@@ -301,6 +317,17 @@ def test_the_sustained_winner_is_the_one_that_is_fast_when_warm() -> None:
     said = " ".join(found.reasons)
     assert "the fastest of the first minute (ort-int8) is not the fastest of the last" in said
     assert "ort-int8 keeps 50 % of its first minute's speed, from second 34 on" in said
+
+
+def test_too_few_warm_rounds_name_nobody_and_no_tie() -> None:
+    rows = [blocks("ort-int8", 8.0, 8.0), blocks("litert-int8", 5.0, 5.0)]
+    short = [replace(one, latency_ns=one.latency_ns[:8]) for one in rows]
+    found = decide(short, FREE, None)
+    assert (found.winner, found.tie) == (None, ())
+    said = "litert-int8, ort-int8 have 4 warm rounds, too few for an interval: measure 10 or more"
+    assert said in found.reasons[0]
+    enough = [replace(one, latency_ns=one.latency_ns[:10]) for one in rows]
+    assert decide(enough, FREE, None).winner == "litert-int8"
 
 
 def test_a_difference_within_the_machines_drift_is_a_tie() -> None:

@@ -71,7 +71,7 @@ def doubts(
 ) -> list[str]:
     """Return sentences on constraints that hold, but not beyond the interval, or unchecked."""
     limit = constraints.max_drop
-    if limit is None:
+    if limit is None or not admissible:
         return []
     if reference is None or metric_of([reference]) is None:
         unknown = "there is no reference row" if reference is None else "no metric was evaluated"

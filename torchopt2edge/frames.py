@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import os
 import select
 import time
@@ -27,13 +28,14 @@ Header = dict[str, Any]
 
 _CHUNK = 1 << 20
 _LONGEST_LINE = 1 << 28  # a header beyond 256 MB is not ours
+_KINDS = "biufc"  # of numpy's dtypes those whose name says all of them: numbers and bools
 
 
 def encode(header: Mapping[str, Any], arrays: Mapping[str, Array] | None = None) -> bytes:
     """Return the bytes of one frame; any strides and byte order are brought to the wire's.
 
     Raises:
-        DeviceError: an array holds objects, which have no bytes of their own.
+        DeviceError: an array holds something else than numbers and bools (texts, objects).
     """
     if arrays is None:
         return json.dumps(dict(header)).encode() + b"\n"
@@ -43,8 +45,11 @@ def encode(header: Mapping[str, Any], arrays: Mapping[str, Array] | None = None)
     bodies: list[bytes] = []
     for name, given in arrays.items():
         array = np.asarray(given)
-        if array.dtype.hasobject:
-            raise DeviceError("an array of Python objects cannot be sent", artifact=name)
+        if array.dtype.kind not in _KINDS:
+            raise DeviceError(
+                f"an array of {array.dtype.name} cannot be sent: only numbers and bools can",
+                artifact=name,
+            )
         wire = array.astype(array.dtype.newbyteorder("<"), copy=False)
         specs.append({"name": name, "dtype": wire.dtype.name, "shape": list(wire.shape)})
         bodies.append(wire.tobytes(order="C"))
@@ -62,15 +67,18 @@ class FrameReader:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._held = bytearray()
+        self._lost = False
 
     def read(self, timeout_s: float | None = None) -> tuple[Header, dict[str, Array]]:
         """Return the next header (its ``arrays`` taken off) and the arrays.
 
         Raises:
-            EOFError: the other end is closed.
+            EOFError: the other end is closed, or nobody knows where the next frame begins.
             TimeoutError: no whole frame came within ``timeout_s`` seconds.
-            DeviceError: what came is not a frame.
+            DeviceError: what came is not a frame; a line that is no header is read past.
         """
+        if self._lost:
+            raise EOFError("behind arrays that are none, no frame can be found")
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         searched = 0
         while (end := self._held.find(b"\n", searched)) < 0:
@@ -78,8 +86,17 @@ class FrameReader:
             if searched > _LONGEST_LINE:
                 raise DeviceError("the stream is not made of frames: a line without an end")
             self._fill(deadline)
-        header = _header(bytes(self._held[:end]))
-        specs = _specs(header.pop("arrays", []))
+        line = bytes(self._held[:end])
+        try:
+            header = _header(line)
+        except DeviceError:
+            del self._held[: end + 1]
+            raise
+        try:
+            specs = _specs(header.pop("arrays", []))
+        except DeviceError:
+            self._lost = True
+            raise
         whole = end + 1 + sum(size for *_, size in specs)
         while len(self._held) < whole:
             self._fill(deadline)
@@ -112,7 +129,7 @@ def wait_for(fd: int, event: int, deadline: float) -> None:
 def _header(line: bytes) -> Header:
     try:
         header = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DeviceError(f"the stream is not made of frames: {line[:80]!r}") from error
     if not isinstance(header, dict):
         raise DeviceError(f"the stream is not made of frames: {line[:80]!r}")
@@ -120,16 +137,22 @@ def _header(line: bytes) -> Header:
 
 
 def _specs(given: list[dict[str, Any]]) -> list[tuple[str, Any, tuple[int, ...], int]]:
-    if not given:
-        return []
+    try:
+        return [_spec(one) for one in given or ()]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DeviceError(
+            f"the frame announces an array that is none: {str(given)[:80]}"
+        ) from error
+
+
+def _spec(given: dict[str, Any]) -> tuple[str, Any, tuple[int, ...], int]:
     import numpy as np
 
-    specs = []
-    for spec in given:
-        dtype = np.dtype(spec["dtype"]).newbyteorder("<")
-        shape = tuple(int(n) for n in spec["shape"])
-        specs.append((str(spec["name"]), dtype, shape, dtype.itemsize * math.prod(shape)))
-    return specs
+    name, shape = given["name"], tuple(operator.index(n) for n in given["shape"])
+    dtype = np.dtype(str(given["dtype"])).newbyteorder("<")
+    if not isinstance(name, str) or min(shape, default=0) < 0 or dtype.kind not in _KINDS:
+        raise ValueError(name)
+    return name, dtype, shape, dtype.itemsize * math.prod(shape)
 
 
 def _split(specs: list[tuple[str, Any, tuple[int, ...], int]], body: bytes) -> dict[str, Array]:

@@ -6,6 +6,7 @@ import functools
 import gzip
 from pathlib import Path
 
+from torchopt2edge.errors import BenchError
 from torchopt2edge.types import Candidate
 
 MB = 1e6
@@ -17,10 +18,20 @@ def sizes(candidate: Candidate) -> dict[str, float]:
     """Return the size of a candidate's file and what a download of it takes, in 1e6 bytes.
 
     To pack a file is a row's dearest number, 25 ms per MB: what was lowered brings it along.
+
+    Raises:
+        BenchError: the file cannot be read any more.
     """
     file, known = candidate.file, candidate.facts.get(PACKED)
-    found = file.stat()
-    packed = float(known) if known is not None else _once(file, found.st_mtime_ns)
+    try:
+        found = file.stat()
+        packed = float(known) if known is not None else _once(file, found.st_mtime_ns)
+    except OSError as error:
+        raise BenchError(
+            f"the file cannot be read any more: {error.strerror or error}",
+            artifact=file,
+            mend="leave the file where it is until the run has ended",
+        ) from error
     return {"size_mb": found.st_size / MB, PACKED: packed}
 
 

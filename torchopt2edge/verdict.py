@@ -130,12 +130,15 @@ def _invalid(admissible: Sequence[Measurement]) -> list[str]:
         for flag, rows in _by_flag(admissible).items()
         if flag in INVALIDATING
     ]
-    few = [row for row in admissible if len(row.latency_ns) < stats.LEAST_ROUNDS]
+    few = [row for row in admissible if len(_settled(row)) < stats.LEAST_ROUNDS]
     if few:
+        halves = any(_settled(row) is not row.latency_ns for row in few)
+        count = min(len(_settled(row)) for row in few)
+        rounds = f"{'warm ' if halves else ''}{'round' if count == 1 else 'rounds'}"
         why.append(
-            f"{_several(few, admissible)} {'has' if len(few) == 1 else 'have'} "
-            f"{min(len(row.latency_ns) for row in few)} rounds, too few for an interval: "
-            f"measure {stats.LEAST_ROUNDS} or more"
+            f"{_several(few, admissible)} {'has' if len(few) == 1 else 'have'} {count} {rounds}, "
+            "too few for an interval: "
+            f"measure {stats.LEAST_ROUNDS * (2 if halves else 1)} or more"
         )
     if len({row.facts.get("run") for row in admissible}) > 1:
         why.append(
@@ -185,12 +188,20 @@ def _tie_reasons(
         for row in tie[1:]
     ]
     if all("size_mb" in row.metrics for row in tie):
-        small = min(tie, key=lambda row: row.metrics["size_mb"])
-        reasons.append(
-            f"{small.candidate} is the smallest of the tie ({small.metrics['size_mb']:.3g} MB): "
-            "the sensible pick"
-        )
+        reasons.append(_smallest(tie))
     return [*reasons, "a longer protocol may tell them apart"]
+
+
+def _smallest(tie: Sequence[Measurement]) -> str:
+    least = min(row.metrics["size_mb"] for row in tie)
+    small = [row for row in tie if row.metrics["size_mb"] == least]
+    if len(small) == len(tie):
+        return f"the files of the tie weigh the same ({least:.3g} MB): any of them will do"
+    one = len(small) == 1
+    return (
+        f"{_several(small, tie)} {'is' if one else 'are'} the smallest of the tie "
+        f"({least:.3g} MB): the sensible pick{'' if one else 's'}"
+    )
 
 
 def _nothing(

@@ -156,6 +156,21 @@ def test_one_that_dies_or_hangs_on_the_way_is_a_row(
     assert len(second.latency_ns) == plan.rounds
 
 
+def test_a_file_that_goes_away_on_the_way_is_a_row(
+    net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path
+) -> None:
+    entered = [net("gone"), net("stays")]
+
+    def remove(done: int, total: int, what: str) -> None:
+        if what.startswith("round 3"):
+            entered[0].file.unlink(missing_ok=True)
+
+    gone, stays = measure(entered, lambda _: sample, Local(), brief, tmp_path, remove)
+    assert "cannot be read any more" in (gone.err or "")
+    assert gone.latency_ns == []
+    assert stays.err is None
+
+
 def test_an_interrupt_leaves_nobody_behind(
     net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path
 ) -> None:
@@ -283,6 +298,7 @@ def test_an_interrupt_keeps_what_was_measured_and_leaves_nobody(
     assert [row.candidate for row in rows] == ["a", "b"]
     assert [len(row.latency_ns) for row in rows] == [2, 2]
     assert all("too-few-samples" in row.facts["flags"] for row in rows)
+    assert all(np.isfinite(list(row.metrics.values())).all() for row in rows)
     assert all(row.facts["interrupted"] for row in rows)
     assert decide(rows, Constraints(max_drop=None), None).winner is None
 

@@ -8,17 +8,20 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from torchopt2edge.bench.runner import Runner, cut, finite, read_frame, same, time_round
 from torchopt2edge.bench.zipapp import runner_file
 from torchopt2edge.devices import Local
-from torchopt2edge.errors import BenchError
+from torchopt2edge.errors import BenchError, LowerError
 from torchopt2edge.frames import FrameReader, encode
-from torchopt2edge.types import Candidate
+from torchopt2edge.types import Candidate, Signature, TensorSpec
 
 Array = np.ndarray
 
@@ -243,3 +246,92 @@ def test_a_frame_that_lies_there_is_read_as_it_was_written(tmp_path: Path) -> No
     for pieces_wanted, arrays in ((0, given), (3, given), (2, {"c": np.array(1)})):
         with pytest.raises(BenchError, match=f"not made of {pieces_wanted} pieces"):
             next(cut(arrays, pieces_wanted))
+
+
+def test_nonsense_and_what_cannot_be_sent_are_answers(
+    net: Callable[..., Candidate], tmp_path: Path
+) -> None:
+    """As the native runner does: it goes on until nobody knows where the next frame begins."""
+    nodes = [helper.make_node("Identity", ["text"], ["y"])]
+    text = numpy_helper.from_array(np.array(["a", "b"], object), "text")
+    end = helper.make_tensor_value_info("y", TensorProto.STRING, [2])
+    graph = helper.make_graph(nodes, "texts", [], [end], [text])
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "t.onnx")
+    out = TensorSpec("y", (2,), "float32", "y", "float32")
+    texts = replace(net("a"), file=tmp_path / "t.onnx", signature=Signature((), (out,)))
+    sent = [
+        b"noise\n", b"[1]\n", encode(opening(texts)), encode({"cmd": "call"}, {}),
+        encode({"cmd": "sense"}), b'{"cmd": "sense", "arrays": [{"shape": [1]}]}\n',
+        encode({"cmd": "sense"}),
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-P", str(runner_file())],
+        input=b"".join(sent), capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    events = ["error", "error", "opened", "error", "sensed", "error"]
+    assert (done.returncode, [one["event"] for one in answers]) == (0, events), done.stderr
+    assert "only numbers and bools" in answers[3]["what"]
+
+
+def test_what_was_opened_and_loaded_before_is_gone(
+    net: Callable[..., Candidate], sample: dict[str, Array]
+) -> None:
+    one, given, timing = Runner(), {"x": sample["image"]}, {"cmd": "round", **plan(1, 0.0, 1)}
+    one.answer(opening(net("a")), {})
+    one.answer({"cmd": "load"}, given)
+    one.answer(opening(net("b")), {})
+    with pytest.raises(BenchError, match="before its load"):
+        one.answer(timing, {})
+    one.answer({"cmd": "load"}, given)
+    with pytest.raises(ValueError, match="missing"):
+        one.answer({"cmd": "load"}, {"z": given["x"]})
+    with pytest.raises(BenchError, match="before its load"):
+        one.answer(timing, {})
+    with pytest.raises(LowerError):
+        one.answer({**opening(net("a")), "file": "/nowhere.onnx"}, {})
+    with pytest.raises(BenchError, match="no file was opened"):
+        one.answer({"cmd": "call"}, given)
+
+
+def test_a_file_without_inputs_is_timed(net: Callable[..., Candidate], tmp_path: Path) -> None:
+    value = numpy_helper.from_array(np.arange(3, dtype=np.float32))
+    nodes = [helper.make_node("Constant", [], ["y"], value=value)]
+    end = helper.make_tensor_value_info("y", TensorProto.FLOAT, [3])
+    graph = helper.make_graph(nodes, "still", [], [end])
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "s.onnx")
+    out = TensorSpec("y", (3,), "float32", "y", "float32")
+    still = replace(net("a"), file=tmp_path / "s.onnx", signature=Signature((), (out,)))
+    one = Runner()
+    one.answer(opening(still), {})
+    one.answer({"cmd": "load"}, {})
+    assert one.answer({"cmd": "round", **plan(2, 0.0, 2)}, {})[0]["stable"]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "pieces"), [({}, 3), ({"x": np.zeros((0, 3))}, 10**15), ({"x": np.zeros(())}, 2)]
+)
+def test_nothing_cannot_be_cut(arrays: dict[str, Array], pieces: int) -> None:
+    with pytest.raises(BenchError, match="pieces"):
+        next(cut(arrays, pieces))
+
+
+def test_a_runtime_that_is_missing_is_named_with_its_mend(
+    net: Callable[..., Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(BenchError, match="cannot import the runtime") as caught:
+        Runner().answer(opening(net("a")), {})
+    assert "pip install onnxruntime" in (caught.value.mend or "")
+
+
+def test_a_file_without_outputs_is_refused(net: Callable[..., Candidate]) -> None:
+    whole = net("a")
+    bare = replace(whole, signature=replace(whole.signature, outputs=()))
+    one = Runner()
+    with pytest.raises(BenchError, match="no outputs"):
+        one.answer(opening(bare), {})
+    with pytest.raises(BenchError, match="no file was opened"):
+        one.answer({"cmd": "call"}, {})

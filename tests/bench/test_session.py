@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -18,6 +19,7 @@ import pytest
 
 from torchopt2edge.bench.session import ChildSession, open_child
 from torchopt2edge.devices import Local
+from torchopt2edge.devices.process import ProcessJob
 from torchopt2edge.errors import BenchError, DataError
 from torchopt2edge.types import Candidate
 
@@ -186,3 +188,41 @@ def test_litert_runs_in_the_sources_layout(
         assert session.receipt["runtime"] == "litert"
         assert session.receipt["torch_imported"] is False
     np.testing.assert_allclose(found, batch + np.arange(3.0)[:, None, None], rtol=1e-6)
+
+
+@pytest.mark.parametrize("latency", [[0, 0, 0], [0, 0, 9_000], []])
+def test_a_clock_that_shows_no_time_gives_no_number(
+    net: MakeNet,
+    sample: Sample,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    latency: list[int],
+) -> None:
+    def coarse(job: ProcessJob, timeout_s: float) -> Any:
+        event, arrays = receive(job, timeout_s)
+        return {**event, **({"latency_ns": latency} if event["event"] == "round" else {})}, arrays
+
+    receive = ProcessJob.receive
+    monkeypatch.setattr(ProcessJob, "receive", coarse)
+    with open_child(net("a"), Local(), tmp_path / "log") as session:
+        session.load_timed(sample)
+        with pytest.raises(BenchError, match="too coarse"):
+            session.round(3, 0.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"event": "rounds"}, "answered 'rounds', not 'round'"),
+        ({}, "answered None, not 'round'"),
+        ({"event": "round", "latency_ns": [1], "wall_ns": 1}, "lacks cpu_ns, finite, involuntary"),
+        ({"event": "error"}, "'error' lacks type, what"),
+    ],
+)
+def test_an_answer_of_another_runner_is_an_error(
+    net: MakeNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Sample, said: str
+) -> None:
+    with open_child(net("a"), Local(), tmp_path / "log") as session:
+        monkeypatch.setattr(ProcessJob, "receive", lambda job, timeout_s: (dict(answer), {}))
+        with pytest.raises(BenchError, match=said):
+            session.round(1, 0.0, 1)

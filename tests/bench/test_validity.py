@@ -68,6 +68,9 @@ def test_signs_of_contention() -> None:
     assert "interrupted 1000 times" in flags(rounds(involuntary=12))["contended"]
     assert "hypervisor took 10%" in flags(rounds(steal=1, ticks=10))["contended"]
     assert "got 50% of a core" in flags(rounds(cpu_ns=6_000_000))["contended"]
+    one_ended = [replace(one, involuntary=12 if at else -3) for at, one in enumerate(rounds())]
+    assert "interrupted 1000 times" in flags(one_ended)["contended"]
+    assert flags(rounds(involuntary=-1)) == {}
     one_burst = rounds()
     one_burst[4] = replace(one_burst[4], involuntary=500)
     assert flags(one_burst) == {}

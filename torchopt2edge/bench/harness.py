@@ -299,7 +299,12 @@ def _finish(
         **lane.session.times,
         "first_ms": lane.first_ms,
     }
-    return measured(lane.candidate, race.device.name, race.protocol, lane.rounds, times, receipt)
+    try:
+        return measured(
+            lane.candidate, race.device.name, race.protocol, lane.rounds, times, receipt
+        )
+    except EdgeError as error:  # the file went away meanwhile
+        return failed(lane.candidate, race.device.name, race.protocol.name, receipt, str(error))
 
 
 def _check(check: Check, lane: Lane, session: ChildSession) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from torchopt2edge import stats
@@ -24,7 +25,11 @@ def measured(
     times: Mapping[str, float],
     receipt: Facts,
 ) -> Measurement:
-    """Return the row of a candidate that ran all its rounds."""
+    """Return the row of a candidate that ran all its rounds.
+
+    Raises:
+        BenchError: its file is gone.
+    """
     samples = [one.latency_ns for one in rounds]
     flags = validity.assess(rounds, protocol, receipt)
     return Measurement(
@@ -65,18 +70,19 @@ def failed(
 def _latency(samples: list[list[int]]) -> dict[str, float]:
     """Rule 2: the interval is over rounds; only the percentiles look at single inferences."""
     middle, low, high = stats.median_interval(stats.round_medians(samples))
+    known = {"latency_low_ms": low / 1e6, "latency_high_ms": high / 1e6}
     made = {
         "latency_ms": middle / 1e6,
-        "latency_low_ms": low / 1e6,
-        "latency_high_ms": high / 1e6,
+        **{name: end for name, end in known.items() if math.isfinite(end)},  # few rounds have none
         "samples": float(sum(map(len, samples))),
         "rounds": float(len(samples)),
     }
     for at in (50, 90, 99):
         found = stats.percentile_interval(samples, at)
         if found is not None:
+            known = {f"p{at}_low_ms": found[1] / 1e6, f"p{at}_high_ms": found[2] / 1e6}
             made |= {f"p{at}_ms": found[0] / 1e6}
-            made |= {f"p{at}_low_ms": found[1] / 1e6, f"p{at}_high_ms": found[2] / 1e6}
+            made |= {name: end for name, end in known.items() if math.isfinite(end)}
     return made
 
 

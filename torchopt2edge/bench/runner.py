@@ -31,6 +31,7 @@ import functools
 import gc
 import importlib
 import importlib.util
+import operator
 import os
 import platform
 import sys
@@ -43,7 +44,7 @@ import numpy as np
 
 from torchopt2edge.bench.sensors import energy, joules, sense
 from torchopt2edge.devices import linux
-from torchopt2edge.errors import BenchError
+from torchopt2edge.errors import BenchError, DeviceError
 from torchopt2edge.frames import FrameReader, encode
 from torchopt2edge.protocols import TimedSession
 from torchopt2edge.types import Signature
@@ -66,7 +67,7 @@ class Runner:
     def __init__(self) -> None:
         self._session: TimedSession | None = None
         self._prepared: dict[str, Array] = {}
-        self._first: dict[str, Array] = {}
+        self._first: dict[str, Array] | None = None
         self._profile: Callable[[dict[str, Array], int], list[dict[str, Any]]]
 
     def answer(self, command: dict[str, Any], arrays: dict[str, Array]) -> Answer:
@@ -94,6 +95,7 @@ class Runner:
 
     def open(self, command: dict[str, Any], arrays: dict[str, Array]) -> Answer:
         """Load the runtime's library, import it, open the file, each under its own clock."""
+        self._session = self._first = None  # whatever comes of this one, the last is gone
         target = command.get("target") or TARGETS.get(command["backend"])
         if target is None:
             raise BenchError(f"the runner knows no backend {command['backend']!r}")
@@ -103,15 +105,18 @@ class Runner:
         start = _CLOCK()
         _preload(backend.library)
         begin = _CLOCK()
-        importlib.import_module(backend.runtime_module)
+        _import(backend.runtime_module)
         imported = _CLOCK()
         self._profile = functools.partial(
             backend.profile, Path(command["file"]), command["threads"]
         )
-        self._session = backend.open(
+        session: TimedSession = backend.open(
             Path(command["file"]), Signature.from_json(command["signature"]), command["threads"]
         )
         opened = _CLOCK()
+        if not session.output_names:
+            raise BenchError("the file has no outputs, so that nothing of it could be checked")
+        self._session = session
         receipt = {
             **_surroundings(),
             **backend.receipt(),
@@ -133,7 +138,7 @@ class Runner:
         if "file" in command:
             arrays = read_frame(Path(command["file"]))
         found: dict[str, list[Array]] = {}
-        for piece in cut(arrays, int(command.get("pieces", 1))):
+        for piece in cut(arrays, operator.index(command.get("pieces", 1))):
             for name, value in session.run(piece).items():
                 found.setdefault(name, []).append(np.array(value))  # it may reuse its buffer
         outputs = {
@@ -145,7 +150,7 @@ class Runner:
     def load(self, command: dict[str, Any], arrays: dict[str, Array]) -> Answer:
         """Keep the timed sample and run the first inference, whose outputs are kept too."""
         session = self._opened()
-        self._prepared = arrays
+        self._prepared, self._first = arrays, None
         begin = _CLOCK()
         outputs = session.run(self._prepared)
         first_ms = (_CLOCK() - begin) / 1e6
@@ -154,8 +159,8 @@ class Runner:
 
     def round(self, command: dict[str, Any], arrays: dict[str, Array]) -> Answer:
         """Time one round and compare its last outputs with the first inference's."""
-        session = self._opened()
-        if not self._prepared:
+        session, first = self._opened(), self._first
+        if first is None:
             raise BenchError("a round came before its load")
         ticks, charge = linux.cpu_ticks(), energy()
         involuntary, _ = linux.thread_counts()
@@ -176,8 +181,8 @@ class Runner:
             "begin_ns": begin,
             "wall_ns": wall,
             "cpu_ns": cpu,
-            "involuntary": after - involuntary,
-            "stable": same(self._first, outputs),
+            "involuntary": after - involuntary if min(after, involuntary) >= 0 else -1,
+            "stable": same(first, outputs),
             "finite": finite(outputs),
             "joules": joules(charge, energy()),
             "vm_hwm_bytes": peak,
@@ -241,8 +246,10 @@ def cut(arrays: Mapping[str, Array], pieces: int) -> Iterator[dict[str, Array]]:
     if pieces == 1:
         yield dict(arrays)
         return
+    if not arrays:
+        raise BenchError(f"nothing is given to be cut into {pieces} pieces")
     for name, value in arrays.items():
-        if pieces < 1 or not value.ndim or len(value) % pieces:
+        if pieces < 1 or not value.ndim or not len(value) or len(value) % pieces:
             raise BenchError(f"{name!r} of shape {value.shape} is not made of {pieces} pieces")
     for at in range(pieces):
         yield {
@@ -272,6 +279,19 @@ def _close(first: Array, last: Array) -> bool:
         return bool(np.array_equal(first, last))
     scale = float(np.max(np.abs(first), initial=0.0))
     return bool(np.allclose(first, last, rtol=1e-4, atol=1e-5 * scale, equal_nan=True))
+
+
+def _import(runtime: str) -> None:
+    try:
+        importlib.import_module(runtime)
+    except ImportError as error:
+        package = runtime.partition(".")[0].replace("_", "-")
+        raise BenchError(
+            f"{sys.executable} cannot import the runtime: {error}",
+            artifact=runtime,
+            mend=f"{sys.executable} -m pip install {package}, or on another machine "
+            "device.fetch=true",
+        ) from error
 
 
 def _preload(library: str) -> None:
@@ -321,17 +341,21 @@ def main() -> None:
             command, arrays = reader.read()
         except EOFError:
             return
-        try:
-            header, found = runner.answer(command, arrays)
-        except Exception as error:  # the boundary of the process: every failure is an answer
-            header, found = (
-                {"event": "error", "what": str(error), "type": type(error).__name__},
-                None,
-            )
-        out.write(encode(header, found))
+        except DeviceError as error:
+            command, answer = {}, _failure(error)
+        else:
+            try:
+                answer = encode(*runner.answer(command, arrays))
+            except Exception as error:  # the boundary of the process: every failure is an answer
+                answer = _failure(error)
+        out.write(answer)
         out.flush()
         if command.get("cmd") == "stop":
             return
+
+
+def _failure(error: Exception) -> bytes:
+    return encode({"event": "error", "what": str(error), "type": type(error).__name__})
 
 
 if __name__ == "__main__":

@@ -7,17 +7,19 @@ of files that the device keeps, so that it travels once for all candidates that 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from torchopt2edge.backends.session import FileSession
+from torchopt2edge.bench.gathered import each
 from torchopt2edge.bench.launch import launch
 from torchopt2edge.devices.remote import Remote
 from torchopt2edge.errors import BenchError, DataError
@@ -25,6 +27,7 @@ from torchopt2edge.frames import encode
 from torchopt2edge.protocols import Device, Job
 from torchopt2edge.types import Candidate, Facts, Signature, TensorSpec
 
+T = TypeVar("T")
 Array = np.ndarray[Any, Any]
 Push = Callable[[Path], str]
 
@@ -33,6 +36,17 @@ INLINE = 256 << 10
 
 CHUNK = 16 << 20
 """Bytes of samples that one file holds at most, unless a single piece is larger."""
+
+_TELLS = {  # what an answer holds at least
+    "opened": {"receipt"},
+    "loaded": {"first_ms", "finite"},
+    "round": {"latency_ns", "wall_ns", "cpu_ns", "involuntary", "stable", "finite", "vm_hwm_bytes"},
+    "profiled": {"ops"},
+    "sensed": {"sensors"},
+    "stopped": {"vm_hwm_bytes"},
+    "called": set(),
+    "error": {"type", "what"},
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +92,9 @@ class ChildSession:
         self._calls = (
             self._ends
             if self._size is None
-            else FileSession(stacked(candidate.signature), self._run_pieces)
+            else FileSession(
+                stacked(candidate.signature), functools.partial(self._run_pieces, size=self._size)
+            )
         )
         self.receipt: Facts = {}
         self.times: dict[str, float] = {}
@@ -97,19 +113,38 @@ class ChildSession:
         """Run on source arrays of any batch."""
         return self._calls(inputs)
 
-    def _run(self, arrays: Mapping[str, Array], pieces: int = 1) -> dict[str, Array]:
+    def each(
+        self, items: Iterable[tuple[Mapping[str, Array], T]]
+    ) -> Iterator[tuple[dict[str, Array], Mapping[str, Array], T]]:
+        """Walk batches and what goes along, each with its answer; many travel at once (`each`)."""
+        return each(self, items, CHUNK)
+
+    def joins(self, size: int) -> bool:
+        """Whether batches of that many samples can travel together and be run as one by one."""
+        return self._size is not None and size % max(self._size, 1) == 0
+
+    def run_stacked(self, inputs: Mapping[str, Array], size: int) -> dict[str, Array]:
+        """Run stacked batches, of ``size`` samples each where the file takes any number."""
+        run = functools.partial(self._run_pieces, size=self._size or size)
+        return FileSession(stacked(self._candidate.signature), run)(inputs)
+
+    def _run(
+        self, arrays: Mapping[str, Array], pieces: int = 1, samples: int = 1
+    ) -> dict[str, Array]:
         header: dict[str, Any] = {"cmd": "call"}
         if pieces > 1:
             header["pieces"] = pieces
         sent: Mapping[str, Array] | None = arrays
         if self._push is not None and _bytes(arrays) > INLINE:
             header["file"], sent = bring(arrays, self._push), None
-        return self._ask("called", header, sent, patience_s=float(pieces))[1]
+        return self._ask("called", header, sent, patience_s=float(samples))[1]
 
-    def _run_pieces(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """Run stacked samples, in chunks that neither end finds too large."""
-        assert self._size is not None
-        found = [self._run(chunk, pieces) for chunk, pieces in chunks(arrays, self._size)]
+    def _run_pieces(self, arrays: Mapping[str, Array], size: int) -> dict[str, Array]:
+        """Run stacked samples, ``size`` at once, in chunks that neither end finds too large."""
+        found = [
+            self._run(chunk, pieces, len(next(iter(chunk.values()))))
+            for chunk, pieces in chunks(arrays, size)
+        ]
         if len(found) == 1:
             return found[0]
         return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
@@ -152,7 +187,8 @@ class ChildSession:
         """Time one round; ``patience_s`` is how long it may take beyond the usual time-out.
 
         Raises:
-            BenchError: its last outputs are not those of the first inference.
+            BenchError: its last outputs are not those of the first inference, or the clock there
+                is too coarse to show any time.
         """
         command = {
             "cmd": "round",
@@ -161,13 +197,19 @@ class ChildSession:
             "max_samples": max_samples,
         }
         event, _ = self._ask("round", command, patience_s=seconds + patience_s)
-        event.pop("event")
         event["peak_bytes"] = event.pop("vm_hwm_bytes")
-        found = Round(**event)
+        known = {one.name for one in fields(Round)}
+        found = Round(**{name: value for name, value in event.items() if name in known})
         if not found.finite:
             raise self._error("the outputs became NaN or infinity in the middle of the run")
         if not found.stable:
             raise self._error("the same input gave other outputs than in the first inference")
+        if not found.latency_ns or np.median(found.latency_ns) <= 0:
+            raise BenchError(
+                "most inferences took no time by the device's clock, which is too coarse for them",
+                artifact=self._candidate.id,
+                mend="export the model with a larger batch, so that one inference takes longer",
+            )
         return found
 
     def profile(self, runs: int) -> list[Facts]:
@@ -197,10 +239,13 @@ class ChildSession:
             event, found = self._job.receive(self._timeout_s + patience_s)
         except BenchError as error:
             raise BenchError(error.what, artifact=self._candidate.id, mend=error.mend) from error
-        if event.get("event") == "error":
+        told = event.get("event")
+        if told not in ("error", wanted):
+            raise self._error(f"the runner answered {told!r}, not {wanted!r}")
+        if lacking := sorted(_TELLS[told] - event.keys()):
+            raise self._error(f"the runner's answer {told!r} lacks {', '.join(lacking)}")
+        if told == "error":
             raise self._error(f"{event['type']}: {event['what']}")
-        if event.get("event") != wanted:
-            raise self._error(f"the runner answered {event.get('event')!r}, not {wanted!r}")
         return event, found
 
     def _error(self, what: str) -> BenchError:

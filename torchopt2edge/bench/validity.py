@@ -65,11 +65,11 @@ def steal_share(rounds: Sequence[Round]) -> float | None:
 def switches_per_s(rounds: Sequence[Round]) -> float | None:
     """Return involuntary context switches per timed second (of a median round: bursts happen).
 
-    None where a runner cannot know them (a page in a browser that others started).
+    A round in which a thread ended, and took its count along, tells nothing. None where a runner
+    cannot know them (a page in a browser that others started).
     """
-    if any(one.involuntary < 0 for one in rounds):
-        return None
-    return float(np.median([one.involuntary / (one.wall_ns / 1e9) for one in rounds]))
+    known = [one.involuntary / (one.wall_ns / 1e9) for one in rounds if one.involuntary >= 0]
+    return float(np.median(known)) if known else None
 
 
 def cpu_share(rounds: Sequence[Round]) -> float | None:

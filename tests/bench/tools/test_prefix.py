@@ -169,3 +169,24 @@ def test_any_bytes_are_a_result_or_refused(data: bytes) -> None:
     assert found is None or all(0 <= value < math.inf for value in numbers(found).values())
     if found is not None and not data.startswith(b"\x12") and b"\x12" not in data:
         assert found.mean_ms == 1.5
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith(".txt")])
+@pytest.mark.parametrize("parse", [benchmark_model.parse, perf_test.parse])
+def test_decimal_commas_are_never_read_as_whole_numbers(
+    name: str, parse: Callable[[str], ToolSummary]
+) -> None:
+    """Some locales write them: ``1,97 ms`` is not one millisecond."""
+    text = (CAPTURED / name).read_text()
+    try:
+        told = parse(text)
+    except BenchError:
+        return
+    try:
+        found = parse(re.sub(r"(\d)\.(\d)", r"\1,\2", text))
+    except BenchError as error:
+        found, said = None, error.mend or ""
+    if found is None:
+        assert "LC_ALL=C" in said
+    else:
+        assert all(getattr(found, at) in (None, getattr(told, at)) for at in TIMES)

@@ -84,7 +84,7 @@ def target_of(facts: Facts) -> Target:
         raise DeviceError(
             f"neither runtime is made for a machine of the kind {arch!r}",
             mend="a system of 64 bits on it: the makers of ONNX Runtime and LiteRT publish none "
-            "for 32"
+            "for 32 bits"
             if arch in NARROW or facts.get("bits") == 32
             else f"a machine of one of these kinds: {', '.join(TARGETS)}",
         )

@@ -105,8 +105,8 @@ static bool litert_copy(Runner *r, int side, size_t at) {
     void *data;
     if (!litert_good(r, r->lock(buffer, &data, side == IN ? WRITING : READING), "lock"))
         return false;
-    if (side == IN) memcpy(data, r->given[at]->data, r->given[at]->bytes);
-    else memcpy(output->data, data, output->bytes);
+    if (side == IN) copy_bytes(data, r->given[at]->data, r->given[at]->bytes);
+    else copy_bytes(output->data, data, output->bytes);
     return litert_good(r, r->unlock(buffer), "unlock");
 }
 

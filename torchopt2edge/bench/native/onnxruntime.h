@@ -88,9 +88,9 @@ static bool ort_copy(Runner *r, int side, size_t at) {
     Tensor *output = &r->ends[OUT].items[at];
     void *data;
     if (!ORT(GetTensorMutableData, (Handle, void **), r->tensors[side][at], &data)) return false;
-    if (side == IN) memcpy(data, r->given[at]->data, r->given[at]->bytes);
+    if (side == IN) copy_bytes(data, r->given[at]->data, r->given[at]->bytes);
     else if (!ort_shape(r, r->tensors[OUT][at], output)) return false;
-    else memcpy(output->data, data, output->bytes);
+    else copy_bytes(output->data, data, output->bytes);
     if (side == OUT) ort_release(r, ReleaseValue, &r->tensors[OUT][at]);
     return true;
 }

@@ -90,9 +90,11 @@ static bool fetch(Runner *r) {
 
 /* Makes of each array the first of so many pieces along its first axis. */
 static bool cut(Runner *r, double pieces) {
-    EACH(i, pieces == 1 ? 0 : r->arrays.count) {
+    if (pieces == 1) return true;
+    if (!r->arrays.count) return fail(r, "nothing is given to be cut into %.17g pieces", pieces);
+    EACH(i, r->arrays.count) {
         Tensor *one = &r->arrays.items[i];
-        if (pieces < 1 || fmod(pieces, 1) != 0 || !one->rank ||
+        if (pieces < 1 || fmod(pieces, 1) != 0 || !one->rank || !one->shape[0] ||
             fmod((double)one->shape[0], pieces) != 0)
             return fail(r, "'%s' is not made of %.17g pieces", one->name, pieces);
         one->shape[0] /= (int64_t)pieces;
@@ -233,12 +235,13 @@ typedef struct { const char *name; bool (*carry_out)(Runner *); } Command;
 static const Command COMMANDS[] = {{"open", do_open},   {"call", do_call},   {"load", do_load},
                                    {"round", do_round}, {"sense", do_sense}, {"stop", do_stop}};
 
-/* Reads a line; one that is too long is read past, and left empty. False at the end of stdin. */
+/* Reads a line; one that is too long is read past, and left empty. False at the end of stdin.
+ * A zero byte becomes another that no JSON has: the line must not end there. */
 static bool read_line(Runner *r) {
     size_t size = 0;
     int next;
     while ((next = getc(r->in)) != EOF && next != '\n')
-        if (size < LONGEST_LINE) r->line[size++] = (char)next;
+        if (size < LONGEST_LINE) r->line[size++] = next ? (char)next : '\1';
     r->line[size < LONGEST_LINE ? size : 0] = '\0';
     return next != EOF;
 }
@@ -278,8 +281,9 @@ static bool answer(Runner *r) {
 
 int main(void) {
     Runner *r = must(calloc(1, sizeof *r));
-    r->in = must(fdopen(dup(STDIN_FILENO), "rb"));
-    r->out = must(fdopen(dup(STDOUT_FILENO), "wb"));
+    /* A program that a runtime starts must not hold our pipes open beyond our end. */
+    r->in = must(fdopen(fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0), "rb"));
+    r->out = must(fdopen(fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0), "wb"));
     r->line = must(malloc(LONGEST_LINE + 1));
     dup2(open("/dev/null", O_RDONLY), STDIN_FILENO);
     dup2(STDERR_FILENO, STDOUT_FILENO); /* native libraries print there */

@@ -16,6 +16,7 @@ static void close_file(Runner *r) {
 static bool open_file(Runner *r) {
     size_t count[2];
     if (!r->runtime->open(r, count)) return false;
+    if (!count[OUT]) return fail(r, "the file has no outputs: nothing of it could be checked");
     for (int side = IN; side <= OUT; side++) {
         if (count[side] > MAX_ENDS) return fail(r, "the file has %zu such ends", count[side]);
         r->ends[side] = make(count[side]);

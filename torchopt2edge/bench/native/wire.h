@@ -1,6 +1,7 @@
 /* What the program holds, and how frames carry it: the JSON of a header and the arrays behind it. */
 #pragma once
 #define _GNU_SOURCE
+#include <ctype.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +16,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "arrays travel as they lie in memory");
 enum { RUNNER_VERSION = 1, LONGEST_LINE = 1 << 20, DEEPEST = 32, MAX_RANK = 16, MAX_ENDS = 256 };
@@ -119,15 +119,17 @@ static bool is_object(const char *line) {
     return end && *blank(line) == '{' && *blank(end) == '\0';
 }
 
+/* The value of a key; of one that stands there twice the last, as for Python. */
 static const char *get(const char *object, const char *key) {
     const char *at = *(object = blank(object)) == '{' ? blank(object + 1) : NULL, *value;
+    const char *found = NULL;
     for (size_t size = strlen(key); at && *at == '"'; at = next(value)) {
         const char *end = past_string(at), *colon = blank(end);
         if (*colon != ':') return NULL;
         value = blank(colon + 1);
-        if ((size_t)(end - at) == size + 2 && memcmp(at + 1, key, size) == 0) return value;
+        if ((size_t)(end - at) == size + 2 && memcmp(at + 1, key, size) == 0) found = value;
     }
-    return NULL;
+    return found;
 }
 
 static char *encode_utf8(char *to, unsigned code) {
@@ -139,8 +141,13 @@ static char *encode_utf8(char *to, unsigned code) {
 }
 
 static bool is_unit(const char *at, unsigned *code) {
-    int size = 0;
-    return sscanf(at, "u%4x%n", code, &size) == 1 && size == 5;
+    *code = 0;
+    if (*at++ != 'u') return false;
+    for (int i = 0; i < 4; i++, at++) {
+        if (!isxdigit((unsigned char)*at)) return false;
+        *code = *code << 4 | (unsigned)(*at <= '9' ? *at - '0' : (*at | 32) - 'a' + 10);
+    }
+    return true;
 }
 
 /* A string's text, the caller's to free; NULL when the value is no string. */
@@ -153,7 +160,7 @@ static char *text_of(const char *value) {
         if (*at != '\\') *to++ = *at;
         else if (is_unit(++at, &code)) {
             at += 4; /* a character beyond 16 bits comes in two halves */
-            if (code >> 10 == 54 && at[1] == '\\' && is_unit(at + 2, &low)) {
+            if (code >> 10 == 54 && at[1] == '\\' && is_unit(at + 2, &low) && low >> 10 == 55) {
                 code = 0x10000 + ((code & 0x3FF) << 10 | (low & 0x3FF));
                 at += 6;
             }
@@ -213,7 +220,10 @@ static void drop(Tensors *tensors) {
 static bool allocate(Tensor *tensor) {
     if (!tensor->type || tensor->rank > MAX_RANK) return false;
     double bytes = (double)tensor->type->size;
-    EACH(i, tensor->rank) bytes *= tensor->shape[i] < 0 ? INFINITY : (double)tensor->shape[i];
+    EACH(i, tensor->rank) { /* an axis as long is refused beside one of 0, too */
+        double size = (double)tensor->shape[i];
+        bytes *= size < 0 || size > LARGEST_ARRAY ? INFINITY : size;
+    }
     if (!(bytes <= LARGEST_ARRAY)) return false;
     tensor->bytes = (size_t)bytes;
     if (tensor->data && tensor->room >= tensor->bytes) return true;
@@ -223,18 +233,26 @@ static bool allocate(Tensor *tensor) {
     return true;
 }
 
+/* Copies an array, which may lie nowhere when it is empty. */
+static void copy_bytes(void *to, const void *from, size_t bytes) {
+    if (bytes) memcpy(to, from, bytes);
+}
+
 static bool parse_spec(const char *spec, Tensor *tensor) {
     char *type = text_of(get(spec, "dtype"));
     tensor->name = text_of(get(spec, "name"));
     EACH(i, TYPE_COUNT)
         if (type && strcmp(TYPES[i].name, type) == 0) tensor->type = &TYPES[i];
     free(type);
-    for (const char *at = first(get(spec, "shape")); at; at = next(at)) {
-        double size = strtod(at, NULL);
-        if (tensor->rank == MAX_RANK || !(size >= 0 && size <= LARGEST_ARRAY)) return false;
+    const char *shape = get(spec, "shape");
+    for (const char *at = first(shape); at; at = next(at)) {
+        char *end;
+        double size = strtod(at, &end);
+        bool whole = end != at && size >= 0 && size <= LARGEST_ARRAY && fmod(size, 1) == 0;
+        if (!whole || tensor->rank == MAX_RANK) return false;
         tensor->shape[tensor->rank++] = (int64_t)size;
     }
-    return tensor->name && get(spec, "shape") && allocate(tensor);
+    return tensor->name && shape && *shape == '[' && allocate(tensor);
 }
 
 /* Reads the arrays that the header announces. False: nobody knows where the next frame begins. */

@@ -121,7 +121,7 @@ def _stat(text: str) -> _Stat:
     """``curr=`` alone stands for all values when they are equal, or when there is one."""
     found = {name: float(value) for name, value in _FIELD.findall(text)}
     ms = {name: at * _US for name, value in found.items() if (at := positive(value))}
-    count, alone = whole(found.get("count")), "avg" not in found
+    count, alone = whole(found.get("count")), "avg=" not in text
     same = ms.get("curr") if alone else None
     std = spread(found.get("std", 0.0 if same and (count or 0) > 1 else None))
     return _Stat(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from torchopt2edge.errors import BenchError
 
-NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf)"  # 9.99242e+06 and -nan are both printed
+# 9.99242e+06 and -nan are both printed; 1,97 is no number of theirs, and above all it is not 1.
+NUMBER = r"[-+]?(?:\d++\.?\d*+(?:[eE][-+]?\d++)?+(?!,\d)|nan|inf)"
 
 _TAIL = 5
 _WIDTH = 200
@@ -16,6 +17,7 @@ _MOST = 2.0**53
 _MS = {"s": 1e3, "sec": 1e3, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "ns": 1e-6}
 _VALUE = re.compile(rf"({NUMBER})\s*(sec|s|ms|us|µs|ns)\b")
 # The second form is a key that was pressed while the tool ran (tensorflow#62775).
+_COMMA = re.compile(r"[=:]\s*\d+,\d")
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\^\[\[[0-9;]*[A-Za-z~]")
 _STAMP = r"(?:\d{4}-)?\d\d-\d\d\s+\d\d:\d\d:\d\d\.\d+"
 _MARK = re.compile(
@@ -79,6 +81,8 @@ def duration(text: str | None) -> float | None:
 
 def nothing(tool: str, text: str, why: str, mend: str) -> BenchError:
     """Return the error for an output that holds no measurement, with the tool's last lines."""
+    if _COMMA.search(text):
+        mend = "run the tool with LC_ALL=C, which writes numbers with a point and not with a comma"
     lines = [found for each in re.split(r"[\r\n]+", text) if (found := each.strip())]
     last = " | ".join(each[:_WIDTH] for each in lines[-_TAIL:]) or "nothing at all"
     return BenchError(f"{why}; its last lines: {last}", artifact=tool, mend=mend)
