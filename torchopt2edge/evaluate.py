@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from torchopt2edge.tasks.classification import Classification
 from torchopt2edge.tasks.task import Task
 from torchopt2edge.types import Facts, TensorSpec
 
+T = TypeVar("T")
 Array = np.ndarray[Any, Any]
 Scorer = Callable[[Session], dict[str, float]]
 Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
@@ -76,7 +77,7 @@ def score_beside(
         made = _called(pair, how)
         return replace(made, facts={**made.facts, **pair.facts(1.0)})
     there, here = [], []
-    for outputs, targets in _answers(pair, how, inputs, task):
+    for outputs, targets in _answers(session, how, inputs, task, pair.hold):
         there.append(task.metric(outputs, targets))
         if pair.why is None:
             here.append(task.metric(pair.here, targets))
@@ -108,6 +109,11 @@ class Beside:
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run on both, give what the device answers."""
         found = self._session(inputs)
+        self.hold(inputs, found)
+        return found
+
+    def hold(self, inputs: Mapping[str, Array], found: Mapping[str, Array]) -> None:
+        """Run what the device answered here too, and hold the two answers side by side."""
         if self.why is None:
             try:
                 here = self._host(inputs)
@@ -115,7 +121,6 @@ class Beside:
                 self.why = str(error)
             else:
                 self._compare(found, here)
-        return found
 
     def facts(self, chance: float) -> Facts:
         """Return the receipt; ``chance`` is how often equal files would differ as much in hits."""
@@ -276,13 +281,39 @@ def hashes(loader: Iterable[Any], inputs: tuple[TensorSpec, ...]) -> Iterator[st
             yield sample_hash(parts)
 
 
+@runtime_checkable
+class Gathering(Protocol):
+    """A session far from here, which is quicker when it is handed batch after batch."""
+
+    def each(
+        self, items: Iterable[tuple[Mapping[str, Array], T]]
+    ) -> Iterator[tuple[dict[str, Array], Mapping[str, Array], T]]:
+        """Walk batches, and what goes along with each, with their answers."""
+
+
+def _each(
+    session: Session, items: Iterable[tuple[Mapping[str, Array], T]]
+) -> Iterator[tuple[dict[str, Array], Mapping[str, Array], T]]:
+    if isinstance(session, Gathering):
+        yield from session.each(items)
+    else:
+        yield from ((session(given), given, along) for given, along in items)
+
+
 def _answers(
-    session: Session, loader: Iterable[Any], inputs: tuple[TensorSpec, ...], task: Task
+    session: Session,
+    loader: Iterable[Any],
+    inputs: tuple[TensorSpec, ...],
+    task: Task,
+    seen: Callable[[Mapping[str, Array], Mapping[str, Array]], None] | None = None,
 ) -> Iterator[tuple[Array, Array]]:
-    """Walk what a session answers, and what was wanted."""
-    for given, targets in labelled(loader):
-        outputs = session(inputs_of(given, inputs))[session.output_names[0]]
-        plain = isinstance(task, Classification)
+    """Walk what a session answers, and what was wanted; ``seen`` gets each batch and answer."""
+    items = ((inputs_of(given, inputs), targets) for given, targets in labelled(loader))
+    plain = isinstance(task, Classification)
+    for found, given, targets in _each(session, items):
+        outputs = found[session.output_names[0]]
+        if seen is not None:
+            seen(given, found)
         if plain and (outputs.ndim != 2 or targets.shape != outputs.shape[:1]):
             raise EvaluateError(
                 f"top-1 needs a row of scores per label: {outputs.shape} for {targets.shape} "

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import random
+import signal
 import sys
 import threading
 import time
@@ -12,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.devices.serving import Network, all_gone, sh
+from tests.devices.serving import Network, adbd, all_gone, network, sh, supervisors
 from torchopt2edge.bench.harness import measure
 from torchopt2edge.bench.protocol import Protocol
 from torchopt2edge.bench.session import open_child
@@ -111,6 +115,42 @@ def test_a_folder_that_refuses(device: Adb, tmp_path: Path) -> None:
         device.link.push(Path(__file__), "/proc/nowhere/file")
 
 
+def test_a_phone_that_is_full(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A phone of its own: one that runs already does not see what is mounted here."""
+    file = tmp_path / "large"
+    file.write_bytes(random.Random(0).randbytes(2 << 20))
+    with network(7) as net, adbd(tmp_path / "adb", net) as serial:
+        monkeypatch.setenv("PATH", str(tmp_path / "adb/bin"), prepend=":")
+        full = Adb(serial=serial, workdir=str(small / "phone"))
+        with pytest.raises(DeviceError, match="No space left") as caught:
+            full.push(file)
+        assert "free some space there" in str(caught.value)
+        assert "pushed" not in str(caught.value)  # of what failed adb counts "1 file pushed" too
+        with pytest.raises(DeviceError, match=r"No space left.*free some space there"):
+            full.push_all({"lib/large": file, "other": Path(__file__)})
+        assert full.run(f"find {small} -name '*.part'").stdout == b""
+        full.clean()
+        assert full.run(f"ls {small}").stdout == b""
+
+
+def test_a_phone_that_restarts_in_the_middle(device: Adb, tmp_path: Path) -> None:
+    """All of its processes are gone, and what they left is removed by the next job."""
+    with device.start(["sh", "-c", "echo '{}'; exec cat"], tmp_path / "log") as job:
+        job.receive(30.0)
+        for group in {os.getpgid(one.pid) for one in supervisors(tmp_path / "phone")}:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        job.send({"n": 1})
+        with pytest.raises(BenchError, match=r"the job is no more: the device restarted.*again"):
+            job.receive(30.0)
+    left = tmp_path / "phone/jobs/before/job"
+    left.mkdir(parents=True)
+    (left / "pid").write_text("1\n")  # a number that is another's by now
+    with device.start(["cat"], tmp_path / "log"):
+        assert not left.exists()
+    assert all_gone(tmp_path / "phone", 10.0)
+
+
 def test_a_serial_that_is_not_there(device: Adb) -> None:
     with pytest.raises(DeviceError, match=r"does not see the device nope.*adb devices"):
         replace(device, serial="nope", link_patience_s=0.5).facts()
@@ -136,6 +176,9 @@ emulator-5554          offline transport_id:1
 0123456789             unauthorized usb:1-3 transport_id:4
 ????????????           no permissions (user in plugdev group; are your udev rules wrong?); see [x]
 192.168.1.7:5555\trecovery
+adb-R58N30 (2)._adb-tls-connect._tcp device product:x model:SM_G973F transport_id:3
+(no serial number)     device usb:1-2
+R5CT                   connecting transport_id:9
 
 """
 
@@ -147,6 +190,9 @@ def test_the_list_is_read_in_every_state() -> None:
         ("0123456789", "unauthorized"),
         ("????????????", "no permissions"),
         ("192.168.1.7:5555", "recovery"),
+        ("adb-R58N30 (2)._adb-tls-connect._tcp", "device"),  # by mDNS, the second of that name
+        ("(no serial number)", "device"),
+        ("R5CT", "connecting"),
     ]
     assert parse(LISTED)[0].model == "SM G973F"
     for cut in range(len(LISTED)):
@@ -176,6 +222,11 @@ def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
         ("a\tdevice\nb\tdevice", r"several devices are connected: a, b.*device\.serial=a"),
         ("a\tunauthorized", r"a has not allowed this computer.*accept the key"),
         ("a\toffline", r"a does not answer.*plug it in again"),
+        (
+            "a\toffline\nb\tunauthorized",
+            r"can be used: a does not answer, b has not allowed.*a: unplug it.*b: unlock",
+        ),
+        ("a (2).x\tdevice\nb\tdevice", r"""device\.serial='"a \(2\)\.x"'"""),
         ("a\tno permissions (udev)", r"may not be opened by this user.*udev"),
         ("a\trecovery", r"recovery system.*adb reboot"),
         ("a\tdevice", r"the link to a broke: error: closed"),
@@ -187,6 +238,12 @@ def test_a_device_that_cannot_be_used_is_explained(
     shim(lines)
     with pytest.raises(DeviceError, match=what):
         Adb(link_patience_s=0.3).facts()
+
+
+def test_a_serial_that_is_not_there_names_those_that_are(shim: Callable[[str], None]) -> None:
+    shim("a (2).x\tdevice\nb\toffline")
+    with pytest.raises(DeviceError, match=r"does not see the device c.*\(device.serial='\"a \(2"):
+        Adb(serial="c", link_patience_s=0.3).facts()
 
 
 def test_a_machine_without_adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

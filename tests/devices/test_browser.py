@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,14 @@ MakeNet = Callable[..., Candidate]
 def test_what_cannot_be_is_refused(wrong: dict[str, object], said: str) -> None:
     with pytest.raises(DeviceError, match=said):
         Browser(**wrong).facts()  # type: ignore[arg-type]
+
+
+def test_a_program_that_is_no_browser_is_told_in_one_line(tmp_path: Path) -> None:
+    program = tmp_path / "tool"
+    program.write_text("#!/bin/sh\nprintf 'tool (suite)\\nLicence: none\\nby nobody\\n'\n")
+    program.chmod(0o755)
+    with pytest.raises(DeviceError, match=r"or is none: tool \(suite\) \[.*--version"):
+        Browser(browser=str(program)).facts()
 
 
 def test_pytorch_does_not_run_there(net: MakeNet) -> None:

@@ -127,6 +127,61 @@ def test_a_few_samples_travel_in_one_frame(
     assert sent == []
 
 
+@pytest.mark.parametrize("runtime", ["ort", "litert"])
+def test_batches_travel_together_and_are_run_as_alone(
+    board: Ssh,
+    net: MakeNet,
+    tflite: Candidate,
+    many: Arrays,
+    sent: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    runtime: str,
+) -> None:
+    """A small last batch, and one of another type in between, go along in their order."""
+    monkeypatch.setattr(sessions, "CHUNK", 600 << 10)
+    monkeypatch.setattr(sessions, "INLINE", 32 << 10)
+    batches = [many["image"][at : at + 14] for at in range(0, SOME, 14)]
+    batches[3] = batches[3].astype(np.float64)
+    items = [({"image": one}, at) for at, one in enumerate(batches)]
+    pieces: list[int] = []
+    ask = sessions.ChildSession._ask
+
+    def counted(
+        self: sessions.ChildSession,
+        wanted: str,
+        header: dict[str, int],
+        *more: object,
+        **rest: float,
+    ) -> object:
+        pieces.append(header.get("pieces", 1))
+        return ask(self, wanted, header, *more, **rest)  # type: ignore[arg-type]
+
+    with open_child(net("a") if runtime == "ort" else tflite, board, tmp_path / "log") as session:
+        alone = [next(iter(session(given).values())) for given, _ in items]
+        sent.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(sessions.ChildSession, "_ask", counted)
+            found = [*session.each(items)]
+    for at, (answer, given, along) in enumerate(found):
+        assert (given, along) == items[at]
+        np.testing.assert_array_equal(next(iter(answer.values())), alone[at])
+    assert len(found) == len(batches)
+    assert len(sent) == 3  # of 3 and of 14 and 4 batches; that of another type was sent before
+    assert sum(pieces) == (len(batches) if runtime == "ort" else SOME)
+    assert all_gone(tmp_path / "board", 5.0)
+
+
+def test_batches_that_cannot_be_stacked_are_run_alone(
+    net: MakeNet, many: Arrays, tmp_path: Path
+) -> None:
+    """On this machine nothing is gained by it."""
+    items = [({"image": many["image"][:at]}, at) for at in (2, 2, 3)]
+    with open_child(net("a"), Local(), tmp_path / "log") as session:
+        assert [len(next(iter(one.values()))) for one, *_ in session.each(items)] == [2, 2, 3]
+        assert [*session.each([])] == []
+
+
 def test_what_cannot_be_cut_is_said(tflite: Candidate) -> None:
     pairs = replace(tflite.signature.inputs[0], shape=(2, 3, 16, 16))
     odd = replace(tflite, signature=replace(tflite.signature, inputs=(pairs,)))

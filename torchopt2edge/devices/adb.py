@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,11 +30,18 @@ STATES: Mapping[str, tuple[str, str]] = {
         "add the udev rule of its vendor (apt-get install android-sdk-platform-tools-common) and "
         "plug it in again",
     ),
-    "offline": ("does not answer", "unplug it and plug it in again, or adb reconnect"),
+    "offline": ("does not answer", "unplug it and plug it in again, or adb reconnect offline"),
     "recovery": ("is in its recovery system", "adb reboot"),
     "sideload": ("is waiting for an update", "adb reboot"),
     "bootloader": ("is in its boot loader", "fastboot reboot"),
 }
+_HEAD = "List of devices attached"
+# A serial may hold spaces (``adb-R58 (2)._adb-tls-connect._tcp``); what follows a state may not be
+# one, but for the words in brackets. A state that we do not know is a single word.
+_LINE = re.compile(
+    rf"(?P<serial>\S.*?)(\t|  +| )(?P<state>device|host|{'|'.join(STATES)}|[a-z]+)"
+    r"(?P<rest>(?: +\(.*| +\S+:\S.*)?)\s*"
+)
 _DOWN = ("not found", "offline", "closed", "no devices", "cannot connect", "protocol fault")
 
 
@@ -104,10 +113,10 @@ class AdbLink:
         if ready:
             raise DeviceError(
                 f"several devices are connected: {', '.join(ready)}",
-                mend=f"device.serial={ready[0]}",
+                mend=f"device.serial={quoted(ready[0])}",
             )
         if found:
-            raise explain(found[0])
+            raise explain(*found)
         raise DeviceError(
             "adb sees no device",
             mend="plug it in and allow USB debugging in its developer options, or adb connect "
@@ -122,19 +131,22 @@ class AdbLink:
         if found.code:
             said = (found.stderr + found.stdout).decode(errors="replace")
             if ("remote" in said and "couldn't" in said) or "failed to copy" in said:
-                raise DeviceError(f"adb could not copy it: {said.strip()}", artifact=path)
+                # Not its summary: that counts the file as pushed all the same.
+                lines = [line for line in said.splitlines() if "error:" in line] or [said.strip()]
+                raise DeviceError(f"adb could not copy it: {lines[0]}", artifact=path)
             raise self._failure(found)
 
     def _failure(self, found: Finished) -> DeviceError:
         """Say why a command did not come to its end, by the state that the server shows."""
         said = found.stderr.decode(errors="replace").strip()
-        state = next((one for one in listed(self.environment) if one.serial == self.chosen), None)
+        every = listed(self.environment)
+        state = next((one for one in every if one.serial == self.chosen), None)
         if state is not None and state.state not in ("device", "offline"):
             return explain(state)
         if state is None:
             return LinkDown(
                 f"adb does not see the device {self.chosen}",
-                mend="adb devices -l shows those that it sees",
+                mend=_others(every),
                 absent=True,
             )
         if state.state == "offline":
@@ -192,21 +204,41 @@ def listed(environment: Mapping[str, str] | None = None) -> list[Listed]:
 def parse(text: str) -> list[Listed]:
     """Read the output of ``adb devices -l``; lines of the starting server are no devices."""
     found = []
-    for line in text.splitlines():
-        serial, _, rest = line.partition(" ") if "\t" not in line else line.partition("\t")
-        rest = rest.strip()
-        if not rest or serial in ("List", "*") or line.startswith(("*", "adb", "error")):
+    for line in text.partition(_HEAD)[2].splitlines():
+        read = _LINE.fullmatch(line)
+        if read is None or line.startswith("*"):
             continue
-        state = next((one for one in STATES if rest.startswith(one)), rest.split()[0])
-        pairs = [word.partition(":") for word in rest.split() if ":" in word]
-        found.append(Listed(serial, state, {key: value for key, _, value in pairs}))
+        pairs = [word.partition(":") for word in read["rest"].split() if ":" in word]
+        traits = {key: value for key, _, value in pairs}
+        found.append(Listed(read["serial"].strip(), read["state"], traits))
     return found
 
 
-def explain(one: Listed) -> DeviceError:
-    """Return the error for a device that is there and cannot be used."""
-    what, mend = STATES.get(one.state, (f"is in the state {one.state!r}", "adb reconnect"))
-    return DeviceError(f"the device {one.serial} {what}", mend=mend)
+def explain(*found: Listed) -> DeviceError:
+    """Return the error for devices that are there, and none of which can be used."""
+    said = [
+        (one.serial, *STATES.get(one.state, (f"is in the state {one.state!r}", "adb reconnect")))
+        for one in found
+    ]
+    what = ", ".join(f"{serial} {state}" for serial, state, _ in said)
+    if len(said) == 1:
+        return DeviceError(f"the device {what}", mend=said[0][2])
+    mends = "; ".join(f"{serial}: {mend}" for serial, _, mend in said)
+    return DeviceError(f"adb sees no device that can be used: {what}", mend=mends)
+
+
+def _others(found: Sequence[Listed]) -> str:
+    """Return what to do about a serial that is not there."""
+    ready = [f"device.serial={quoted(one.serial)}" for one in found if one.state == "device"]
+    there = f" ({' or '.join(ready)})" if ready else ""
+    return f"adb devices -l shows those that it sees{there}"
+
+
+def quoted(serial: str) -> str:
+    """Return a serial as it is typed in an override: one of mDNS may hold a space and brackets."""
+    if re.fullmatch(r"[\w.:-]+", serial):
+        return serial
+    return shlex.quote(f'"{serial}"')
 
 
 def _client(

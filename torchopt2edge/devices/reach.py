@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from torchopt2edge.devices import web_packages
-from torchopt2edge.devices.adb import Adb, Listed, explain, listed
+from torchopt2edge.devices.adb import Adb, Listed, explain, listed, quoted
 from torchopt2edge.devices.browser import Browser
 from torchopt2edge.devices.local import Local
 from torchopt2edge.devices.remote import Remote
@@ -136,7 +136,7 @@ def _phones() -> Iterator[tuple[Device | None, Facts]]:
 
 
 def _phone(one: Listed) -> Facts:
-    row: Facts = {"device": f"device=adb device.serial={one.serial}", "state": "ready"}
+    row: Facts = {"device": f"device=adb device.serial={quoted(one.serial)}", "state": "ready"}
     if one.model:
         row["model"] = one.model
     if one.state != "device":

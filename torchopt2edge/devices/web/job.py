@@ -52,6 +52,7 @@ class BrowserJob(LoggedJob):
         self._receipt = receipt
         self._before: tuple[Usage | None, tuple[int, int] | None] = (None, None)
         self._peak = -1
+        self._zero_ns: int | None = None  # our monotonic clock at the begin of the page's
         self._spool = Spool()
 
     def send(
@@ -126,6 +127,7 @@ class BrowserJob(LoggedJob):
 
     def _completed(self, header: dict[str, Any]) -> dict[str, Any]:
         """Add what is seen from here of the page's process, where it is a process of ours."""
+        self._clocked(header)
         used = self._shown.usage()
         if header.get("event") == "opened":
             header["receipt"] = {**header.get("receipt", {}), **self._receipt}
@@ -142,6 +144,17 @@ class BrowserJob(LoggedJob):
             if ticks is not None and after is not None:
                 header |= {"steal": after[0] - ticks[0], "ticks": after[1] - ticks[1]}
         return header
+
+    def _clocked(self, header: dict[str, Any]) -> None:
+        """Put a time of the page on our clock, on which the pages of all candidates lie.
+
+        A page's own origin goes by the calendar, which somebody may set between two pages.
+        """
+        # An answer is late by its way here: the earliest is the truest.
+        zero_ns = time.monotonic_ns() - int(header.pop("now_ns", 0))
+        self._zero_ns = zero_ns if self._zero_ns is None else min(self._zero_ns, zero_ns)
+        if "begin_ns" in header:
+            header["begin_ns"] += self._zero_ns
 
     def _failure(self, what: str) -> BenchError:
         """End the job, and say what happened and how the browser ended, where it did."""

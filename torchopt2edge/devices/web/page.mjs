@@ -80,7 +80,9 @@ async function serve() {
     const [header, arrays] = decode(frame);
     state.textContent = header.cmd;
     const [event, outputs] = await answered(runner, header, arrays);
-    await ask(`./answer?${number}`, { method: "POST", body: encode(event, outputs) });
+    const now_ns = Math.round(performance.now() * 1e6);
+    const body = encode({ ...event, now_ns }, outputs);
+    await ask(`./answer?${number}`, { method: "POST", body });
     state.textContent = "waiting for its turn";
     if (header.cmd === "stop") return;
   }

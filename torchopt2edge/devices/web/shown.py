@@ -177,8 +177,9 @@ def version(program: str) -> str:
     text = found.stdout.decode(errors="replace")
     name = re.search(r"[A-Za-z][A-Za-z ]*\d+(\.\d+)+", text)
     if found.code or name is None:
+        said = found.said or text.strip().partition("\n")[0]
         raise DeviceError(
-            f"the browser does not start: {found.said or text.strip() or found.code}",
+            f"the browser does not start, or is none: {said or f'status {found.code}'}",
             artifact=program,
             mend="device.browser=/path/of/chromium, one that '--version' runs with",
         )
