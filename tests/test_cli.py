@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from torchopt2edge.cli import main
+from torchopt2edge.terminal import never_fail
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +81,15 @@ def test_several_files_run_in_turns_and_a_broken_one_is_a_row(net: Path) -> None
         (["bench", "protocl=smoke"], "Did you mean 'protocol'?"),
         (["bench", "protocol=smok"], "Available options in 'protocol'"),
         (["bench", "device.thread=2"], "Did you mean 'device.threads'?"),
+        (["bench", "protocol=smok"], "Did you mean 'smoke'?"),
+        (["optimize", "stage=[teacher,studnet]"], "Did you mean 'student'?"),
+        (["optimize", "data=null"], "leaves it out: data=null"),
+        (["bench", "-m", "protocl=smoke,quick"], "Did you mean 'protocol'?"),
+        (["bench", "-m", "protocol=quick,smok"], "Did you mean 'smoke'?"),
         (["bench", "artifacts=[a"], "no viable alternative"),
+        (["compare", "model.path=größe (1).onnx"], """'model.path="größe (1).onnx"'"""),
+        (["bench", "artifacts=[ä.onnx,b.tflite]"], """'artifacts=["ä.onnx","b.tflite"]'"""),
+        (["bench", "protocol"], "An override is KEY=VALUE"),
         (["report"], "run"),
     ],
 )
@@ -90,11 +100,26 @@ def test_a_wrong_override_is_exit_2_with_the_nearest_name(
     err = capsys.readouterr().err
     assert said in err
     assert "Traceback" not in err
+    assert "hydra" not in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["optimize", "stage.student.epochs=abc"], "takes a whole number"),
+        (["optimize", "stage.student.epochs="], "stage.student.epochs is ''"),
+        (["optimize", "stage.teacher.epochs=2.5"], "takes a whole number"),
+        (["optimize", "stage.teacher.model.depth=deep"], "stage.teacher.model.depth is 'deep'"),
+        (["optimize", "constraints.max_size_mb=ten"], "takes a number, or null"),
+        (["optimize", "calibration_samples=many"], "takes a whole number"),
+        (["optimize", "baseline=perhaps"], "takes true or false"),
+        (["optimize", "stage=[]"], "nothing is chosen for 'stage'"),
+        (["compare", "schemes=int9"], "there is no scheme 'int9'"),
+        (["bench", "artifacts=[a.onnx]", "bench.threads=two"], "each is a whole number"),
+        (["bench", "artifacts=[a.onnx]", "device.threads=two"], "device.threads is 'two'"),
+        (["bench", "artifacts=[a.onnx]", "out=/dev/null/run"], "the run's folder cannot be"),
+        (["bench", "-m", "hydra.sweep.dir=/dev/null/sweep"], "hydra.sweep.dir=FOLDER"),
+        (["bench", "-m", "--cfg", "protocol=quick,smoke"], "leave -m out"),
         (["bench"], "there are no files"),
         (["bench", "artifacts=[net.pb]"], "no backend opens .pb"),
         (["report", "run=nowhere"], "nowhere"),
@@ -140,6 +165,37 @@ def test_help_speaks_of_the_command_not_of_hydra(
     assert "hydra.run" not in said
 
 
+def test_no_line_of_a_help_is_wider_than_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["compare", "--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_a_lone_file_is_a_list_of_one(net: Path) -> None:
+    assert main(["bench", f"artifacts={net.name}", "protocol=smoke", "out=out"]) == 0
+    assert len(Path("out/rows.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_stream_without_the_signs_gets_question_marks() -> None:
+    kept = io.BytesIO()
+    stream = io.TextIOWrapper(kept, "ascii", write_through=True)
+    never_fail(stream)
+    stream.write("Δ points")
+    assert kept.getvalue() == b"? points"
+
+
+def test_floats_alone_are_not_checked_on_what_they_are_scored_on(net: Path) -> None:
+    """The example inputs of a module were test images once, and its own check refused them."""
+    words = ["model=resnet8", "data=digits", "schemes=fp32", "backend=[ort]", "baseline=false"]
+    assert main(["quantize", *words, "out=out"]) == 0
+    (row,) = map(json.loads, Path("out/rows.jsonl").read_text().splitlines())
+    assert row["err"] is None
+    assert "top1" in row["metrics"]
+
+
 def test_cfg_prints_the_resolved_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["optimize", "--cfg", "seed=3"]) == 0
     said = capsys.readouterr().out
@@ -158,7 +214,8 @@ def test_a_sweep_runs_every_job_and_shows_one_table(net: Path) -> None:
     row = json.loads((Path(first["folder"]) / "rows.jsonl").read_text())
     assert row["err"] is None  # on a busy machine the run may be invalid, and then has no pick
     assert first.get("pick", "net-ort-fp32") == "net-ort-fp32"
-    assert "no rows.jsonl" in second["err"]  # no session has 0 threads
+    assert "threads" in second["err"]  # no session has 0 of them
+    assert "rows.jsonl" not in second["err"], "the job's own error, and not what it left"
     assert "device.threads=1" in done.stdout
 
 

@@ -224,6 +224,17 @@ def test_a_scheme_or_backend_that_is_not_there(
         quick(net, calibration, tmp_path, protocoll="smoke")
 
 
+def test_examples_may_be_of_the_samples_that_are_scored_for_they_calibrate_nothing(
+    net: nn.Module, test_set: Batches, tmp_path: Path, hub_store: Store
+) -> None:
+    given = {"evaluate": test_set, "backends": ("ort",), "store": hub_store, "out": tmp_path}
+    examples = (test_set[0][0],)
+    (row,) = t2e.lower(net, examples, schemes=("fp32",), baseline=False, **given).rows
+    assert row.err is None
+    with pytest.raises(DataError, match="also in the evaluation set"):
+        t2e.lower(net, examples, test_set[:1], **given)
+
+
 class Nan(nn.Module):
     """Divides by zero."""
 

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 CONF = Path(__file__).parents[1] / "conf"
-COMMANDS = ("optimize", "compare", "bench")
+COMMANDS = ("optimize", "compare", "quantize", "bench")
 # What the README asks the user to fill in.
 NEEDS = {
     "data/image_folder": ["data.root=photos"],
@@ -87,3 +87,16 @@ def test_a_group_of_the_users_own_repo_is_found(tmp_path: Path) -> None:
     (tmp_path / "protocol" / "mine.yaml").write_text(text)
     config = composed("bench", "protocol=mine", f"hydra.searchpath=[file://{tmp_path}]")
     assert config.protocol.name == "mine"
+
+
+def test_a_folder_of_yaml_may_have_any_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from torchopt2edge.cli import main
+
+    folder = tmp_path / "größe (1), x=2's" / "protocol"
+    folder.mkdir(parents=True)
+    text = (CONF / "protocol" / "smoke.yaml").read_text().replace("name: smoke", "name: mine")
+    (folder / "mine.yaml").write_text(text)
+    assert main(["bench", "--config-dir", str(folder.parent), "protocol=mine", "--cfg"]) == 0
+    assert "name: mine" in capsys.readouterr().out

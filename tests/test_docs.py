@@ -34,7 +34,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "examples").rglob("*.md")),
 ]
-CONFIGURED = ("optimize", "compare", "bench", "report")
+CONFIGURED = ("optimize", "compare", "quantize", "bench", "report")
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -379,7 +379,7 @@ def _data(
         "no calibration data: the files are checked on %s alone, and int8 cannot be made",
         "the example inputs" if example_inputs else "random inputs",
     )
-    samples = calibrating.keep_samples(given, graph, 8, "example", options.store)
+    samples = calibrating.keep_samples(given, graph, 8, calibrating.EXAMPLE, options.store)
     return Data(samples, evaluate)
 
 

@@ -23,6 +23,8 @@ from torchopt2edge.types import Artifact, Facts, Ranges, Signature
 
 GRAPH_TOOLS = ("onnx", "onnxruntime")
 DEFAULTS = Quantize()
+EXAMPLE = "example"
+"""The split of inputs that files are checked on and that calibrate nothing."""
 
 
 @dataclass(frozen=True)

@@ -138,14 +138,16 @@ def _lower(
 def _check_leak(inputs: tuple[TensorSpec, ...], data: Data) -> int:
     """Refuse to calibrate on what is scored, and return how many samples that is.
 
-    A callable's data cannot be seen from here; it counts as none.
+    A callable's data cannot be seen from here; it counts as none. Example inputs calibrate
+    nothing.
     """
     if data.evaluate is None or callable(data.evaluate):
         return 0
     scored = [*scoring.hashes(data.evaluate, inputs)]
     for kept in (data.samples, data.validation):
-        if kept is not None:
-            check_disjoint(Samples(kept.path).manifest, scored)
+        manifest = None if kept is None else Samples(kept.path).manifest
+        if manifest is not None and manifest.split != calibration.EXAMPLE:
+            check_disjoint(manifest, scored)
     return len(scored)
 
 

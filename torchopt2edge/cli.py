@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import logging
 import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torchopt2edge
-from torchopt2edge.commands import COMMANDS, CONF
+from torchopt2edge import commands
+from torchopt2edge.commands import COMMANDS, CONF, check_values, listed
 from torchopt2edge.errors import ConfigError, EdgeError
-from torchopt2edge.terminal import console, log_to, progress, say_interrupted
-from torchopt2edge.upkeep import add_commands, render, show
+from torchopt2edge.terminal import console, log_to, never_fail, progress, say_interrupted
+from torchopt2edge.upkeep import add_commands, render, show, show_cuts
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from torchopt2edge.protocols import Device
 
 log = logging.getLogger("torchopt2edge")
+_LISTS = ("threads", "cores", "affinity")  # of bench
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 1 for an error of ours, 2 for a wrong override, 130 for Ctrl-C."""
+    never_fail(sys.stdout, sys.stderr)
     given = _parser().parse_args(argv)
     try:
         return int(given.run(given))
@@ -59,9 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Take a trained PyTorch vision model to phones and boards, on evidence.",
     )
     parser.add_argument("--version", action="version", version=torchopt2edge.__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    actions = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        one = commands.add_parser(
+        one = actions.add_parser(
             name,
             help=command.what,
             description=f"{command.what[0].upper()}{command.what[1:]}.",
@@ -73,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--config-dir", help="a folder with yaml groups of your own")
         one.add_argument("--cfg", action="store_true", help="print the resolved config and stop")
         one.set_defaults(run=_configured, command=name)
-    add_commands(commands, _on_device)
-    for one in {*commands.choices.values(), parser}:
+    add_commands(actions, _on_device)
+    for one in {*actions.choices.values(), parser}:
         one.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -87,9 +89,13 @@ def _configured(given: argparse.Namespace) -> int:
     if given.config_dir:
         if not Path(given.config_dir).is_dir():
             raise ConfigError("--config-dir names no folder", artifact=given.config_dir)
-        overrides.append(f"hydra.searchpath=[file://{Path(given.config_dir).resolve()}]")
+        place = str(Path(given.config_dir).resolve()).replace("'", r"\'")
+        overrides.append(f"hydra.searchpath=['file://{place}']")
+    if given.multirun and given.cfg:
+        raise ConfigError("-m makes several configs, and --cfg prints one", mend="leave -m out")
     if given.multirun:
-        return _sweep(given.command, overrides)
+        right = all(_resolved(given.command, job) for job in _each_value(overrides))
+        return _sweep(given.command, overrides) if right else 2
     config = _resolved(given.command, overrides, whole=not given.cfg)
     if config is None:
         return 2
@@ -112,22 +118,41 @@ def _resolved(command: str, overrides: Sequence[str], whole: bool = True) -> Dic
         config = _compose(command, overrides)
         OmegaConf.to_container(config, resolve=True, throw_on_missing=whole)
         return config
-    except (HydraException, OmegaConfBaseException) as error:
-        said = f"{_bare(error)}{_nearest(command, overrides)}"
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last: GROUP=null
+        said = _told(error, command, overrides)
         console(err=True).print(said, style="red", markup=False, highlight=False)
         return None
 
 
-def _bare(error: Exception) -> str:
-    """Return what was said without where in OmegaConf's tree it was."""
-    own = ("full_key:", "object_type=")
-    return "\n".join(x for x in str(error).strip().splitlines() if not x.strip().startswith(own))
+def _told(error: Exception, command: str, overrides: Sequence[str]) -> str:
+    """Return what is wrong with an override, without Hydra's insides, and the nearest right one."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+
+    missing = str(getattr(error, "missing_cfg_file", None) or "")
+    if isinstance(error, MissingConfigException) and "/" in missing:
+        group, _, word = missing.rpartition("/")
+        known = error.options or commands.options(group)
+        listing = f"Available options in {group!r}: {', '.join(known)}"
+        return f"{group!r} has no option {word!r}.\n{listing}{commands.nearest(word, known)}"
+    own = ("full_key:", "object_type=", "See https://hydra.cc")
+    lines = [x for x in str(error).strip().splitlines() if not x.strip().startswith(own)]
+    if isinstance(error, OverrideParseException):
+        key, equals, value = error.override.partition("=")
+        value = commands.quoted(value)
+        quoted = f"A value with signs of its own goes into quotes twice: '{key}={value}'"
+        lines.append(quoted if equals and value else "An override is KEY=VALUE")
+    elif isinstance(error, ValueError):
+        wrong = [one for one in overrides if one.partition("=")[2] in ("null", "~")]
+        lines = [f"A group takes the name of an option; ~GROUP leaves it out: {', '.join(wrong)}"]
+    else:
+        lines.append(_nearest(command, overrides).strip())
+    return "\n".join(filter(None, lines))
 
 
 def _on_device(act: Callable[[Device], int], overrides: Sequence[str]) -> int:
     """Do something with the device that the overrides describe, and nothing else of a config."""
     config = _resolved("bench", overrides)
-    return 2 if config is None else act(_make(config.device))
+    return 2 if config is None else act(_make(config.device, "device"))
 
 
 def _compose(command: str, overrides: Sequence[str]) -> DictConfig:
@@ -141,19 +166,31 @@ def _nearest(command: str, overrides: Sequence[str]) -> str:
     """Add what Hydra leaves out for a wrong key: the nearest of those there are."""
     from omegaconf import OmegaConf
 
-    known = set(_keys(OmegaConf.to_container(_compose(command, []))))
+    known = set(commands.paths(OmegaConf.to_container(_compose(command, []))))
     wrong = [item.split("=")[0] for item in overrides if item[:1] not in "+~"]
-    near = {key: difflib.get_close_matches(key, known, 1) for key in wrong if key not in known}
-    found = [f"\nDid you mean {match[0]!r}?" for match in near.values() if match]
-    return "".join(found)
+    return "".join(commands.nearest(key, known) for key in wrong if key not in known)
 
 
-def _keys(node: Any, prefix: str = "") -> Iterator[str]:
-    """Walk the dotted keys of a config, and the groups that choose its parts."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield f"{prefix}{key}"
-            yield from _keys(value, f"{prefix}{key}.")
+def _each_value(overrides: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Walk as many jobs of a sweep as show every value of every key once."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Glob
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException:  # what composes a config says what is wrong
+        yield overrides
+        return
+    values = [
+        [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
+        if one.is_sweep_override()
+        else [str(one.input_line)]
+        for one in parsed
+        if not isinstance(one.value(), Glob)  # names only what there is
+    ]
+    for turn in range(max(map(len, values), default=1)):
+        yield [each[turn % len(each)] for each in values]
 
 
 def _sweep(command: str, overrides: Sequence[str]) -> int:
@@ -169,6 +206,7 @@ def _sweep(command: str, overrides: Sequence[str]) -> int:
 
     jobs: list[tuple[str, str]] = []
     worked: list[str] = []
+    lost: dict[str, str] = {}
 
     def job(config: DictConfig) -> None:
         runtime = HydraConfig.get()
@@ -179,26 +217,30 @@ def _sweep(command: str, overrides: Sequence[str]) -> int:
             if _run(command, plain, folder) == 0:
                 worked.append(folder)
         except EdgeError as error:
+            lost[folder] = str(error)
             log.error("%s: %s", jobs[-1][0], error)
 
-    before = sys.argv
+    before, shown = sys.argv, os.environ.get("HYDRA_FULL_ERROR", "")
     sys.argv = [f"torchopt2edge {command}", *overrides, "-m"]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints an error and leaves, unheard by us
     try:
         hydra.main(version_base="1.3", config_path=f"pkg://{CONF}", config_name=command)(job)()
+    except OSError as error:
+        raise commands.unwritable(error.filename, "hydra.sweep.dir", error) from error
     finally:
-        sys.argv = before
-    sweep.show(console(), jobs)
+        sys.argv, os.environ["HYDRA_FULL_ERROR"] = before, shown
+    sweep.show(console(), jobs, lost)
     return 0 if worked else 1
 
 
 def _run(command: str, config: DictConfig, out: str | None) -> int:
+    COMMANDS[command].check_groups(config)
     if command == "optimize" and config.prune.dry_run:
         return _explain(config)
     fresh = f"outputs/{config.get('name', command)}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(out or config.get("out") or fresh)
-    folder.mkdir(parents=True, exist_ok=True)
-    log_to(folder)
-    _keep_config(config, folder)
+    settings = _settings(config, folder, command)
+    _open(folder, config)
     actions: dict[str, Callable[[DictConfig, SettingsArgs], Result]] = {
         "optimize": _optimize,
         "compare": _compare,
@@ -207,7 +249,7 @@ def _run(command: str, config: DictConfig, out: str | None) -> int:
     }
     began = time.time()
     try:
-        result = actions[command](config, _settings(config, folder, command))
+        result = actions[command](config, settings)
     except KeyboardInterrupt:
         say_interrupted(folder, began)
         raise
@@ -219,37 +261,32 @@ def _explain(config: DictConfig) -> int:
     """Say what would be cut, and stop."""
     from torchopt2edge import api
 
-    shown = console()
-    for name, found in api.explain_cuts(_make(config.stage), progress=progress()).items():
-        shown.print(f"{name}:", markup=False, highlight=False)
-        shown.print(found.table())
-        for layer, why in found.kept.items():
-            shown.print(f"stays whole: {layer}: {why}", markup=False, highlight=False)
+    show_cuts(api.explain_cuts(_make(config.stage, "stage"), progress=progress()))
     return 0
 
 
 def _optimize(config: DictConfig, settings: SettingsArgs) -> Result:
     from torchopt2edge import api
 
-    return api.optimize(_make(config.stage), _make(config.data), ship=list(config.ship), **settings)
+    data = _make(config.data, "data")
+    return api.optimize(_make(config.stage, "stage"), data, ship=listed(config.ship), **settings)
 
 
 def _compare(config: DictConfig, settings: SettingsArgs, command: str = "compare") -> Result:
     from torchopt2edge import api
     from torchopt2edge.data import loader
-    from torchopt2edge.types import SCHEMES
 
     verb = api.lower if command == "quantize" else api.compare
     if not config.get("data"):
         model, example = _model(config, None)
         return verb(model, example, **settings)
-    data = _make(config.data)
-    ranged = any(SCHEMES[name].needs_ranges for name in config.schemes if name in SCHEMES)
-    split = loader(data.split("calibration" if ranged else "test"), batch_size=32)
+    data = _make(config.data, "data")
+    # Never test data: what the files are checked on may not be what they are scored on.
+    split = loader(data.split("calibration"), batch_size=32)
     model, example = _model(config, next(iter(split))[0])
     test = loader(data.split("test"), batch_size=64)
     settings["preprocess"], settings["calibration_seed"] = data.preprocess, data.seed
-    return verb(model, example, split if ranged else None, test, **settings)
+    return verb(model, example, split, test, **settings)
 
 
 def _model(config: DictConfig, images: Any) -> tuple[Any, Any]:
@@ -267,7 +304,7 @@ def _model(config: DictConfig, images: Any) -> tuple[Any, Any]:
 
     from torchopt2edge.models.artifact import load_checkpoint
 
-    model = _make({**node, "_partial_": False})
+    model = _make({**node, "_partial_": False}, "model")
     if config.checkpoint is not None:
         load_checkpoint(model, Path(config.checkpoint))
     if images is None:
@@ -278,44 +315,38 @@ def _model(config: DictConfig, images: Any) -> tuple[Any, Any]:
 def _bench(config: DictConfig, settings: SettingsArgs) -> Result:
     from torchopt2edge import api
 
-    return api.measure(list(config.artifacts), **settings)
+    return api.measure(listed(config.artifacts), **settings)
 
 
-def _make(node: Any) -> Any:
-    """Build what a config node describes; a failing import or argument is an error of ours."""
+def _make(node: Any, name: str) -> Any:
+    """Build what the config describes under a name; what cannot be built is an error of ours."""
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
     try:
-        return instantiate(node, _convert_="all")
+        made = instantiate(node, _convert_="all")
     except InstantiationException as error:
         if isinstance(error.__cause__, EdgeError):
             raise error.__cause__ from error
         raise ConfigError(
-            f"the config describes nothing that can be built: {_cause(error)}",
+            f"the config describes nothing that can be built: {commands.cause(error)}",
             mend="check the _target_ and its arguments (--cfg prints the whole config)",
         ) from error
-
-
-def _cause(error: BaseException) -> str:
-    """Return the first line of the innermost cause: Hydra wraps it several times."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0].rstrip('.')}"
+    check_values(made, name)
+    return made
 
 
 def _settings(config: DictConfig, out: Path, command: str) -> SettingsArgs:
+    from torchopt2edge import api
     from torchopt2edge.devices.named import named
-    from torchopt2edge.quantize.decide import Quantize
-    from torchopt2edge.types import Constraints
 
-    device, words = _make(config.device), config.get("devices") or ()
+    device = _make(config.device, "device")
     settings: SettingsArgs = {
         "device": device,
-        "devices": [named(word, device) for word in ([words] if isinstance(words, str) else words)],
-        "protocol": _make(config.protocol),
+        "devices": [named(word, device) for word in listed(config.get("devices") or ())],
+        "protocol": _make(config.protocol, "protocol"),
         "out": out,
-        "constraints": Constraints(**config.constraints),
+        "constraints": _described("types.Constraints", config.constraints, "constraints"),
         "progress": progress(),
         "title": str(config.get("name", command)),
         "environment": {"command": shlex.join(["torchopt2edge", *sys.argv[1:]])},
@@ -323,33 +354,45 @@ def _settings(config: DictConfig, out: Path, command: str) -> SettingsArgs:
     if "bench" in config:
         settings["bench"] = _bench_of(config.bench)
     if "task" in config:
-        settings["task"] = _make(config.task)
+        settings["task"] = _make(config.task, "task")
     if "backend" in config:
-        settings["backends"] = tuple(_make(config.backend).values())
-        settings["schemes"] = tuple(config.schemes)
-        settings["baseline"] = bool(config.baseline)
-        settings["calibration_samples"] = int(config.calibration_samples)
+        settings["backends"] = tuple(_make(config.backend, "backend").values())
+        settings["schemes"] = tuple(commands.check_schemes(listed(config.schemes)))
+        settings["baseline"] = config.baseline
+        settings["calibration_samples"] = config.calibration_samples
         settings["evaluate_samples"] = config.get("evaluate_samples")
-        how = config.quantize
-        settings["quantize"] = Quantize(**{**how, "exclude": tuple(how.exclude)})
+        how = {**config.quantize, "exclude": tuple(listed(config.quantize.exclude))}
+        settings["quantize"] = _described("quantize.decide.Quantize", how, "quantize")
+    check_values(api.Settings.of(settings), "")
     return settings
+
+
+def _described(target: str, node: Mapping[str, Any], name: str) -> Any:
+    """Build an object of ours whose part of the config does not name it."""
+    return _make({"_target_": f"torchopt2edge.{target}", **node}, name)
 
 
 def _bench_of(node: Any) -> Any:
     from omegaconf import OmegaConf
 
-    from torchopt2edge.bench.setting import Bench
-
     plain: Any = OmegaConf.to_container(node, resolve=True)
-    cores, threads = plain.pop("affinity"), plain.pop("threads")
-    return Bench(
-        None if threads is None else tuple(threads),
-        None if cores is None else tuple(map(tuple, cores)),
-        **plain,
-    )
+    given = {key: tuple(listed(plain[key])) for key in _LISTS if plain[key] is not None}
+    if "affinity" in given:
+        given["affinity"] = tuple(tuple(listed(one)) for one in given["affinity"])
+    return _described("bench.setting.Bench", {**plain, **given}, "bench")
 
 
-def _keep_config(config: DictConfig, folder: Path) -> None:
+def _open(folder: Path, config: DictConfig) -> None:
+    """Make the run's folder, with its log and its config.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
     from omegaconf import OmegaConf
 
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        log_to(folder)
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    except OSError as error:
+        raise commands.unwritable(folder, "out", error) from error

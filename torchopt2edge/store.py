@@ -20,6 +20,7 @@ import hashlib
 import inspect
 import json
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -178,17 +179,25 @@ class Store:
         return self.root / key[:2] / key
 
     def get(self, key: str) -> Artifact | None:
-        """Return the artifact with that key, or None when it was not made yet."""
-        folder = self.folder(key)
+        """Return the artifact with that key, or None when it was not made yet.
+
+        Raises:
+            StoreError: its record or its files are not what was made (R5).
+        """
+        folder, mend = self.folder(key), f"rm -r {shlex.quote(str(self.folder(key)))}"
         try:
             record = json.loads((folder / RECORD).read_text())
-            return Artifact(record["kind"], folder, record["digest"], record["facts"])
+            found = Artifact(record["kind"], folder, record["digest"], record["facts"])
+            sound = digest_of(folder) == found.digest
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise StoreError(
-                "an artifact's record cannot be read", artifact=folder, mend=f"rm -r {folder}"
+                "an artifact's record cannot be read", artifact=folder, mend=mend
             ) from error
+        if not sound:
+            raise StoreError("an artifact's files were damaged", artifact=folder, mend=mend)
+        return found
 
     def make(self, key: str, kind: str, maker: Callable[[Path], Facts]) -> tuple[Artifact, bool]:
         """Return the artifact with that key, made now by ``maker(folder)`` unless it is there.
@@ -253,19 +262,19 @@ def _disk(place: Path, only: Sequence[int] = ()) -> Iterator[None]:
     """Turn the system's errors, or only those of the given numbers, into ours."""
     try:
         yield
-    except RuntimeError as error:  # torch's writer keeps the system's error number to itself
+    except RuntimeError as error:  # torch's writer speaks of its own insides instead
         if not only or shutil.disk_usage(place.parent).free > _NEARLY_FULL:
             raise
-        raise _unwritable(place, error) from error
+        raise _unwritable(place, os.strerror(errno.ENOSPC)) from error
     except OSError as error:
         if only and error.errno not in only:
             raise
-        raise _unwritable(place, error.strerror or error) from error
+        raise _unwritable(place, error.strerror or str(error)) from error
 
 
-def _unwritable(place: Path, why: object) -> StoreError:
+def _unwritable(place: Path, why: str) -> StoreError:
     return StoreError(
-        f"the store cannot be written: {str(why).splitlines()[0]}",
+        f"the store cannot be written: {why}",
         artifact=place,
         mend="free some space, or point TORCHOPT2EDGE_CACHE at a folder you can write",
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
     from torchopt2edge.progress import Progress
 
 log = logging.getLogger("torchopt2edge")
+
+
+def never_fail(*streams: TextIO) -> None:
+    """Let a stream show ``?`` for a sign that its encoding lacks, in place of an exception."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def console(err: bool = False) -> Console:

@@ -18,6 +18,7 @@ from torchopt2edge.terminal import console
 
 if TYPE_CHECKING:
     from torchopt2edge.api import Result
+    from torchopt2edge.pruning.explain import Explanation
 
 
 def add_commands(commands: Any, on_device: OnDevice) -> None:
@@ -96,6 +97,16 @@ def show(result: Result) -> None:
     else:
         report.show(shown, result.rows, result.verdict)
     shown.print(f"report: {result.out / 'report.html'}", markup=False, highlight=False)
+
+
+def show_cuts(found: Mapping[str, Explanation]) -> None:
+    """Print what every pruning would cut, and what stays whole and why."""
+    shown = console()
+    for name, cuts in found.items():
+        shown.print(f"{name}:", markup=False, highlight=False)
+        shown.print(cuts.table())
+        for layer, why in cuts.kept.items():
+            shown.print(f"stays whole: {layer}: {why}", markup=False, highlight=False)
 
 
 def _converter_install(given: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,21 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def collect(jobs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+def collect(
+    jobs: Sequence[tuple[str, str]], lost: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
     """Read each job's folder; ``jobs`` are (overrides, folder). A failed job has ``err``.
 
-    A job on several devices has a line, with its ``device``, for each.
+    ``lost`` is what ended a job, by its folder. A job on several devices has a line, with its
+    ``device``, for each.
     """
-    return [line for overrides, folder in jobs for line in _lines(overrides, Path(folder))]
+    found: list[dict[str, Any]] = []
+    for overrides, folder in jobs:
+        if lost and folder in lost:
+            found.append({"overrides": overrides, "folder": folder, "err": lost[folder]})
+        else:
+            found.extend(_lines(overrides, Path(folder)))
+    return found
 
 
 def _lines(overrides: str, folder: Path) -> Iterator[dict[str, Any]]:
@@ -58,12 +67,14 @@ def _pick(rows: Sequence[Measurement], verdict: Verdict) -> Measurement | None:
     return min(named, key=lambda row: row.metrics.get("size_mb", 0.0), default=None)
 
 
-def show(console: Console, jobs: Sequence[tuple[str, str]]) -> None:
+def show(
+    console: Console, jobs: Sequence[tuple[str, str]], lost: Mapping[str, str] | None = None
+) -> None:
     """Print the table of a sweep and keep it as ``sweep.json`` above the jobs' folders."""
     from rich.table import Table
     from rich.text import Text
 
-    found = collect(jobs)
+    found = collect(jobs, lost)
     if not found:
         return
     (Path(jobs[0][1]).parent / "sweep.json").write_text(json.dumps(found, indent=1))
