@@ -127,3 +127,16 @@ def test_a_disk_that_fills_up_is_named_and_costs_no_row(
         assert [row.err for row in rows] == [None]
         assert rows[0].latency_ns
         assert not [*folder.glob(".*")]
+
+
+def test_a_name_that_says_backend_and_scheme_says_them_once(
+    images: Path, words: Path, tmp_path: Path
+) -> None:
+    plan = {"protocol": "smoke", "store": Store(tmp_path / "s")}
+    plain = images.rename(tmp_path / "ort-fp32.onnx")
+    named = words.rename(tmp_path / "words-ort-fp32.onnx")
+    found = measure([plain, named], out=tmp_path / "out", **plan)
+    assert {row.candidate for row in found.rows} == {"ort-fp32", "words-ort-fp32"}
+    twin = write(tmp_path / "words.onnx", {"image": (TensorProto.FLOAT, [1, 3, 8, 8])})
+    rows = measure([named, twin], out=tmp_path / "again", **plan).rows
+    assert {row.candidate for row in rows} == {"words-ort-fp32-ort-fp32", "words-ort-fp32"}

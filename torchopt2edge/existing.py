@@ -42,7 +42,7 @@ def measure_files(files: Sequence[Path], plan: Plan) -> tuple[list[Measurement],
             found.append(describe(_whole(file, plan.out), backend, group))
         except EdgeError as error:
             broken.append(pipeline.failed(group, backend.name, "unknown", error))
-    found, refused = run.placed(found, plan)
+    found, refused = run.placed(_short(found), plan)
     try:
         rows = run.race(found, lambda one: random_sample(one.signature), plan)
     except harness.Interrupted as stop:
@@ -50,6 +50,17 @@ def measure_files(files: Sequence[Path], plan: Plan) -> tuple[list[Measurement],
         raise
     rows = [replace(row, facts={**row.facts, "checked": "against itself"}) for row in rows]
     return run.finish([*rows, *refused, *broken], plan)
+
+
+def _short(found: Sequence[Candidate]) -> list[Candidate]:
+    """Say backend and scheme once where a file's name ends with them, as those of `lower` do."""
+    made = []
+    for one in found:
+        said = pipeline.candidate_id("", one.backend, one.scheme)
+        group = one.group.removesuffix(said).rstrip("-_.")
+        name = pipeline.candidate_id(group, one.backend, one.scheme)
+        made.append(replace(one, id=name, group=group))
+    return made if len({one.id for one in made}) == len(made) else list(found)
 
 
 def _whole(file: Path, out: Path) -> Path:
