@@ -242,3 +242,12 @@ def test_what_a_device_says_of_its_cores_is_words(whole) -> None:
     page = render(rows, verdict, told)
     assert "name big, cores 4, 5; name little, cores 0, 1" in page
     assert "{" not in re.sub(r"<(style|script).*?</\1>", "", page, flags=re.DOTALL)
+
+
+def test_sustained_speed_is_throughput_and_not_the_median(whole) -> None:
+    rows, verdict, context = whole
+    skewed = [[1_000_000] * 9 + [11_000_000]] * 12  # a median of 1 ms, 2 ms each on the whole
+    kept = {"first_minute_ms": 2.0, "last_minute_ms": 2.0, "kept": 100.0, "onset_s": None}
+    one = replace(rows[1], latency_ns=skewed, facts={**rows[1].facts, "sustained": kept})
+    page = render([one], verdict, context)
+    assert page.count(">102 %<") == 2, "the drawing's range, wide and narrow"

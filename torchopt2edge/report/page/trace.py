@@ -105,7 +105,8 @@ def _draw(series: Sequence[_Series], title: str, wide: bool) -> Canvas:
         upward = Axis(*one.range, top + 40, top)
         if not at or one.texts != series[at - 1].texts:  # the next lane's range is the same
             for text, y in zip(one.texts, (top + 6, top + 44), strict=True):
-                canvas.text(axis.start - 6, y, text, "small muted end")
+                if text:
+                    canvas.text(axis.start - 6, y, text, "small muted end")
         if one.base is not None:
             y = upward.at(one.base)
             canvas.path([(axis.start, y), (axis.end, y)], "base")
@@ -140,6 +141,12 @@ def _medians(line: Line) -> list[Point]:
     return [] if line.failed else list(zip(_times(line), found, strict=True))
 
 
+def _means(line: Line) -> list[Point]:
+    """Return milliseconds per inference, stalls included: what throughput is made of."""
+    found = [sum(each) / len(each) / 1e6 for each in line.row.latency_ns if each]
+    return [] if line.failed else list(zip(_times(line), found, strict=True))
+
+
 def _deviations(line: Line) -> tuple[Point, ...]:
     points = _medians(line)
     middle = median(y for _, y in points) if points else 0.0
@@ -169,7 +176,7 @@ def _kept(line: Line) -> Mapping[str, object]:
 
 
 def _speeds(line: Line) -> tuple[Point, ...]:
-    points = [(x, y) for x, y in _medians(line) if y > 0]
+    points = [(x, y) for x, y in _means(line) if y > 0]
     first = number(_kept(line).get("first_minute_ms"))
     if first is None and points:
         first = median(y for x, y in points if x <= points[0][0] + 60.0)
@@ -194,9 +201,9 @@ def _sensors(table: Sequence[Line]) -> list[_Series]:
         values = [y for _, y in points]
         ends = (min(values), max(values))
         gap = (ends[1] - ends[0]) or 1.0
-        texts = (fixed(ends[1], 0), fixed(ends[0], 0))
+        texts = fixed(ends[1], 0), fixed(ends[0], 0) if ends[0] < ends[1] else ""
         limits = (ends[0] - 0.02 * gap, ends[1] + 0.02 * gap)
-        note = f"{texts[1]} to {texts[0]}"
+        note = f"{texts[1]} to {texts[0]}" if texts[1] else texts[0]
         found.append(
             _Series(Lane(title, note), _merged(points), "plain", limits, None, None, texts)
         )
