@@ -118,7 +118,6 @@ def test_a_wrong_override_is_exit_2_with_the_nearest_name(
         (["bench", "artifacts=[a.onnx]", "bench.threads=two"], "each is a whole number"),
         (["bench", "artifacts=[a.onnx]", "device.threads=two"], "device.threads is 'two'"),
         (["bench", "artifacts=[a.onnx]", "out=/dev/null/run"], "the run's folder cannot be"),
-        (["bench", "-m", "hydra.sweep.dir=/dev/null/sweep"], "hydra.sweep.dir=FOLDER"),
         (["bench", "-m", "--cfg", "protocol=quick,smoke"], "leave -m out"),
         (["bench"], "there are no files"),
         (["bench", "artifacts=[net.pb]"], "no backend opens .pb"),
@@ -217,6 +216,17 @@ def test_a_sweep_runs_every_job_and_shows_one_table(net: Path) -> None:
     assert "threads" in second["err"]  # no session has 0 of them
     assert "rows.jsonl" not in second["err"], "the job's own error, and not what it left"
     assert "device.threads=1" in done.stdout
+
+
+def test_a_sweep_that_cannot_be_written_is_an_error_of_ours() -> None:
+    """In a process of its own, as above."""
+    command = [sys.executable, "-m", "torchopt2edge", "bench", "-m"]
+    done = subprocess.run(
+        [*command, "hydra.sweep.dir=/dev/null/sweep"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "hydra.sweep.dir=FOLDER" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_interrupt_is_exit_130_and_leaves_nobody(net: Path) -> None:
