@@ -236,7 +236,8 @@ def test_interrupt_is_exit_130_and_leaves_nobody(net: Path) -> None:
 
     import psutil
 
-    command = [sys.executable, "-m", "torchopt2edge", "bench", f"artifacts=[{net}]", "out=out"]
+    given = ["protocol.min_seconds=30", "protocol.max_samples=100000000", "out=out"]
+    command = [sys.executable, "-m", "torchopt2edge", "bench", f"artifacts=[{net}]", *given]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not Path("out/logs").is_dir() and time.monotonic() < deadline:
