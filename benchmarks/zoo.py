@@ -69,7 +69,10 @@ def one(name: str, options: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> dict[str, Any]:
-    """Return one network's line: milliseconds, int8's gain per runtime, SQNR, ranges, seconds."""
+    """Return one network's line: milliseconds, int8's gain per runtime, SQNR, ranges, seconds.
+
+    ``wait s`` is for the conversion, which runs while calibration does.
+    """
     rows = {row.candidate: row for row in found["rows"]}
     line: dict[str, Any] = {"model": found["model"]}
     for name in CANDIDATES:
@@ -81,7 +84,7 @@ def table(found: dict[str, Any]) -> dict[str, Any]:
         row = rows.get(f"{runtime}-int8")
         line[f"{runtime} int8 dB"] = row.metrics.get("sqnr_db") if row else None
     matched = rows["litert-int8"].facts.get("ranges_matched") if "litert-int8" in rows else None
-    return {**line, "matched %": matched, "convert s": found["steps"].get("litert-base")}
+    return {**line, "matched %": matched, "wait s": found["steps"].get("litert-base")}
 
 
 def faster(high: Measurement | None, low: Measurement | None) -> str | None:
