@@ -250,7 +250,7 @@ def test_the_zoo_wants_every_candidate_or_its_reason() -> None:
     assert [goal.holds for goal in zoo.goals("net", rows)] == [True]
     assert [goal.holds for goal in zoo.goals("net", rows[:3])] == [False]
     line = zoo.table({"model": "net", "rows": rows, "steps": {"litert-base": 5.0}})
-    assert (line["ort-int8 ms"], line["ort int8 ×"], line["convert s"]) == ("err", None, 5.0)
+    assert (line["ort-int8 ms"], line["ort int8 ×"], line["wait s"]) == ("err", None, 5.0)
 
 
 def test_a_row_is_kept_without_its_folders() -> None:
