@@ -77,6 +77,9 @@ def test_the_last_minute_is_held_against_the_first() -> None:
     assert found["kept"] == pytest.approx(50.0)
     assert found["onset_s"] == pytest.approx(70.0, abs=2.1)
     assert summary(series([1.0] * 70))["onset_s"] is None
+    back = series([1.0] * 70 + [0.5] * 20 + [1.0] * 70, noise=0.0)
+    assert step_down(back) is not None
+    assert summary(back)["onset_s"] is None, "a neighbour came and went"
 
 
 def test_a_run_shorter_than_two_minutes_compares_its_halves() -> None:

@@ -83,7 +83,7 @@ def summary(rounds: Sequence[Round]) -> dict[str, float | None]:
     """Compare the last minute with the first: milliseconds per inference, stalls included.
 
     ``kept`` is the per cent of the first minute's throughput that the last one still has,
-    ``onset_s`` when the speed stepped down, None when it did not.
+    ``onset_s`` when the speed stepped down for good, None when it did not.
     """
     flat = np.concatenate([np.asarray(one.latency_ns, float) for one in rounds])
     spent = np.cumsum(flat) / 1e9
@@ -95,5 +95,5 @@ def summary(rounds: Sequence[Round]) -> dict[str, float | None]:
         "first_minute_ms": first / 1e6,
         "last_minute_ms": last / 1e6,
         "kept": 100.0 * first / last,
-        "onset_s": None if found is None else round(found.onset_s, 2),
+        "onset_s": round(found.onset_s, 2) if found is not None and found.lasting else None,
     }
