@@ -240,9 +240,9 @@ def test_interrupt_is_exit_130_and_leaves_nobody(net: Path) -> None:
     command = [sys.executable, "-m", "torchopt2edge", "bench", f"artifacts=[{net}]", *given]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not Path("out/logs").is_dir() and time.monotonic() < deadline:
+    while not Path("out/logs/net-ort-fp32.log").is_file() and time.monotonic() < deadline:
         time.sleep(0.1)
-    time.sleep(6.0)  # rounds have begun
+    time.sleep(8.0)  # rounds have begun
     kids = psutil.Process(child.pid).children(recursive=True)
     assert kids
     child.send_signal(signal.SIGINT)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
-import signal
 import sys
 import threading
 import time
@@ -16,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.devices.serving import Network, adbd, all_gone, network, sh, supervisors
+from tests.devices.serving import Network, adbd, all_gone, kill_all, network, sh
 from torchopt2edge.bench.harness import measure
 from torchopt2edge.bench.protocol import Protocol
 from torchopt2edge.bench.session import open_child
@@ -137,9 +134,7 @@ def test_a_phone_that_restarts_in_the_middle(device: Adb, tmp_path: Path) -> Non
     """All of its processes are gone, and what they left is removed by the next job."""
     with device.start(["sh", "-c", "echo '{}'; exec cat"], tmp_path / "log") as job:
         job.receive(30.0)
-        for group in {os.getpgid(one.pid) for one in supervisors(tmp_path / "phone")}:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
+        kill_all(tmp_path / "phone")
         job.send({"n": 1})
         with pytest.raises(BenchError, match=r"the job is no more: the device restarted.*again"):
             job.receive(30.0)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.devices.arm import ARM, Handset, adb_client, handset
-from tests.devices.serving import all_gone, network, skip, supervisors
+from tests.devices.serving import all_gone, kill_all, network, skip, supervisors
 from tests.devices.shells import SHELLS, Shell, ShellLink
 from tests.devices.test_android import CHARGING, THERMAL
 from torchopt2edge.bench.harness import measure
@@ -189,7 +189,8 @@ def test_a_start_that_goes_on_beside_its_own_repetition_starts_one_keeper(
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: phone.device.run(script, body).code, range(4)))
     assert found == [0] * 4
-    shells = [one for one in supervisors(tmp_path / "board") if "./keeper.sh" in one.cmdline()]
+    running = [one.info["cmdline"] or [] for one in supervisors(tmp_path / "board")]
+    shells = [words for words in running if "./keeper.sh" in words]
     assert len(shells) == 1
     assert phone.settings() == DURING
     phone.device.run(keeping.stop(phone.device.folder, job))
@@ -227,8 +228,7 @@ def test_a_phone_that_was_switched_off_is_put_back_at_the_next_start(
     with steady(phone.device) as keeper:
         assert keeper is not None
         phone.device.cuts.plan = ["before"] * 100
-        for process in supervisors(tmp_path / "board"):
-            os.kill(process.pid, signal.SIGKILL)
+        kill_all(tmp_path / "board")
     assert (phone.settings(), phone.note.exists()) == (DURING, True)
     phone.device.cuts.plan = []
     with steady(phone.device) as keeper:

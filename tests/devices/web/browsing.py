@@ -35,10 +35,17 @@ def settled(look: Callable[[], bool], within_s: float = 10.0) -> bool:
 def mains(process: psutil.Process) -> list[psutil.Process]:
     """Return a browser's own process, which its packager's script started, or which is it."""
     family = [process, *process.children(recursive=True)]
-    return [one for one in family if "--type=" not in " ".join(one.cmdline())][-1:]
+    return [one for one in family if "--type=" not in _words(one)][-1:]
 
 
 def pages(process: psutil.Process) -> list[psutil.Process]:
     """Return the processes of a browser that show pages."""
-    family = process.children(recursive=True)
-    return [one for one in family if "--type=renderer" in " ".join(one.cmdline())]
+    return [one for one in process.children(recursive=True) if "--type=renderer" in _words(one)]
+
+
+def _words(process: psutil.Process) -> str:
+    """Return what a process was started with; of one that ended meanwhile a type that none has."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return "--type=gone"
