@@ -17,6 +17,7 @@ import pytest
 from torchopt2edge.converter import find, install, versions
 from torchopt2edge.converter.environment import (
     MARKER,
+    Environment,
     folder_for,
     read_complete,
     requirements_for,
@@ -72,6 +73,9 @@ def test_two_at_once_build_once(tmp_path: Path, tiny: Path) -> None:
     (moved / "bin").symlink_to(env.folder / "bin")
     assert read_complete(env.folder) == env
     assert read_complete(moved) is None
+    linked = tmp_path / "linked"
+    linked.symlink_to(env.folder)
+    assert read_complete(linked) == Environment(linked / "bin/python", linked)
 
 
 def test_a_killed_install_leaves_nothing_that_is_used(tmp_path: Path, tiny: Path) -> None:

@@ -75,12 +75,13 @@ def read_complete(folder: Path) -> Environment | None:
     """Return the environment in ``folder`` if it was built to the end and still stands there."""
     try:
         marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        # Scripts hold absolute paths: an environment that was moved is not the one that was built,
+        # one that is reached through a link is.
+        stands = Path(marker["folder"]).samefile(folder)
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     python = folder / "bin" / "python"
-    # Scripts hold absolute paths: an environment that was moved is not the one that was built.
-    stands = marker.get("folder") == str(folder) and os.access(python, os.X_OK)
-    return Environment(python, folder) if stands else None
+    return Environment(python, folder) if stands and os.access(python, os.X_OK) else None
 
 
 def find(python: str | None = None, cache: Path | None = None) -> Environment:
