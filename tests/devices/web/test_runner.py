@@ -21,6 +21,7 @@ from torchopt2edge.bench.session import open_child
 from torchopt2edge.devices.browser import Browser
 from torchopt2edge.devices.local import Local
 from torchopt2edge.devices.web.server import own
+from torchopt2edge.devices.web.shown import Chromium
 from torchopt2edge.errors import BenchError
 from torchopt2edge.types import Candidate, Signature, TensorSpec
 
@@ -191,6 +192,17 @@ def test_a_comparison_makes_rows(
     assert all(row.metrics["memory_mb"] > 1 for row in rows)
     assert rows[1].metrics["latency_ms"] > rows[0].metrics["latency_ms"]  # 22 times the work
     assert "unstable-clock" in rows[2].facts["flags"]  # microseconds by a clock of five
+
+
+def test_a_page_that_is_gone_at_the_end_has_told_its_memory(
+    device: Browser, net: MakeNet, sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process may end before we look at it for the last time."""
+    with open_child(net("a"), device, tmp_path / "log") as session:
+        session.load_timed(sample)
+        peak = session.round(5, 0.05, 1_000_000).peak_bytes
+        monkeypatch.setattr(Chromium, "usage", lambda _: None)
+        assert session.stop() == peak > 1 << 20
 
 
 def test_the_browser_talks_to_nobody_else_and_rests_between_rounds(

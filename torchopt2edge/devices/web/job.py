@@ -131,13 +131,12 @@ class BrowserJob(LoggedJob):
         used = self._shown.usage()
         if header.get("event") == "opened":
             header["receipt"] = {**header.get("receipt", {}), **self._receipt}
-        if used is None:
-            return header
-        self._peak = max(self._peak, used.peak_bytes)  # the kernel's own is a little loose
+        if used is not None:
+            self._peak = max(self._peak, used.peak_bytes)  # the kernel's own is a little loose
         if "vm_hwm_bytes" in header:
-            header["vm_hwm_bytes"] = self._peak
+            header["vm_hwm_bytes"] = self._peak  # of a page that is gone by now what it was
         before, ticks = self._before
-        if header.get("event") == "round" and before is not None:
+        if header.get("event") == "round" and before is not None and used is not None:
             header["cpu_ns"] = max(0, used.cpu_ns - before.cpu_ns)
             header["involuntary"] = max(0, used.involuntary - before.involuntary)
             after = linux.cpu_ticks()
