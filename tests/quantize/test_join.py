@@ -6,6 +6,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from torchopt2edge.quantize.grid import grid_of
 from torchopt2edge.quantize.join import join_ranges
 
 Row = tuple[str, str, str]
@@ -78,3 +79,19 @@ def test_a_concat_of_a_concat_hands_its_range_down() -> None:
 def test_a_tensor_without_a_range_is_left_out() -> None:
     assert join_ranges(FIRE, {"end": WHOLE}) == {"end": WHOLE}
     assert join_ranges(FIRE, {"ra": (0.0, 3.0)}) == {"ra": (0.0, 3.0)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "reach"), [("Sigmoid", (0.0, 255 / 256)), ("Tanh", (-1.0, 127 / 128))]
+)
+def test_j4_what_litert_has_one_scale_for(kind: str, reach: tuple[float, float]) -> None:
+    rows = [("Conv", "x w", "c"), (kind, "c", "s"), ("Flatten", "s", "f"), ("Relu", "f", "end")]
+    bounds = {"c": (-1.0, 1.0), "s": (0.1, 0.4), "f": (0.1, 0.4), "end": (0.1, 0.4)}
+    assert join_ranges(graph(*rows), bounds) == {**bounds, "s": reach, "f": reach}
+    assert grid_of(*reach, "uint8").scale in (1 / 256, 1 / 128)
+
+
+def test_j4_comes_before_j1() -> None:
+    rows = [("Sigmoid", "x", "a"), ("Conv", "x w", "b"), ("Concat", "a b", "end")]
+    bounds = {"a": (0.1, 0.4), "b": (0.0, 3.0), "end": WHOLE}
+    assert join_ranges(graph(*rows), bounds) == {"a": (0.0, 255 / 256), "b": WHOLE, "end": WHOLE}

@@ -97,3 +97,32 @@ def test_the_channels_of_a_weight(tmp_path: Path) -> None:
     )
     axes = {one.node: one.axis for one in plan.constants}
     assert axes == {"node_y": 1, "node_m": 1, "node_t": 0, "node_d": None}
+
+
+def test_q2_a_bias_goes_into_its_matmul(tmp_path: Path) -> None:
+    plan = placed(
+        "(float[n,4,3] x) => (float[n,4,2] y) <float[2] b = {1.0, 2.0}> "
+        "{ a = MatMul(x, g) s = Add(a, b) y = Relu(s) }",
+        tmp_path,
+    )
+    assert plan.ops == {"node_a": "MatMul"}
+    assert spots(plan) == {"x": [{"node_a"}], "y": [{"node_a"}]}
+
+
+def test_q3_behind_a_float_op_floats_are_moved(tmp_path: Path) -> None:
+    """Each part is rounded where a layer reads it, with a range of its own."""
+    plan = placed(
+        f"(float[n,3,8,8] x) => (float[n,3,8,8] y) {{ s = Elu(x) "
+        f"t = Transpose<perm=[0,1,3,2]>(s) y = Conv{PAD}(t, w) }}",
+        tmp_path,
+    )
+    assert spots(plan) == {"t": [{"node_y"}], "y": [{"node_y"}]}
+
+
+def test_an_island_is_no_op(tmp_path: Path) -> None:
+    plan = placed(
+        f"(float[n,3,8,8] x) => (float[n,3,8,8] y) {{ a = Conv{PAD}(x, w) r = Add(a, x) "
+        f"s = Softmax(r) y = Conv{PAD}(s, v) }}",
+        tmp_path,
+    )
+    assert plan.ops == {"node_a": "Conv", "node_y": "Conv"}

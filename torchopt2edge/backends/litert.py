@@ -17,15 +17,14 @@ from torchopt2edge.backends.litert_facts import (
     left_in_float,
     scheme_of,
 )
+from torchopt2edge.backends.litert_float import floats_of
 from torchopt2edge.backends.litert_recipe import RECIPES, alive, numbers, quantize, recipe_of
 from torchopt2edge.backends.session import Array, FileSession
 from torchopt2edge.errors import LowerError
 from torchopt2edge.protocols import Sources
-from torchopt2edge.quantize.counterpart import counterparts
 from torchopt2edge.quantize.samples import Samples
 from torchopt2edge.quantize.tflite import (
     Op,
-    TfliteGraph,
     input_places,
     output_places,
     read_graph,
@@ -104,13 +103,17 @@ class LiteRT:
         target = out / "model.tflite"
         float_graph = read_graph(source)
         carried = _carry(sources, scheme, source) if scheme.needs_ranges else None
-        parts = {} if carried is None else _excluded(sources, float_graph, carried)
+        parts: Mapping[str, tuple[Op, ...]] = {}
+        kept: tuple[Op, ...] = ()
+        if carried is not None and sources.ranges is not None:
+            onnx_file, excluded = sources.graph.path / "model.onnx", sources.ranges.excluded
+            floats = floats_of(onnx_file, float_graph, carried.matched, excluded)
+            parts, kept, carried = floats.excluded, floats.ops, floats.rounded(carried)
         if scheme.name == "fp32":
             shutil.copyfile(source, target)
         else:
             bounds = {} if carried is None else carried.bounds
             given = numbers(float_graph, bounds, scheme.name)
-            kept = dict.fromkeys(op for ops in parts.values() for op in ops)
             quantize(source, recipe_of(scheme.name, kept), given, target)
         graph = read_graph(target)
         found = facts_of(graph, target)
@@ -209,16 +212,6 @@ def _carry(sources: Sources, scheme: Scheme, source: Path) -> Transfer:
         FileSession(signature_of(sources.base.path), dict).prepare,
     )
     return replace(carried, bounds={name: alive(*pair) for name, pair in carried.bounds.items()})
-
-
-def _excluded(sources: Sources, graph: TfliteGraph, carried: Transfer) -> dict[str, tuple[Op, ...]]:
-    """Find the operators of the nodes that the ranges leave in float."""
-    import onnx
-
-    if sources.ranges is None or not sources.ranges.excluded:
-        return {}
-    proto = onnx.load(sources.graph.path / "model.onnx")
-    return counterparts(proto, graph, carried.matched, sources.ranges.excluded)
 
 
 def _range_facts(sources: Sources, carried: Transfer | None) -> Facts:

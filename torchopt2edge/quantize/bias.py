@@ -20,7 +20,8 @@ import numpy as np
 
 from torchopt2edge.canonicalize import drop_unused
 from torchopt2edge.quantize.calibrate import batch_of
-from torchopt2edge.quantize.placement import LAYERS, name_of, placement
+from torchopt2edge.quantize.kinds import LAYERS, name_of
+from torchopt2edge.quantize.placement import placement
 from torchopt2edge.quantize.samples import Samples
 from torchopt2edge.quantize.simulate import LIMIT, Circuit, circuit, unlist
 from torchopt2edge.types import Facts, Ranges

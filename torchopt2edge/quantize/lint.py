@@ -242,15 +242,16 @@ RULES = (
     Rule(
         "smooth-activation",
         _kinds("Elu", "Selu", "Celu", "Gelu", "Erf", "Mish", "Softplus", "Softsign"),
-        "ELU, GELU, Mish and their like have no integer kernels: they stay in float.",
+        "ELU, GELU, Mish and their like stay in float in both runtimes, as one function each.",
         "For speed in int8 use ReLU in their place and fine-tune.",
     ),
     Rule(
         "attention",
         _attention,
-        "Layer norms, inner softmaxes and products of two activations are not what these int8 "
-        "paths are made for: they stay in float or lose accuracy.",
-        "Compare int8_dynamic and fp16 before static int8.",
+        "Layer norms, softmaxes and products of two activations stay in float in both runtimes, "
+        "and what they alone read does: only the layers with weights are on integers, with a "
+        "conversion before and behind each.",
+        "Compare its latency with that of fp32 and int8_dynamic before shipping static int8.",
     ),
     Rule(
         "channel-spread",

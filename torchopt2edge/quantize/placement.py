@@ -2,13 +2,13 @@
 
 The rules, read off ONNX Runtime's QDQ quantizer and ai-edge-quantizer's op table:
 
-Q1. An op of `OPS` reads its activations, its weights and its other constants as integers and
-    makes an integer. Ops that one of the runtimes alone has an integer kernel for count too:
-    their neighbours need the same tensors as integers anyway.
-Q2. A Relu or Clip behind one of them goes into it where nothing else reads what is between: the
-    tensor between is never rounded.
-Q3. An op of `MOVES` only carries values. What it makes has the integers of what it reads, and no
-    rounding of its own.
+Q1. An op of `kinds.OPS` reads its activations, its weights and its other constants as integers
+    and makes an integer, unless it is one of the `islands`. Ops that one of the runtimes alone
+    has an integer kernel for count too: their neighbours need the same tensors as integers anyway.
+Q2. A Relu or Clip behind one of them goes into it where nothing else reads what is between, and
+    so does a bias behind a MatMul (`linear.biases`): the tensor between is never rounded.
+Q3. An op of `MOVES` only carries values. Behind an integer op or an input what it makes has the
+    integers of what it reads, and no rounding of its own; behind a float op it moves floats.
 Q4. An op of `SAME` makes values on the grid of what it reads.
 Q5. What an integer op makes is rounded for everyone who reads it; what a float op makes is
     rounded for its integer readers alone.
@@ -22,28 +22,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torchopt2edge.quantize.calibrate import activations
+from torchopt2edge.quantize.islands import islands
+from torchopt2edge.quantize.kinds import ELEMENTWISE, FUSED, LAYERS, MOVES, OPS, SAME, name_of
+from torchopt2edge.quantize.linear import biases
+from torchopt2edge.quantize.view import View
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-SAME = ("AveragePool", "Resize")
-ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Concat", "Where")
 END = ""
-FUSED = ("Relu", "Clip")
-OPS = frozenset(
-    (
-        *LAYERS,
-        *SAME,
-        *ELEMENTWISE,
-        *FUSED,
-        *"GlobalAveragePool ReduceMean Sigmoid HardSwish LeakyRelu Tanh Softmax Gelu".split(),
-    )
-)
-MOVES = frozenset(
-    "MaxPool Reshape Flatten Squeeze Unsqueeze Transpose Slice Split Pad Gather Identity Expand "
-    "DepthToSpace SpaceToDepth Dropout".split()
-)
 
 
 @dataclass(frozen=True)
@@ -117,11 +104,6 @@ def _spots(tensor: str, maker: str | None, plan: _Plan) -> list[Spot]:
     return [Spot(tensor, by, frozenset(readers)) for by, readers in parts.items() if by]
 
 
-def name_of(node: NodeProto) -> str:
-    """Return a node's name, or its first output when it has none."""
-    return str(node.name or node.output[0])
-
-
 class _Plan:
     """Who makes and who reads each tensor of a graph."""
 
@@ -132,6 +114,7 @@ class _Plan:
             for weight in proto.graph.initializer
             if weight.data_type == 1  # float32
         }
+        self._islands, self._biases = frozenset(islands(proto)), biases(View.of(proto))
         self._ends = {value.name for value in proto.graph.output}
         self._makers = {name: node for node in proto.graph.node for name in node.output}
         self._readers: dict[str, list[NodeProto]] = defaultdict(list)
@@ -142,7 +125,8 @@ class _Plan:
     def is_op(self, node: NodeProto) -> bool:
         """Q1, Q2: whether it can be integer by itself."""
         known = any(name in self.floats for name in node.input)
-        return known and node.op_type in OPS and self.fused_into(node) is None
+        free = node.op_type in OPS and name_of(node) not in self._islands
+        return known and free and self.fused_into(node) is None
 
     def readers_of(self, tensor: str) -> Iterator[tuple[str, frozenset[str]]]:
         """Yield who reads a tensor, and the ops for which it is read: behind Q3, those beyond.
@@ -158,7 +142,7 @@ class _Plan:
     def _behind(self, node: NodeProto) -> frozenset[str]:
         if self.is_op(node):
             return frozenset({name_of(node)})
-        if node.op_type not in MOVES:
+        if not self._carries(node):
             return frozenset()
         return frozenset(
             op
@@ -170,24 +154,35 @@ class _Plan:
     def root(self, tensor: str) -> str:
         """Q3: return the tensor whose integers this one carries."""
         maker = self._makers.get(tensor)
-        if maker is None or maker.op_type not in MOVES or maker.input[0] not in self.floats:
+        if maker is None or not self._carries(maker):
             return tensor
         return self.root(maker.input[0])
 
+    def _carries(self, node: NodeProto) -> bool:
+        """Q3: whether a node moves integers."""
+        if node.op_type not in MOVES or node.input[0] not in self.floats:
+            return False
+        maker = self._makers.get(self.root(node.input[0]))
+        return maker is None or self.is_op(maker) or self.fused_into(maker) is not None
+
     def fused_into(self, node: NodeProto) -> NodeProto | None:
-        """Q2: return the op that a Relu or Clip goes into."""
+        """Q2: return the op that a Relu, a Clip or a bias goes into."""
+        if name_of(node) in self._biases:
+            return self._biases[name_of(node)]
         maker = self._makers.get(node.input[0]) if node.op_type in FUSED else None
         if maker is None or maker.op_type not in OPS or maker.op_type in FUSED:
+            return None
+        if {name_of(node), name_of(maker)} & self._islands:
             return None
         alone = len(self._readers[node.input[0]]) == 1 and node.input[0] not in self._ends
         return maker if alone else None
 
     def made_by(self, node: NodeProto) -> str:
-        """Name what an op makes: what the Relu or Clip that went into it makes (Q2)."""
+        """Name what an op makes: what the last that went into it makes (Q2)."""
         made = node.output[0]
         readers = self._readers[made]
         if len(readers) == 1 and self.fused_into(readers[0]) is not None:
-            return str(readers[0].output[0])
+            return self.made_by(readers[0])
         return str(made)
 
 

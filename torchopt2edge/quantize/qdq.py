@@ -1,10 +1,10 @@
 """Write a float ONNX graph with QuantizeLinear/DequantizeLinear pairs, as ONNX Runtime fuses them.
 
-The rules, cited in the code as Q1 to Q7:
+The rules, cited in the code as Q1 to Q8:
 
 Q1. An operator is made integer when ONNX Runtime's CPU provider has a kernel for it (`qdq_plan`);
-    every other one, and what the ranges exclude, reads and writes floats, with no pair between
-    two of them.
+    every other one, an `islands` one and what the ranges exclude reads and writes floats, with
+    no pair between two of them.
 Q2. A tensor has one grid. It is quantized where an integer operator writes it; one that a float
     operator writes is quantized for its integer readers only.
 Q3. What only moves values (Reshape, MaxPool …) passes its input's grid on. Pad, which ONNX
@@ -19,6 +19,8 @@ Q7. A float layer that reads integers gives its output through a LeakyRelu of sl
     Runtime runs inside of the layer. It would otherwise round the weights of every float layer
     between a DequantizeLinear and a QuantizeLinear to one scale per tensor when it opens the
     file (its WeightBiasQuantization): what was excluded to be exact would be the worst of all.
+Q8. A MatMul with constant weights and its bias become a Gemm (`linear.as_gemm`), which has an
+    integer bias.
 
 The pairs are those of onnxruntime.quantization's QDQQuantizer, which takes quadratic time, rounds
 the weights of excluded nodes that share them, and cannot place a bias that is not a vector.
@@ -36,6 +38,7 @@ import numpy as np
 from torchopt2edge.canonicalize import drop_unused
 from torchopt2edge.errors import LowerError
 from torchopt2edge.quantize.grid import Grid, bias_codes, bias_floor, grid_of, weight_codes
+from torchopt2edge.quantize.linear import as_gemm
 from torchopt2edge.quantize.qdq_plan import MOVES, Plan, attributes, floats_held, plan_of, values
 from torchopt2edge.types import Ranges
 
@@ -69,6 +72,7 @@ def quantize_graph(source: Path, ranges: Ranges, how: Types) -> ModelProto:
         LowerError: a tensor to quantize has no range, or one that is not finite.
     """
     proto = load_modern(source)
+    ranges = as_gemm(proto, ranges)  # Q8
     plan = plan_of(proto, ranges, how.activation)
     grids = _grids(plan, ranges, how.activation, source)
     _Writer(plan, grids, how).write()

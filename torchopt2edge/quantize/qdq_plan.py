@@ -1,8 +1,8 @@
 """Decide which operators of a float ONNX graph ONNX Runtime can run on integers, and which do.
 
 What has an integer kernel in the CPU provider was found by wrapping each operator in pairs and
-reading the optimized graph (onnxruntime 1.31, u8 and s8 activations). Softmax has one, and is left
-out: 8 bits of a score are too few. So are Relu and Clip, which have none of their own.
+reading the optimized graph (onnxruntime 1.31, u8 and s8 activations). Relu and Clip have none of
+their own. What stays in float in every runtime is not this file's to say (`islands`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import numpy as np
 
 from torchopt2edge.quantize.calibrate import activations
 from torchopt2edge.quantize.grid import grid_of
+from torchopt2edge.quantize.islands import islands
+from torchopt2edge.quantize.kinds import name_of
 from torchopt2edge.quantize.prepare import nodes
 from torchopt2edge.types import Ranges
 
@@ -80,6 +82,7 @@ class _Planner:
         self.floats = frozenset(activations(proto))
         self.made = Plan(proto, self.floats)
         self.weights = floats_held(graph)
+        self.islands = frozenset(islands(proto))
         self.kept = {value.name for value in graph.output} | _captured(graph)
         self.inputs = {value.name for value in graph.input}
         self.readers: Mapping[str, list[NodeProto]] = defaultdict(list)
@@ -90,9 +93,11 @@ class _Planner:
     def plan(self) -> Plan:
         makers: dict[str, int] = {}
         for at, node in enumerate(self.graph.node):
-            if node.op_type in CUTS and node.input[0] in self.floats:
+            if not self._allowed(node):
+                pass
+            elif node.op_type in CUTS:
                 self._cut(at, node, makers)
-            elif self._allowed(node):
+            else:
                 self._place(at, node)
             makers.update(dict.fromkeys(node.output, at))
         return self.made
@@ -101,7 +106,8 @@ class _Planner:
         """Q1: whether a node may be integer at all."""
         alone = node.op_type == "Split" or not any(node.output[1:])
         known = node.domain in ("", "ai.onnx") and node.output[0] in self.floats
-        return known and alone and node.name not in self.ranges.excluded
+        kept = node.name in self.ranges.excluded or name_of(node) in self.islands
+        return known and alone and not kept
 
     def _place(self, at: int, node: NodeProto) -> None:
         plan, op = self.made, node.op_type
@@ -165,7 +171,7 @@ class _Planner:
         if makers.get(source) not in plan.integer or not alone or target not in self.ranges.bounds:
             return
         bounds = self._bounds(node)
-        if bounds is None or node.name in self.ranges.excluded:
+        if bounds is None:
             return
         grid = grid_of(*self.ranges.bounds[target], self.dtype)
         low, high = bounds

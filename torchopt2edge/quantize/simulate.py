@@ -20,7 +20,8 @@ from torchopt2edge.canonicalize import drop_unused
 from torchopt2edge.errors import DataError
 from torchopt2edge.quantize.calibrate import batch_of
 from torchopt2edge.quantize.grid import grid_of, weight_codes
-from torchopt2edge.quantize.placement import END, Placement, Spot, name_of, placement
+from torchopt2edge.quantize.kinds import name_of
+from torchopt2edge.quantize.placement import END, Placement, Spot, placement
 from torchopt2edge.quantize.runtime import host_session
 from torchopt2edge.quantize.samples import Samples
 from torchopt2edge.types import Ranges
