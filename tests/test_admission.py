@@ -46,7 +46,10 @@ def test_a_drop_within_the_limit_may_still_be_doubtful() -> None:
     assert breaches(close, ONE, REFERENCE, [close, REFERENCE]) == []
     (doubt,) = doubts([close], ONE, REFERENCE)
     assert doubt.startswith("ort-int8: top1 drops by 0.50 points, within the limit of 1, but")
-    assert "reaches 5.50" in doubt
+    assert "reaches a drop of 5.50" in doubt
+    better = row("ort-int8", 70.5, 4.0)
+    (doubt,) = doubts([better], ONE, REFERENCE)
+    assert "top1 rises by 0.50 points, within the limit of 1, but" in doubt
 
 
 def test_a_paired_interval_is_preferred() -> None:

@@ -65,6 +65,58 @@ def test_the_interval_covers_with_few_rounds(count: int) -> None:
     assert covered >= 88
 
 
+def hanging_together(rng: np.random.Generator, count: int, r: float = 0.8) -> stats.Vector:
+    """Values of an autoregressive series of median 0."""
+    steps = rng.normal(size=count + 50)
+    values = np.zeros(count + 50)
+    for at in range(1, count + 50):
+        values[at] = r * values[at - 1] + steps[at]
+    return values[50:]
+
+
+def test_rounds_that_hang_together_count_for_fewer() -> None:
+    """As those of a file that ran alone: heat and neighbours stay for many rounds."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(100):
+        _, low, high = stats.median_interval(hanging_together(rng, 60))
+        covered += low <= 0.0 <= high
+    assert covered >= 82, "55 without the stretch"
+
+
+def test_independent_rounds_are_not_stretched_and_a_step_is() -> None:
+    rng = np.random.default_rng(0)
+    assert sum(stats.stretch(rng.standard_t(2, 20)) > 1.0 for _ in range(200)) <= 20
+    assert stats.stretch(np.repeat([1.0, 2.0], 10)) == pytest.approx(math.sqrt(1.85 / 0.15))
+    assert stats.stretch(np.tile([1.0, 2.0], 10)) == stats.stretch(np.ones(9)) == 1.0
+    middle, low, high = stats.median_interval([1.0] * 9 + [1.5] * 8 + [1.4] * 3)
+    assert 1.0 <= low < middle < high <= 1.5, "never beyond the values"
+
+
+def test_a_shift_of_two_runs_is_not_paired() -> None:
+    rng = np.random.default_rng(0)
+    before, after = rng.normal(size=20), rng.normal(0.5, 1.0, 12)
+    middle, low, high = stats.median_shift(before, after)
+    assert low < middle < high
+    assert middle == pytest.approx(np.median(after) - np.median(before))
+    assert stats.median_shift(np.ones(9), np.full(9, 3.0)) == (2.0, 2.0, 2.0)
+    assert stats.median_shift(before, after[:4])[1:] == (-math.inf, math.inf)
+    covered = 0
+    for _ in range(100):
+        _, low, high = stats.median_shift(rng.normal(size=20), rng.normal(size=12))
+        covered += low <= 0.0 <= high
+    assert covered >= 88
+
+
+def test_a_coarse_clock_is_in_the_interval() -> None:
+    same = [[1000, 1000]] * 9
+    assert stats.paired_ratio(same, same) == (1.0, 1.0, 1.0)
+    ratio, low, high = stats.paired_ratio(same, same, step_ns=100.0)
+    assert (ratio, low, high) == (1.0, pytest.approx(1 / 1.05**2), pytest.approx(1.05**2))
+    assert stats.clock_step({"timer_resolution_ns": 100}) == 100.0
+    assert stats.clock_step({"timer_resolution_ns": "unavailable"}) == stats.clock_step({}) == 0.0
+
+
 @given(st.lists(st.floats(0.1, 1e6), min_size=1, max_size=20))
 def test_an_interval_holds_its_median(values: list[float]) -> None:
     middle, low, high = stats.median_interval(values)
@@ -182,6 +234,14 @@ def test_one_slow_round_is_not_throttling() -> None:
     rounds = [quota(at, 1.0) for at in range(20)]
     rounds[7] = [sample * 3 for sample in rounds[7]]
     assert stats.lost_throughput(rounds) < 0.5
+
+
+@pytest.mark.parametrize("stop", [3, 30, 3000])
+def test_one_long_stop_is_no_throttling_whatever_its_length(stop: int) -> None:
+    rounds = [[1_000_000] * 50 for _ in range(8)]
+    rounds[3][7] *= 50 * stop
+    assert stats.lost_throughput(rounds) == pytest.approx(0.0)
+    assert stats.stalled(rounds) == pytest.approx(0.0)
 
 
 def test_flatness_looks_at_the_last_medians() -> None:

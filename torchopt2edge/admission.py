@@ -1,18 +1,17 @@
-"""Which rows hold the constraints, and where the evidence is too thin to say."""
+"""Which rows hold the constraints, where the evidence is too thin, and which trade well."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from torchopt2edge import stats
 from torchopt2edge.types import BASELINE, Constraints, Measurement
 
-_LIMITS = (
-    ("max_latency_ms", "latency_ms", "latency", "ms"),
-    ("max_size_mb", "size_mb", "size", "MB"),
-    ("max_memory_mb", "memory_mb", "peak memory", "MB"),
-)
+_LIMITS = (("max_size_mb", "size_mb", "size"), ("max_memory_mb", "memory_mb", "peak memory"))
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,10 @@ def breaches(
     """Return every reason why a measured row cannot be shipped; none when it is admissible."""
     if row.backend == BASELINE:
         return [Breach("baseline, not a file for the device")]
-    found = [
-        _over(row, getattr(constraints, field), metric, what, unit)
-        for field, metric, what, unit in _LIMITS
+    found = [_over_latency(row, constraints.max_latency_ms)]
+    found += [
+        _over(getattr(constraints, field), row.metrics.get(metric), what, "MB")
+        for field, metric, what in _LIMITS
     ]
     found.append(_drop_breach(row, constraints.max_drop, reference, rows))
     return [breach for breach in found if breach is not None]
@@ -80,27 +80,31 @@ def doubts(
     for row in admissible:
         drop = drop_of(row, reference)
         if drop is not None and drop.high > limit:
+            way = "rises" if drop.points < 0 else "drops"
             sentences.append(
-                f"{row.candidate}: {drop.metric} drops by {drop.points:.2f}{drop.unit}, within the "
-                f"limit of {limit:g}, but the interval{_evidence(row)} reaches {drop.high:.2f}: "
-                "evaluate on more samples to be sure"
+                f"{row.candidate}: {drop.metric} {way} by {abs(drop.points):.2f}{drop.unit}, "
+                f"within the limit of {limit:g}, but the interval{_evidence(row)} reaches a drop "
+                f"of {drop.high:.2f}: evaluate on more samples to be sure"
             )
     return sentences
 
 
-def metric_of(rows: Iterable[Measurement]) -> str | None:
-    """Return the name of the task metric that these rows have a value of."""
+def metric_of(rows: Iterable[Measurement], name: str | None = None) -> str | None:
+    """Return the name of the task metric that these rows have a value of; NaN is none.
+
+    With ``name`` it is that one or None.
+    """
     for row in rows:
-        name = row.facts.get("metric")
-        if isinstance(name, str) and name in row.metrics:
-            return name
+        own = name or row.facts.get("metric")
+        if isinstance(own, str) and math.isfinite(row.metrics.get(own, math.nan)):
+            return own
     return None
 
 
 def drop_of(row: Measurement, reference: Measurement) -> Drop | None:
     """Return the loss against the reference, or None when one of the two has no value."""
     metric = metric_of([reference])
-    if metric is None or metric not in row.metrics:
+    if metric is None or metric_of([row], metric) is None:
         return None
     own, best = row.metrics[metric], reference.metrics[metric]
     if row is reference:
@@ -116,13 +120,24 @@ def _half_width(row: Measurement, metric: str) -> float:
     return 0.0 if low is None or high is None else (high - low) / 2.0
 
 
-def _over(
-    row: Measurement, limit: float | None, metric: str, what: str, unit: str
-) -> Breach | None:
+def speed_ms(row: Measurement) -> float:
+    """Return the latency that decides: of all rounds, or of the warm ones under ``sustained``."""
+    warm = stats.settled(row.latency_ns, row.facts.get("order"))
+    if warm is row.latency_ns:
+        return row.metrics.get("latency_ms", math.nan)
+    return float(np.median(stats.round_medians(warm))) / 1e6
+
+
+def _over_latency(row: Measurement, limit: float | None) -> Breach | None:
+    """Hold a phone to the limit when it is warm, not by the minutes before."""
+    warm = row.facts.get("order") == "blocks"
+    return _over(limit, speed_ms(row), "latency when warm" if warm else "latency", "ms")
+
+
+def _over(limit: float | None, value: float | None, what: str, unit: str) -> Breach | None:
     if limit is None:
         return None
-    value = row.metrics.get(metric)
-    if value is None:
+    if value is None or math.isnan(value):
         return Breach(
             f"{what} was not measured, so the limit of {limit:g} {unit} is not known to hold"
         )
@@ -168,3 +183,36 @@ def _evidence(row: Measurement) -> str:
 
 def _excess(value: float, limit: float) -> float:
     return (value - limit) / max(abs(limit), 0.1)
+
+
+@dataclass(frozen=True)
+class _Aim:
+    metric: str
+    sign: float
+
+
+_AIMS = (_Aim("size_mb", 1.0), _Aim("memory_mb", 1.0), _Aim("energy_mj", 1.0))
+
+
+def pareto(admissible: Sequence[Measurement], pace: Mapping[str, float]) -> tuple[str, ...]:
+    """Return the files that no other beats in everything that all of them have measured.
+
+    ``pace`` is by id what stands for latency, the smaller the faster.
+    """
+    task = metric_of(admissible)
+    aims = [*_AIMS, *([_Aim(task, -1.0)] if task is not None else [])]
+    aims = [aim for aim in aims if all(metric_of([row], aim.metric) for row in admissible)]
+    points = [
+        (pace[row.candidate], *(aim.sign * row.metrics[aim.metric] for aim in aims))
+        for row in admissible
+    ]
+    return tuple(
+        row.candidate
+        for row, point in zip(admissible, points, strict=True)
+        if not any(_dominates(other, point) for other in points)
+    )
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    pairs = list(zip(one, other, strict=True))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)

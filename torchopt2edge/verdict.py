@@ -8,7 +8,8 @@ How it decides:
 - Of what is left (the admissible) the fastest wins, if it is *really* faster than every rival:
   latency is compared by ratios of round medians, paired by round, with a 95 % bootstrap interval
   (`stats.paired_ratio`). Within `MARGIN` (1 %) two files are equal for every practical purpose,
-  so a rival ties when its interval reaches down to 1.01.
+  so a rival ties when its interval reaches down to 1.01. The fastest is the one that those ratios
+  say so of, and not the one of the least median: the weather of the rounds is in the medians.
 - A tie names no winner; the reasons point at its smallest file.
 - Under a protocol without turns what counts is the second half of every file's time, when it is
   warm, and two files are equal within what the machine itself drifted (the anchor's spread).
@@ -19,21 +20,30 @@ How it decides:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from torchopt2edge import stats
-from torchopt2edge.admission import Breach, breaches, doubts, metric_of
-from torchopt2edge.advice import MARGIN, advice, unlike
+from torchopt2edge.admission import Breach, breaches, doubts, metric_of, pareto, speed_ms
+from torchopt2edge.advice import (
+    MARGIN,
+    accuracy,
+    advice,
+    by_flag,
+    caution,
+    flagged,
+    flags_of,
+    sentence,
+    several,
+    spread_of,
+    unlike,
+)
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.types import BASELINE, Constraints, Measurement, Verdict
 
 INVALIDATING = frozenset({"emulated", "throttled", "too-few-samples"})
-
-_MANY = 3  # names in a sentence
-_X86 = ("x86_64", "amd64", "i386", "i686")
 
 
 def decide(rows: Sequence[Measurement], constraints: Constraints, reference: str | None) -> Verdict:
@@ -46,26 +56,31 @@ def decide(rows: Sequence[Measurement], constraints: Constraints, reference: str
     """
     _one_setting(rows)
     compared = next((row for row in rows if row.candidate == reference), None)
-    live = sorted((row for row in rows if _is_measured(row)), key=_speed)
+    live = sorted((row for row in rows if _is_measured(row)), key=speed_ms)
     broken = {row.candidate: breaches(row, constraints, compared, rows) for row in live}
-    admissible = [row for row in live if not broken[row.candidate]]
+    pace = _paces([row for row in live if not broken[row.candidate]])
+    admissible = sorted((row for row in live if row.candidate in pace), key=_by(pace))
     rejected = {row.candidate: _refusal(row, broken) for row in rows if row not in admissible}
     verdict = Verdict(
         None,
-        pareto=_pareto(admissible),
+        pareto=pareto(admissible, pace),
         rejected=rejected,
         warnings=[
             *doubts(admissible, constraints, compared),
-            *_flagged(live),
+            *flagged(live),
             *unlike(live),
-            *_caution(live),
+            *caution(live),
         ],
     )
     verdict = _race(verdict, admissible) if admissible else _nothing(verdict, live, broken)
     return replace(
         verdict,
         ratios=_ratios(live, verdict.winner or next(iter(verdict.tie), None), admissible),
-        reasons=[*verdict.reasons, *advice(live, admissible, compared, _paired)],
+        reasons=[
+            *verdict.reasons,
+            *accuracy(admissible, compared),
+            *advice(_valid(live), _valid(admissible), verdict, _paired),
+        ],
     )
 
 
@@ -82,19 +97,35 @@ def _one_setting(rows: Sequence[Measurement]) -> None:
 
 
 def _is_measured(row: Measurement) -> bool:
-    return row.err is None and "latency_ms" in row.metrics and bool(row.latency_ns)
+    known = row.err is None and math.isfinite(row.metrics.get("latency_ms", math.nan))
+    return known and bool(row.latency_ns) and stats.has_times(row.latency_ns)
 
 
-def _latency(row: Measurement) -> float:
-    return row.metrics["latency_ms"]
+def _paces(rows: Sequence[Measurement]) -> dict[str, float]:
+    """Return how slow each row is beside the fastest, round by round.
+
+    The fastest is the one that fewest others are faster than, of such the one of the least
+    median. In milliseconds where rows were not timed in one run.
+    """
+    if not rows or len({row.facts.get("run") for row in rows}) > 1:
+        return {row.candidate: speed_ms(row) for row in rows}
+    # Once each: a row may hold a million samples.
+    logs = {row.candidate: np.log(stats.round_medians(_settled(row))) for row in rows}
+    beaten = {
+        name: sum(_quotient(own, other) > 1.0 for other in logs.values())
+        for name, own in logs.items()
+    }
+    fastest = min(rows, key=lambda row: (beaten[row.candidate], speed_ms(row)))
+    return {name: max(1.0, _quotient(own, logs[fastest.candidate])) for name, own in logs.items()}
 
 
-def _speed(row: Measurement) -> float:
-    """Return what rows are ordered by: the latency of the rounds that count."""
-    settled = _settled(row)
-    if settled is row.latency_ns:
-        return _latency(row)
-    return float(np.median(stats.round_medians(settled))) / 1e6
+def _quotient(own: stats.Vector, other: stats.Vector) -> float:
+    count = min(own.size, other.size)
+    return math.exp(float(np.median(own[:count] - other[:count])))
+
+
+def _by(pace: Mapping[str, float]) -> Callable[[Measurement], tuple[float, float]]:
+    return lambda row: (pace[row.candidate], speed_ms(row))
 
 
 def _refusal(row: Measurement, broken: Mapping[str, Sequence[Breach]]) -> str:
@@ -112,7 +143,7 @@ def _race(verdict: Verdict, admissible: Sequence[Measurement]) -> Verdict:
         return replace(verdict, reasons=[f"no winner is named: {why}" for why in invalid])
     fastest, *rivals = admissible
     ratios = {row.candidate: _paired(row, fastest) for row in rivals}
-    equal = 1.0 + MARGIN + float(fastest.facts.get("anchor_spread") or 0.0)
+    equal = 1.0 + MARGIN + spread_of(fastest)
     tied = [row for row in rivals if ratios[row.candidate][1] <= equal]
     if tied:
         tie = [fastest, *tied]
@@ -125,9 +156,9 @@ def _race(verdict: Verdict, admissible: Sequence[Measurement]) -> Verdict:
 def _invalid(admissible: Sequence[Measurement]) -> list[str]:
     """Rule 6 of the harness: say why no winner may be named, and what to do."""
     why = [
-        f"{_several(rows, admissible)} {'is' if len(rows) == 1 else 'are'} {flag}: "
-        f"{_sentence(rows[0], flag)}"
-        for flag, rows in _by_flag(admissible).items()
+        f"{several(rows, admissible)} {'is' if len(rows) == 1 else 'are'} {flag}: "
+        f"{sentence(rows[0], flag)}"
+        for flag, rows in by_flag(admissible).items()
         if flag in INVALIDATING
     ]
     few = [row for row in admissible if len(_settled(row)) < stats.LEAST_ROUNDS]
@@ -136,7 +167,7 @@ def _invalid(admissible: Sequence[Measurement]) -> list[str]:
         count = min(len(_settled(row)) for row in few)
         rounds = f"{'warm ' if halves else ''}{'round' if count == 1 else 'rounds'}"
         why.append(
-            f"{_several(few, admissible)} {'has' if len(few) == 1 else 'have'} {count} {rounds}, "
+            f"{several(few, admissible)} {'has' if len(few) == 1 else 'have'} {count} {rounds}, "
             "too few for an interval: "
             f"measure {stats.LEAST_ROUNDS * (2 if halves else 1)} or more"
         )
@@ -148,20 +179,17 @@ def _invalid(admissible: Sequence[Measurement]) -> list[str]:
     return why
 
 
-def _sentence(row: Measurement, flag: str) -> str:
-    known: Mapping[str, str] = row.facts.get("warnings") or {}
-    return known.get(flag, "run it again")
+def _valid(rows: Sequence[Measurement]) -> list[Measurement]:
+    return [row for row in rows if not INVALIDATING & set(flags_of(row))]
 
 
 def _paired(row: Measurement, other: Measurement) -> stats.Interval:
-    return stats.paired_ratio(_settled(row), _settled(other))
+    step_ns = max(stats.clock_step(one.facts) for one in (row, other))
+    return stats.paired_ratio(_settled(row), _settled(other), step_ns)
 
 
-def _settled(row: Measurement) -> list[list[int]]:
-    """Return the rounds that count: all, or the warm half where each file ran on its own."""
-    if row.facts.get("order") != "blocks":
-        return row.latency_ns
-    return row.latency_ns[len(row.latency_ns) // 2 :]
+def _settled(row: Measurement) -> Sequence[list[int]]:
+    return stats.settled(row.latency_ns, row.facts.get("order"))
 
 
 def _winner_reasons(
@@ -170,7 +198,7 @@ def _winner_reasons(
     ratios: Mapping[str, stats.Interval],
 ) -> list[str]:
     if not rivals:
-        return [f"{winner.candidate} is the only admissible file ({_latency(winner):.3g} ms)"]
+        return [f"{winner.candidate} is the only admissible file ({speed_ms(winner):.3g} ms)"]
     return [
         f"{winner.candidate} is {_faster(ratios[row.candidate])} than {row.candidate} "
         f"({_interval(ratios[row.candidate])})"
@@ -182,25 +210,52 @@ def _tie_reasons(
     tie: Sequence[Measurement], ratios: Mapping[str, stats.Interval], equal: float
 ) -> list[str]:
     first = tie[0].candidate
-    reasons = [
-        f"{row.candidate} and {first} cannot be told apart: {ratios[row.candidate][0]:.3f}× its "
-        f"latency ({_interval(ratios[row.candidate], 3)}), and {100 * equal:.2g} % counts as equal"
-        for row in tie[1:]
-    ]
-    if all("size_mb" in row.metrics for row in tie):
+    reasons = [_tied(row.candidate, first, ratios[row.candidate], equal) for row in tie[1:]]
+    if all(math.isfinite(row.metrics.get("size_mb", math.nan)) for row in tie):
         reasons.append(_smallest(tie))
-    return [*reasons, "a longer protocol may tell them apart"]
+    if any(ratios[row.candidate][2] > 1.0 + equal for row in tie[1:]):
+        reasons.append("a longer protocol may tell them apart")
+    return reasons
+
+
+def _tied(name: str, first: str, ratio: stats.Interval, equal: float) -> str:
+    """Say whether two files are equal, or only not known to differ: more rounds help the latter."""
+    shown = f"{ratio[0]:.3f}× its latency ({_interval(ratio, 3)})"
+    if 1.0 / (1.0 + equal) <= ratio[1] and ratio[2] <= 1.0 + equal:
+        return f"{name} and {first} are equally fast: {shown}, within {100 * equal:.3g} %"
+    return (
+        f"{name} and {first} cannot be told apart: {shown}, and {100 * equal:.3g} % counts as equal"
+    )
 
 
 def _smallest(tie: Sequence[Measurement]) -> str:
     least = min(row.metrics["size_mb"] for row in tie)
     small = [row for row in tie if row.metrics["size_mb"] == least]
     if len(small) == len(tie):
-        return f"the files of the tie weigh the same ({least:.3g} MB): any of them will do"
+        return f"the files of the tie weigh the same ({least:.3g} MB)" + (
+            _better(small, tie) or ": any of them will do"
+        )
     one = len(small) == 1
+    said = (
+        f"{several(small, tie)} {'is' if one else 'are'} the smallest of the tie ({least:.3g} MB)"
+    )
+    return said + (_better(small, tie) or f": the sensible pick{'' if one else 's'}")
+
+
+def _better(small: Sequence[Measurement], tie: Sequence[Measurement]) -> str:
+    """Say that another of the tie is clearly better by the task metric, "" when none is."""
+    metric = metric_of(tie)
+    known = [row for row in tie if metric and metric_of([row], metric)]
+    if metric is None or not any(row in known for row in small):
+        return ""
+    best = max(known, key=lambda row: row.metrics[metric])
+    worst = min((row for row in small if row in known), key=lambda row: row.metrics[metric])
+    low, high = best.metrics[metric], worst.metrics[metric]
+    if worst.metrics.get(f"{metric}_high", high) >= best.metrics.get(f"{metric}_low", low):
+        return ""
     return (
-        f"{_several(small, tie)} {'is' if one else 'are'} the smallest of the tie "
-        f"({least:.3g} MB): the sensible pick{'' if one else 's'}"
+        f", though {best.candidate} has a {metric} of {low:.4g} and {worst.candidate} one of "
+        f"{high:.4g}"
     )
 
 
@@ -239,66 +294,6 @@ def _ratios(
             if math.isfinite(ratio[2]):
                 found[row.candidate] = ratio
     return found
-
-
-@dataclass(frozen=True)
-class _Aim:
-    metric: str
-    sign: float
-
-
-def _pareto(admissible: Sequence[Measurement]) -> tuple[str, ...]:
-    """Return the files that no other beats in everything that all of them have measured."""
-    aims = [_Aim("latency_ms", 1.0), _Aim("size_mb", 1.0), _Aim("memory_mb", 1.0)]
-    aims.append(_Aim("energy_mj", 1.0))
-    if (task := metric_of(admissible)) is not None:
-        aims.append(_Aim(task, -1.0))
-    aims = [aim for aim in aims if all(aim.metric in row.metrics for row in admissible)]
-    points = [tuple(aim.sign * row.metrics[aim.metric] for aim in aims) for row in admissible]
-    return tuple(
-        row.candidate
-        for row, point in zip(admissible, points, strict=True)
-        if not any(_dominates(other, point) for other in points)
-    )
-
-
-def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    pairs = list(zip(one, other, strict=True))
-    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
-
-
-def _flagged(live: Sequence[Measurement]) -> list[str]:
-    """Say every flag once with its rows; the sentence is the first row's."""
-    return [
-        f"{flag} ({_several(rows, live)}): {_sentence(rows[0], flag)}"
-        for flag, rows in _by_flag(live).items()
-    ]
-
-
-def _by_flag(rows: Sequence[Measurement]) -> dict[str, list[Measurement]]:
-    found: dict[str, list[Measurement]] = {}
-    for row in rows:
-        for flag in row.facts.get("flags", ()):
-            found.setdefault(flag, []).append(row)
-    return dict(sorted(found.items()))
-
-
-def _several(rows: Sequence[Measurement], of: Sequence[Measurement]) -> str:
-    """Name rows; of many that share a lot the first few, since the table marks each."""
-    if len(rows) <= _MANY:
-        return ", ".join(row.candidate for row in rows)
-    if len(rows) == len(of):
-        return f"all {len(rows)} rows"
-    return f"{', '.join(row.candidate for row in rows[:_MANY])} and {len(rows) - _MANY} more"
-
-
-def _caution(live: Sequence[Measurement]) -> list[str]:
-    if not any(str(row.facts.get("arch", "")).lower() in _X86 for row in live):
-        return []
-    return [
-        "these are desktop or server numbers (x86): a phone or a board ranks files differently; "
-        "measure there before you ship"
-    ]
 
 
 def _faster(ratio: stats.Interval) -> str:

@@ -152,6 +152,7 @@ def test_one_that_dies_or_hangs_on_the_way_is_a_row(
     assert struck
     assert said in (first.err or "")
     assert first.facts["runtime"] == "onnxruntime"
+    assert "zero_ns" not in first.facts
     assert second.err is None
     assert len(second.latency_ns) == plan.rounds
 

@@ -46,6 +46,28 @@ def test_a_neighbour_that_went_away_is_no_lasting_loss() -> None:
     assert not found.lasting
 
 
+def test_heat_begins_when_it_does_and_not_with_the_neighbour_before_it() -> None:
+    rounds = series([1.0] * 30 + [0.6] * 10 + [1.0] * 260 + [0.7] * 300, noise=0.0)
+    found = step_down(rounds)
+    assert found is not None
+    assert found.onset_s == pytest.approx(300.0, abs=3.0)
+    assert found.kept == pytest.approx(0.7, abs=0.02)
+    assert found.lasting
+    assert summary(rounds)["onset_s"] == pytest.approx(300.0, abs=3.0)
+
+
+def test_a_governor_that_now_and_then_lets_go_is_one_step() -> None:
+    found = step_down(series([1.0] * 120 + ([0.6] * 9 + [0.95] * 3) * 40, noise=0.0))
+    assert found is not None
+    assert found.onset_s == pytest.approx(120.0, abs=3.0)
+    assert found.lasting
+
+
+@pytest.mark.parametrize("speed", [[0.7] * 100 + [1.0] * 500, [1.0] * 99 + [0.05] * 2 + [1.0] * 99])
+def test_a_gain_and_a_single_stall_are_no_loss(speed: list[float]) -> None:
+    assert step_down(series(speed)) is None
+
+
 def test_a_slow_slide_is_seen_too() -> None:
     found = step_down(series(list(np.linspace(1.0, 0.6, 300))))
     assert found is not None

@@ -48,6 +48,12 @@ def test_a_collapse_and_constant_stalls_are_throttling() -> None:
     assert "throttled" not in flags(rounds([1_000_000] * 9 + [1_900_000]))
 
 
+def test_one_long_stop_is_not_throttling() -> None:
+    stop = rounds()
+    stop[4] = replace(stop[4], latency_ns=[*stop[4].latency_ns[:9], 900_000_000])
+    assert "throttled" not in flags(stop)
+
+
 def test_a_ceiling_that_moves_is_throttling_and_one_that_stays_a_warning() -> None:
     def sensors(cap: float) -> dict[str, Any]:
         return {"clock_cap_mhz": cap, "capped": cap < 1800.0, "clock_mhz": cap}

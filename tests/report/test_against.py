@@ -193,6 +193,7 @@ def test_the_same_runs_give_the_same_answer() -> None:
         ({"facts": {"cpu": "other"}}, "another cpu"),
         ({"facts": {"flags": ["throttled"]}}, "throttled after"),
         ({"latency_ns": [[100]] * 4}, "4 rounds after"),
+        ({"latency_ns": [[100]] * 9 + [[0]]}, "rounds without any time after"),
     ],
 )
 def test_what_cannot_be_compared_is_not(change: dict[str, Any], why: str) -> None:
@@ -237,6 +238,30 @@ def test_failures_and_files_that_come_and_go() -> None:
     }
     assert found.broken == ("ort-int8 fails now: it hangs",)
     assert found.strict == ("litert-int8 is gone, so nothing is known of it",)
+
+
+def test_a_new_file_that_fails_says_so_and_a_broken_one_that_is_gone_is_no_loss() -> None:
+    broken = with_row(made(1), "ort-int8", err="it hangs")
+    without = [one for one in made(2)[0] if one.candidate != "ort-int8"]
+    gone = compare(broken, (without, *made(2)[1:]), 0.05)
+    assert words(gone, "")["ort-int8"] == "gone"
+    assert gone.strict == ()
+    came = compare((without, *made(1)[1:]), with_row(made(2), "ort-int8", err="it hangs"), 0.05)
+    (new,) = [change for change in came.changes if change.word == "new"]
+    assert new.note == "fails: it hangs"
+
+
+def test_what_a_coarse_clock_cannot_tell_breaks_nothing() -> None:
+    def run(seed: int, ms: float, **facts: Any) -> Run:
+        return with_row(made(seed), "ort-int8", latency_ns=[[int(ms * 1e6)]] * 20, facts=facts)
+
+    coarse = {"timer_resolution_ns": 1e5, "file_sha256": "other"}
+    assert compare(run(1, 0.7), run(2, 0.8, file_sha256="other"), 0.05).broken
+    found = compare(run(1, 0.7, **coarse), run(2, 0.8, **coarse), 0.05)
+    change = found.of("ort-int8", "latency_ms")
+    assert change is not None
+    assert change.by is not None
+    assert change.by[2] / change.by[1] > 1.2
 
 
 def test_what_failed_before_too_breaks_nothing() -> None:

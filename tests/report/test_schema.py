@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,13 @@ def row(draw: st.DrawFn, name: str) -> Measurement:
         "order": draw(st.sampled_from(["turns", "blocks"])),
         "flags": draw(st.lists(st.sampled_from(FLAGS), max_size=2, unique=True)),
         "arch": draw(st.sampled_from(["x86_64", "aarch64"])),
+        "timer_resolution_ns": draw(st.sampled_from([1.0, 1e5, "unavailable"])),
+        "anchor_spread": draw(st.sampled_from([0.0, 0.3, math.nan])),
     }
+    if draw(st.integers(0, 5)) == 0:
+        metrics |= {"size_mb": math.nan, "memory_mb": math.inf}
+    if count and draw(st.integers(0, 5)) == 0:
+        rounds[0] = draw(st.sampled_from([[], [0, 0, 0]]))
     if draw(st.booleans()):
         metrics |= {"top1": draw(st.floats(0.0, 100.0)), "drop_low": -1.0, "drop_high": 1.0}
         facts |= {"metric": "top1", "n_eval": 500}

@@ -42,7 +42,7 @@ def measured(
         samples,
         {
             **_identity(candidate),
-            **{name: value for name, value in receipt.items() if name != "zero_ns"},
+            **_kept(receipt),
             **_series(rounds, receipt),
             "flags": list(flags),
             "warnings": flags,
@@ -62,9 +62,14 @@ def failed(
         protocol,
         {},
         [],
-        {**_identity(candidate), **receipt, "flags": [], "warnings": {}},
+        {**_identity(candidate), **_kept(receipt), "flags": [], "warnings": {}},
         err or "it was not measured",
     )
+
+
+def _kept(receipt: Facts) -> Facts:
+    """Leave out what only this run's clock can read."""
+    return {name: value for name, value in receipt.items() if name != "zero_ns"}
 
 
 def _latency(samples: list[list[int]]) -> dict[str, float]:

@@ -6,7 +6,7 @@ stops a process for 80 % of the time leaves the median alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,26 +38,42 @@ class Step:
 
 
 def step_down(rounds: Sequence[Round]) -> Step | None:
-    """Return the first step down in speed, or None.
+    """Return the step down in speed that lasted, else the first that was made up for, or None.
 
-    A step is three windows in a row that each lost `SLOWER` of the speed that three quarters of
-    the windows before them did not exceed.
+    A step begins with three windows in a row that each lost `SLOWER` of the speed that three
+    quarters of the windows before them did not exceed; it is made up for by three in a row that
+    did not. What was lost after that is another step, so that a neighbour who came and went in
+    the first minute is not taken for the onset of heat in the fifth.
     """
-    ends, speeds = windows(rounds)
-    run: list[int] = []
+    found = list(_steps(*windows(rounds)))
+    return found[-1] if found and found[-1].lasting else next(iter(found), None)
+
+
+def _steps(ends: Vector, speeds: Vector) -> Iterator[Step]:
+    """Yield every step down, in order; only the last one can be lasting."""
+    onset: int | None = None
+    before, run = 0.0, 0  # run: windows in a row that speak against the present state
     for at in range(_LEAST_BEFORE, speeds.size):
-        before = float(np.percentile(speeds[: at - len(run)], 75))
-        if speeds[at] >= (1.0 - SLOWER) * before:
-            run = []
+        if onset is None:
+            before = float(np.percentile(speeds[: at - run], 75))
+        slow = bool(speeds[at] < (1.0 - SLOWER) * before)
+        run = run + 1 if slow is (onset is None) else 0
+        if run < _IN_A_ROW:
             continue
-        run.append(at)
-        if len(run) == _IN_A_ROW:
-            after = speeds[run[0] :]
-            late = float(np.median(after[-_IN_A_ROW:]))
-            onset = float(ends[run[0] - 1])
-            lasting = late < (1.0 - SLOWER) * before
-            return Step(onset, float(np.median(after)) / before, lasting)
-    return None
+        begin, run = at - run + 1, 0
+        if onset is None:
+            onset = begin
+        else:
+            yield _step(ends, speeds[onset:begin], before, onset, lasting=False)
+            onset = None
+    if onset is not None:
+        late = speeds[-_IN_A_ROW:]
+        lasting = bool(np.median(late) < (1.0 - SLOWER) * before)
+        yield _step(ends, speeds[onset:], before, onset, lasting=lasting)
+
+
+def _step(ends: Vector, during: Vector, before: float, onset: int, *, lasting: bool) -> Step:
+    return Step(float(ends[onset - 1]), float(np.median(during)) / before, lasting)
 
 
 def windows(rounds: Sequence[Round], width_s: float = WINDOW_S) -> tuple[Vector, Vector]:

@@ -3,10 +3,11 @@
 Flags that invalidate the run (rule 6: such a run names no winner, see `verdict.INVALIDATING`):
 
 - ``too-few-samples``: fewer inferences, seconds or rounds than the protocol itself asks for;
-- ``throttled``: a window of rounds ran at less than half the file's own speed, or the speed
-  stepped down and stayed there (`sustained.step_down`), or more than half of the timed seconds
-  are stalls that no typical inference explains (a CPU quota, severe heat, a neighbour that owns
-  the cores), or the clock's ceiling moved during the run, or the system says that heat is severe;
+- ``throttled``: the rounds of a window ran at less than half the file's own speed, or the speed
+  stepped down and stayed there (`sustained.step_down`), or more than half of the rounds' time is
+  stalls that no typical inference explains (a CPU quota, severe heat, a neighbour that owns the
+  cores), or the clock's ceiling moved during the run, or the system says that heat is severe;
+  never one stop alone, however long;
 - ``capped``: at the end a core's ceiling lay below what its silicon can, at the begin none did;
 - ``emulated``: the instructions were interpreted, so the times are the emulator's.
 
@@ -110,7 +111,7 @@ def _throttled(rounds: Sequence[Round]) -> str | None:
     elif lost > _LOST:
         how = f"throughput fell by {lost:.0%} for a while"
     elif stalled > _STALLED:
-        how = f"{stalled:.0%} of the time went by in stalls"
+        how = f"{stalled:.0%} of the time of a typical round went by in stalls"
     else:
         return None
     return f"{how}: let the device cool, lift CPU quotas, stop other work, and run it again"

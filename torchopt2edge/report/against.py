@@ -130,8 +130,8 @@ def compare(before: Run, after: Run, max_regression: float | None) -> Against:
     weather = Weather.of(list(pairs.values()))
     changes = [
         *(change for pair in pairs.values() for change in _changes(pair, weather, max_regression)),
-        *(Change(name, "", "new") for name in new if name not in old),
-        *(Change(name, "", "gone") for name in old if name not in new),
+        *(Change(name, "", "new", note=_fails(new[name])) for name in new if name not in old),
+        *(Change(name, "", "gone", note=_fails(old[name])) for name in old if name not in new),
     ]
     timed = any(one.metric == "latency_ms" and one.by is not None for one in changes)
     judged = [] if max_regression is None else [_judge(one, max_regression) for one in changes]
@@ -169,6 +169,10 @@ def _changes(pair: Pair, weather: Weather, limit: float | None) -> Iterator[Chan
         yield from (
             _plain(pair, metric) for metric in ("size_mb", "memory_mb") if _has(pair, metric)
         )
+
+
+def _fails(row: Measurement) -> str:
+    return "" if row.err is None else f"fails: {plain(row.err)}"
 
 
 def _has(pair: Pair, metric: str) -> bool:
@@ -274,8 +278,8 @@ def _judge(one: Change, limit: float) -> tuple[bool, str]:
     name = plain(one.candidate)
     if one.word == "failed":
         return one.note != _STILL, f"{name} fails now: {one.note}" if one.note != _STILL else ""
-    if one.word == "gone":
-        return False, f"{name} is gone, so nothing is known of it"
+    if one.word == "gone":  # of one that failed nothing was known before
+        return False, "" if one.note else f"{name} is gone, so nothing is known of it"
     if one.metric in ("", "memory_mb"):
         return False, ""
     title = {"latency_ms": "latency", "size_mb": "file size"}.get(one.metric)

@@ -80,11 +80,22 @@ class Pair:
                 return "measured by another runner" if key == "runner" else f"another {key}"
         for row, when in ((self.before, "before"), (self.after, "after")):
             for flag in _SPOILS:
-                if flag in row.facts.get("flags", ()):
+                if flag in (row.facts.get("flags") or ()):
                     return f"{flag} {when}"
             if len(_settled(row)) < stats.LEAST_ROUNDS:
                 return f"{len(_settled(row))} rounds {when}, too few for an interval"
+            if not stats.has_times(row.latency_ns):
+                return f"rounds without any time {when}"
         return ""
+
+    @property
+    def blur(self) -> float:
+        """What the clocks could not tell (logarithm)."""
+        rows = (self.before, self.after)
+        return sum(
+            stats.blur(stats.clock_step(row.facts), stats.round_medians(_settled(row)))
+            for row in rows
+        )
 
     @property
     def unchanged(self) -> bool:
@@ -112,10 +123,8 @@ def _net(row: Measurement) -> str:
     return _digest(row) if None in known else f"{row.backend} {known}"
 
 
-def _settled(row: Measurement) -> list[list[int]]:
-    """Return the rounds that count: all, or the warm half where each file ran on its own."""
-    skipped = len(row.latency_ns) // 2 if row.facts.get("order") == "blocks" else 0
-    return row.latency_ns[skipped:]
+def _settled(row: Measurement) -> Sequence[list[int]]:
+    return stats.settled(row.latency_ns, row.facts.get("order"))
 
 
 @dataclass(frozen=True)
@@ -163,8 +172,8 @@ class Weather:
 
     def ratio(self, pair: Pair) -> Interval:
         """Return after over before, with its 95 % interval."""
-        middle, low, high = _shift(*self.logs(pair))
-        rest = self.rest(pair)
+        middle, low, high = stats.median_shift(*self.logs(pair))
+        rest = math.hypot(self.rest(pair), pair.blur)
         low, high = (
             middle - math.hypot(middle - low, rest),
             middle + math.hypot(high - middle, rest),
@@ -188,8 +197,8 @@ class Weather:
         how = "Latency: the ratio of the medians of the rounds, drawn apart for its interval"
         if self.anchor is None:
             return (
-                f"{how}. What the machine did between the runs is part of it, so intervals hold "
-                f"{MACHINE:.0%} more to either side."
+                f"{how}. What the machine did between the runs is part of it, so intervals reach "
+                f"about {MACHINE:.0%} or more to either side."
             )
         moved = times(math.exp(_middle(*Weather().logs(self.anchor))))
         said = (
@@ -230,25 +239,3 @@ def _over(own: Vector, anchor: Vector) -> Vector:
 
 def _middle(before: Vector, after: Vector) -> float:
     return float(np.median(after) - np.median(before))
-
-
-def _shift(before: Vector, after: Vector) -> Interval:
-    """Return by how much the median moved, with its 95 % interval; the rounds are not paired.
-
-    As `stats.median_interval`: a percentile bootstrap, expanded for the smaller of the two.
-    """
-    middle = _middle(before, after)
-    if np.ptp(before) == 0.0 and np.ptp(after) == 0.0:
-        return middle, middle, middle
-    from scipy.stats import bootstrap
-
-    found = bootstrap(
-        (before, after),
-        lambda one, other, axis: np.median(other, axis=axis) - np.median(one, axis=axis),
-        n_resamples=4999,
-        confidence_level=stats._expanded(min(before.size, after.size)),
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(0),  # the same runs give the same answer
-    ).confidence_interval
-    return middle, float(found.low), float(found.high)
