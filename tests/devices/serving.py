@@ -165,12 +165,13 @@ StrictHostKeyChecking yes
 
 
 @contextlib.contextmanager
-def adbd(folder: Path, net: Network) -> Iterator[str]:
+def adbd(folder: Path, net: Network, port: int | None = None) -> Iterator[str]:
     """Run a real adbd inside a namespace (it asks nobody who they are); yields its serial.
 
-    ``folder/bin/adb`` is the client, with a server of its own that ends with the block.
+    ``folder/bin/adb`` is the client, with a server of its own at ``port`` (None: any) that ends
+    with the block.
     """
-    client = adb_program(folder, free_port())
+    client = adb_program(folder, port or free_port())
     environment = {**os.environ, "ADBD_PORT": "5555", "LD_LIBRARY_PATH": _LIBRARIES}
     command = [*net.inside, str(_TOOLS / "adbd")]
     with (folder / "adbd.log").open("wb") as log:
@@ -207,6 +208,21 @@ def connected(client: Path, serial: str) -> str:
         assert time.monotonic() < deadline, "adb does not see the device"
         time.sleep(0.1)
     return serial
+
+
+@contextlib.contextmanager
+def stopped(port: int) -> Iterator[None]:
+    """Let the adb server at a port hang for as long as the block runs."""
+    (server,) = [
+        one
+        for one in psutil.process_iter(["cmdline"])
+        if {f"tcp:{port}", "fork-server"} <= set(one.info["cmdline"] or [])
+    ]
+    server.suspend()
+    try:
+        yield
+    finally:
+        server.resume()
 
 
 def free_port() -> int:

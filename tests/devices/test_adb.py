@@ -13,11 +13,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.devices.serving import Network, adbd, all_gone, kill_all, network, sh
+from tests.devices.serving import (
+    Network,
+    adb_program,
+    adbd,
+    all_gone,
+    free_port,
+    kill_all,
+    network,
+    sh,
+    stopped,
+)
 from torchopt2edge.bench.harness import measure
 from torchopt2edge.bench.protocol import Protocol
 from torchopt2edge.bench.session import open_child
-from torchopt2edge.devices.adb import Adb, AdbLink, Listed, parse
+from torchopt2edge.devices import talk
+from torchopt2edge.devices.adb import Adb, AdbLink, Listed, listed, parse
 from torchopt2edge.devices.local import Local
 from torchopt2edge.devices.reach import reachable
 from torchopt2edge.errors import BenchError, DeviceError
@@ -251,12 +262,60 @@ def test_a_machine_without_adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_server_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    port = free_port()
+    sh(adb_program(tmp_path, port), "start-server")
+    with stopped(port):
+        for device in (Adb(), Adb(serial="a")):
+            began = time.monotonic()
+            with pytest.raises(DeviceError, match=r"adb server hangs.*adb kill-server"):
+                device.facts()
+            assert time.monotonic() - began < 15.0
+        began = time.monotonic()
+        (row,) = [one for one in reachable(config=tmp_path / "none") if "adb" in one["device"]]
+        assert "adb kill-server" in row["mend"]
+        assert time.monotonic() - began < 10.0
+    sh(tmp_path / "bin/adb", "kill-server")
+
+
+def test_a_server_that_hangs_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(talk, "_ROUND_TRIP_S", 2.0)
+    monkeypatch.setenv("PATH", str(tmp_path / "adb/bin"), prepend=":")
+    port = free_port()
+    with network(7) as net, adbd(tmp_path / "adb", net, port) as serial:
+        device = Adb(serial=serial, workdir=str(tmp_path / "phone"))
+        brief = replace(device, patience_s=6, link_patience_s=3)
+        with brief.start(["cat"], tmp_path / "log") as job, stopped(port):
+            job.send({"n": 1})
+            with pytest.raises(BenchError, match=r"adb server hangs.*adb kill-server"):
+                job.receive(5.0)
+        assert all_gone(tmp_path / "phone", 20.0)
+
+
+def test_a_server_that_starts_slowly_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = tmp_path / "adb"
-    client.write_text("#!/bin/sh\nexec sleep 60\n")
+    client.write_text(
+        "#!/bin/sh\necho '* daemon not running; starting now at tcp:5037' >&2\nsleep 4\n"
+        "echo 'List of devices attached'\necho 'a\tdevice'\n"
+    )
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert [one.serial for one in listed()] == ["a"]
+
+
+def test_a_device_that_hangs_is_not_its_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = tmp_path / "adb"
+    client.write_text(
+        "#!/bin/sh\n[ \"$1\" = devices ] || exec sleep 60\necho 'List of devices attached'\n"
+    )
     client.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     device = Adb(serial="a", link_patience_s=0.1)
-    with pytest.raises(DeviceError, match=r"did not come to an end within 1 s.*adb kill-server"):
+    with pytest.raises(DeviceError, match=r"within 1 s: its server answers.*adb reconnect"):
         device.run("true", timeout_s=1.0)
 
 

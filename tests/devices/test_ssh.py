@@ -155,9 +155,24 @@ def test_a_board_that_is_not_to_be_had_is_explained(
 )
 def test_a_host_is_a_name_and_nothing_else(board: Ssh, tmp_path: Path, host: str) -> None:
     file = tmp_path / "touched"
-    with pytest.raises(ConfigError, match="not the name of a host"):
+    with pytest.raises(ConfigError, match=r"not the name of a host|no host is named"):
         replace(board, host=host.format(file)).facts()
     assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "what"), [("Bogus yes\n", r"Bad configuration option: bogus"), (None, "No such file")]
+)
+def test_a_configuration_that_cannot_be_read_is_not_tried_again(
+    server: Server, tmp_path: Path, line: str | None, what: str
+) -> None:
+    config = tmp_path / "config"
+    if line is not None:
+        config.write_text(server.config.read_text() + line)
+    began = time.monotonic()
+    with pytest.raises(DeviceError, match=rf"configuration: .*{what}.*'ssh -F .* board true'"):
+        Ssh("board", config=str(config)).facts()
+    assert time.monotonic() - began < 10.0
 
 
 def test_a_machine_without_ssh(board: Ssh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

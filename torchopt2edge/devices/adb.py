@@ -192,7 +192,15 @@ def listed(environment: Mapping[str, str] | None = None) -> list[Listed]:
         DeviceError: there is no adb, or its server cannot be started.
         LinkDown: the server does not answer.
     """
-    found = _client(["devices", "-l"], timeout_s=20.0, environment=environment)
+    argv = ["adb", "devices", "-l"]
+    try:
+        found = call(argv, timeout_s=20.0, environment=environment, doubt=_starting)
+    except LinkDown as error:
+        raise LinkDown(
+            "the adb server hangs: it takes our call and does not answer",
+            mend="adb kill-server; where that hangs as well, pkill -KILL -x adb",
+            absent=True,
+        ) from error
     if found.code:
         raise DeviceError(
             f"adb cannot list the devices: {found.said}",
@@ -247,11 +255,23 @@ def _client(
     timeout_s: float = 60.0,
     environment: Mapping[str, str] | None = None,
 ) -> Finished:
+    """Run the client; where it takes long, see that the server is not what hangs."""
+
+    def doubt(_: str) -> None:
+        listed(environment)
+
     try:
-        return call(["adb", *words], stdin, timeout_s, environment)
+        return call(["adb", *words], stdin, timeout_s, environment, doubt)
     except LinkDown as error:
+        if error.absent:
+            raise
         raise LinkDown(
-            f"{error.what}: its server hangs, or the device does",
-            mend="see that 'adb devices' answers; where it does not, adb kill-server, and where "
-            "that hangs as well, pkill -KILL adb",
+            f"{error.what}: its server answers, the device does not",
+            mend="unplug it and plug it in again, or adb reconnect",
         ) from error
+
+
+def _starting(said: str) -> None:
+    """Wait for a server only while it starts: one that runs knows its devices at once."""
+    if "daemon" not in said:
+        raise LinkDown("it does not say what it knows")

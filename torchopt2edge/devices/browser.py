@@ -111,13 +111,9 @@ class Browser:
         return shown.chromium(program, server.url, pinned, log), {"affinity": list(cores)}
 
     def _check(self) -> None:
-        if self.threads < 1:
-            raise DeviceError(
-                f"a session cannot have {self.threads} threads", mend="device.threads=1"
-            )
         if self.runner != "web":
             raise DeviceError(f"a browser has no runner {self.runner!r}", mend="device.runner=web")
-        core.check(self.cores, self.affinity, self.name)
+        core.check(self.threads, self.cores, self.affinity, self.name)
         if self.affinity is None and self.cores is None:
             return
         if self.adb is not None or self.browser == USER:
@@ -125,9 +121,4 @@ class Browser:
                 "a browser that is not started here cannot be kept on cores",
                 mend="device.affinity=null",
             )
-        here = sorted(os.sched_getaffinity(0))
-        if self.affinity is not None and (not self.affinity or set(self.affinity) - set(here)):
-            raise DeviceError(
-                f"the cores {sorted(self.affinity)} are not all ours (we may use {here})",
-                mend=f"device.affinity=[{here[-1]}]",
-            )
+        core.check_ours(self.affinity)

@@ -23,7 +23,7 @@ from typing import IO
 
 from torchopt2edge.devices import mailbox
 from torchopt2edge.devices.process import kill_group, write_all
-from torchopt2edge.devices.transport import LinkDown, unstarted
+from torchopt2edge.devices.transport import LinkDown, heard, unstarted
 from torchopt2edge.errors import DeviceError
 from torchopt2edge.frames import wait_for
 
@@ -260,8 +260,7 @@ class Channel:
     @property
     def said(self) -> str:
         """What the client and the script wrote to stderr."""
-        self._said.seek(0)
-        return self._said.read().decode(errors="replace").strip()
+        return heard(self._said).decode(errors="replace").strip()
 
 
 @dataclass(frozen=True)

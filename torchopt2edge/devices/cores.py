@@ -6,6 +6,7 @@ else the part that an Arm core calls itself. Standard library only.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,17 +107,38 @@ def those(asked: Sequence[int], known: Sequence[Mapping[str, Any]], device: str)
     return tuple(asked)
 
 
-def check(cores: str | None, affinity: Sequence[int] | None, device: str) -> None:
-    """Refuse two answers to one question.
+def pin(cores: Sequence[int] | None) -> list[str]:
+    """Return the words that keep the program behind them on those cores; [] for None."""
+    return [] if cores is None else ["taskset", f"{sum(1 << one for one in set(cores)):x}"]
+
+
+def check(threads: int, cores: str | None, affinity: Sequence[int] | None, device: str) -> None:
+    """Refuse a session without threads, and two answers to which cores it is kept on.
 
     Raises:
-        DeviceError: both name cores.
+        DeviceError: there are no threads, or both name cores.
     """
+    if threads < 1:
+        raise DeviceError(f"a session cannot have {threads} threads", mend="device.threads=1")
     if cores is not None and affinity is not None:
         raise DeviceError(
             f"cores={cores} and affinity={list(affinity)} both name cores",
             artifact=device,
             mend="device.affinity=null, or device.cores=null",
+        )
+
+
+def check_ours(affinity: Sequence[int] | None) -> None:
+    """Refuse cores of this machine that we may not use; None is the system's choice.
+
+    Raises:
+        DeviceError: there are none, or one is not ours.
+    """
+    here = sorted(os.sched_getaffinity(0))
+    if affinity is not None and (not affinity or set(affinity) - set(here)):
+        raise DeviceError(
+            f"the cores {sorted(affinity)} are not all ours (we may use {here})",
+            mend=f"device.affinity=[{here[-1]}]",
         )
 
 

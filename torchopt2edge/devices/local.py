@@ -101,21 +101,9 @@ class Local:
         return {**kept, **pools, **quiet, "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
 
     def _check(self) -> None:
-        if self.threads < 1:
-            raise DeviceError(
-                f"a session cannot have {self.threads} threads", mend="device.threads=1"
-            )
-        if self.runner not in ("python", "native"):
-            raise DeviceError(f"there is no runner {self.runner!r}", mend="python or native")
-        program.check_tools(self.native_tools)
-        core.check(self.cores, self.affinity, self.name)
-        missing = set(self.affinity or ()) - os.sched_getaffinity(0)
-        if self.affinity is not None and (missing or not self.affinity):
-            here = sorted(os.sched_getaffinity(0))
-            raise DeviceError(
-                f"the cores {sorted(self.affinity)} are not all ours (we may use {here})",
-                mend=f"device.affinity=[{here[-1]}]",
-            )
+        program.check(self.runner, self.native_tools)
+        core.check(self.threads, self.cores, self.affinity, self.name)
+        core.check_ours(self.affinity)
 
 
 def _classes() -> list[core.Class]:

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from torchopt2edge.devices import cores
 from torchopt2edge.devices.transport import Finished
 from torchopt2edge.errors import DeviceError
 
@@ -31,12 +32,15 @@ KILLED = 137
 _BACKENDS = ("ort", "litert")
 
 
-def check_tools(tools: Mapping[str, str | None]) -> None:
-    """Refuse what cannot be a tool, before anything is measured.
+def check(runner: str, tools: Mapping[str, str | None]) -> None:
+    """Refuse what cannot run a candidate, or be a runtime's tool, before anything is measured.
 
     Raises:
-        DeviceError: no tool of that backend is known, or there is no such program here.
+        DeviceError: there is no such runner, no tool of that backend is known, or there is no
+            such program here.
     """
+    if runner not in ("python", "native"):
+        raise DeviceError(f"there is no runner {runner!r}", mend="device.runner=python or native")
     for backend, place in tools.items():
         if backend not in _BACKENDS:
             raise DeviceError(
@@ -101,11 +105,11 @@ def script(
     ``environment`` is words for ``env``, quoted already. Where the device has no ``timeout``, the
     program ends when it ends.
     """
-    pinned = [] if affinity is None else ["taskset", f"{sum(1 << one for one in set(affinity)):x}"]
+    words = shlex.join([*cores.pin(affinity), *argv])
     return f"""cd {shlex.quote(folder)} || exit 1
 set --
 if command -v timeout >/dev/null; then set -- timeout -s KILL {math.ceil(timeout_s)}; fi
-exec env -i {environment} "TMPDIR=$PWD" "$@" {shlex.join([*pinned, *argv])} </dev/null"""
+exec env -i {environment} "TMPDIR=$PWD" "$@" {words} </dev/null"""
 
 
 def _start(

@@ -190,17 +190,14 @@ class Remote:
         self._check()
         # An environment variable in place of -P, which a Python before 3.11 does not know.
         words = [word for word in argv if word != "-P"] if argv[0] == self.python else [*argv]
-        pinned = self.pinned
-        tools = () if pinned is None else ("taskset",)
-        if pinned is not None:
-            words = ["taskset", f"{sum(1 << one for one in set(pinned)):x}", *words]
+        pin = core.pin(self.pinned)
         jobs, job = f"{self.folder}/jobs", f"{RUN}/{uuid.uuid4().hex[:12]}"
         folder = shlex.quote(f"{jobs}/{job}")
-        needs = (argv[0], *tools)
+        needs = (argv[0], *pin[:1])
         script = mailbox.start(
             shlex.quote(jobs),
             job,
-            words,
+            [*pin, *words],
             self.environment(),
             mailbox.limits(self.patience_s),
             needs,
@@ -301,14 +298,8 @@ class Remote:
             self.link.recover()
 
     def _check(self) -> None:
-        if self.threads < 1:
-            raise DeviceError(
-                f"a session cannot have {self.threads} threads", mend="device.threads=1"
-            )
-        if self.runner not in ("python", "native"):
-            raise DeviceError(f"there is no runner {self.runner!r}", mend="python or native")
-        program.check_tools(self.native_tools)
-        core.check(self.cores, self.affinity, self.name)
+        program.check(self.runner, self.native_tools)
+        core.check(self.threads, self.cores, self.affinity, self.name)
         if self.affinity is not None and (not self.affinity or min(self.affinity) < 0):
             raise DeviceError(
                 f"{list(self.affinity)} names no cores", mend="device.affinity=[0,1], or null"

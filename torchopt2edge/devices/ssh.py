@@ -25,6 +25,7 @@ from torchopt2edge.errors import ConfigError, DeviceError
 # (a ProxyCommand with %h) or the client itself (a leading -) would read as more than a name.
 _HOST = re.compile(r"(ssh://)?[A-Za-z0-9_\[][A-Za-z0-9_.@:\[\]%+-]*(?<!@)")
 _LONGEST_SOCKET = 104 - 18  # sun_path of the narrowest system, less what ssh adds while it binds
+_LOCAL_S = 5.0  # what the client does without the network
 _OPTIONS = {
     "BatchMode": "yes",
     "ConnectTimeout": "10",
@@ -101,12 +102,12 @@ class SshLink:
     def recover(self) -> None:
         """Give up the kept connection: a new one may go where the old one hangs."""
         with contextlib.suppress(DeviceError):
-            call([*self._client(), "-O", "exit", "--", self.host], timeout_s=5.0)
+            call([*self._client(), "-O", "exit", "--", self.host], timeout_s=_LOCAL_S)
 
     def _argv(self, script: str) -> list[str]:
         if not _HOST.fullmatch(self.host):
             raise ConfigError(
-                f"{self.host!r} is not the name of a host",
+                f"{self.host!r} is not the name of a host" if self.host else "no host is named",
                 mend="device.host=pi, device.host=user@192.168.1.7 or a Host of ~/.ssh/config",
             )
         return [*self._client(), "--", self.host, f"exec sh -c {shlex.quote(script)}"]
@@ -133,6 +134,7 @@ class SshLink:
         for sign, (what, mend) in _REFUSED.items():
             if sign in text:
                 raise DeviceError(what.format(host=self.host), mend=mend.format(**words))
+        self._check_configuration()
         if found.code != 255 and not text.strip():
             text = f"it ended with status {found.code}; its user has no POSIX shell there?"
         absent = any(sign in text for sign in _ABSENT)
@@ -144,6 +146,17 @@ class SshLink:
             mend=f"see that '{words['ssh']} true' works",
             absent=absent,
         )
+
+    def _check_configuration(self) -> None:
+        """Tell a configuration that the client cannot read, which stays so, from a broken link."""
+        found = call([*self._client(), "-G", "--", self.host], timeout_s=_LOCAL_S)
+        if found.code:
+            said = found.stderr.decode(errors="replace").strip().partition("\n")[0]
+            raise DeviceError(
+                f"ssh cannot read its configuration: {said}",
+                artifact=self.config,
+                mend=f"see that '{self._words('')['ssh']} true' works",
+            )
 
     def _words(self, said: str) -> dict[str, str]:
         """Return what to type, each with the configuration that is ours."""

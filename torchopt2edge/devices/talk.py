@@ -7,8 +7,8 @@ import time
 import uuid
 
 from torchopt2edge.devices import mailbox
-from torchopt2edge.devices.channel import SMALL, Channel, Event, Stream, line, script
-from torchopt2edge.devices.transport import Finished, LinkDown, Machine, patience_for
+from torchopt2edge.devices.channel import SMALL, Event, Stream, line, script
+from torchopt2edge.devices.transport import Finished, LinkDown, Machine, Pipe, patience_for
 
 _ROUND_TRIP_S = 20.0
 _FAREWELL_S = 5.0
@@ -29,7 +29,7 @@ class Talk:
         self._folder = folder
         self._silence_s = max(4.0 * mailbox.limits(patience_s)[0], _SHORTEST_SILENCE_S)
         self._beat_s = patience_s / 6
-        self._channel: Channel | None = None
+        self._channel: Pipe | None = None
         self._stream = Stream()
         self._frame: tuple[int, bytes] | None = None
         self._taken = 0
@@ -139,8 +139,8 @@ class Talk:
             first = self._first(self._spoke + _ROUND_TRIP_S)
         except (LinkDown, TimeoutError) as error:
             self.close()
-            if isinstance(error, LinkDown):  # a command says better why, when the link is down
-                self._device.link.run(":", timeout_s=_ROUND_TRIP_S)
+            # Where the link is down, a command says better why.
+            self._device.link.run(":", timeout_s=_ROUND_TRIP_S)
             self._vain += 1
             if self._vain >= _MOST_VAIN:
                 return False

@@ -6,18 +6,17 @@ prints last (`wrap`); output without it is cut short, whatever the client's exit
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol, TypeVar
+from typing import IO, Protocol, TypeVar
 
 from torchopt2edge.errors import DeviceError
-
-if TYPE_CHECKING:
-    from torchopt2edge.devices.channel import Channel
 
 T = TypeVar("T")
 
@@ -27,12 +26,14 @@ _CLIENTS = {
     "ssh": "apt-get install openssh-client, or another ssh on the PATH",
 }
 _SLOWEST = 100_000  # bytes per second of the slowest link that we wait for
+_DOUBT_S = 3.0  # after which a client that has not ended is asked about
 
 
 class LinkDown(DeviceError):
     """The link broke, or is not there yet: the same command may go through later.
 
-    ``absent`` tells that nobody answered at all, which at the first contact is a wrong address.
+    ``absent`` tells that nobody answered at all, which at the first contact is a wrong address or
+    a server that hangs.
     """
 
     def __init__(
@@ -57,6 +58,32 @@ class Finished:
         return next((line for line in reversed(lines) if line), "")
 
 
+class Pipe(Protocol):
+    """A script there that was opened: what it reads and what it writes; deadlines are monotonic."""
+
+    @property
+    def said(self) -> str:
+        """What it wrote to stderr."""
+
+    def write(self, data: bytes, deadline: float) -> None:
+        """Write to its stdin.
+
+        Raises:
+            LinkDown: it is closed, or did not take it before ``deadline``.
+        """
+
+    def read(self, deadline: float) -> bytes:
+        """Return what came of its stdout.
+
+        Raises:
+            TimeoutError: nothing came before ``deadline``.
+            LinkDown: it is closed.
+        """
+
+    def close(self) -> None:
+        """Give it up; the end of the link tells the script."""
+
+
 class Transport(Protocol):
     """A link to one device."""
 
@@ -68,7 +95,7 @@ class Transport(Protocol):
             DeviceError: the device refuses us.
         """
 
-    def open(self, script: str) -> Channel | None:
+    def open(self, script: str) -> Pipe | None:
         """Start a POSIX sh script there that we talk to; None where the link cannot do it.
 
         Whether it began shows in what it says.
@@ -148,35 +175,52 @@ def call(
     stdin: bytes | IO[bytes] = b"",
     timeout_s: float = 60.0,
     environment: Mapping[str, str] | None = None,
+    doubt: Callable[[str], None] | None = None,
 ) -> Finished:
     """Run a client here, shielded from our terminal's signals, and killed at its time limit.
+
+    ``doubt`` is called with what the client said on stderr, once, where it has not ended after
+    three seconds or at its limit; what it raises ends the client.
 
     Raises:
         LinkDown: it did not end in time.
         DeviceError: there is no such program.
     """
-    whole = stdin if isinstance(stdin, bytes) else None
-    try:
-        # A file, not a pipe: a client that leaves a helper behind (ssh's master) would keep the
-        # pipe open, and us waiting for its end.
-        with tempfile.TemporaryFile() as said:
-            done = subprocess.run(
+    whole, deadline = stdin if isinstance(stdin, bytes) else None, time.monotonic() + timeout_s
+    # A file, not a pipe: a client that leaves a helper behind (ssh's master) would keep the
+    # pipe open, and us waiting for its end.
+    with tempfile.TemporaryFile() as said:
+        try:
+            process = subprocess.Popen(
                 argv,
-                input=whole,
-                stdin=None if isinstance(stdin, bytes) else stdin,
+                stdin=subprocess.PIPE if isinstance(stdin, bytes) else stdin,
                 stdout=subprocess.PIPE,
                 stderr=said,
-                timeout=timeout_s,
                 env=None if environment is None else dict(environment),
                 start_new_session=True,
-                check=False,
             )
-            said.seek(0)
-            return Finished(done.returncode, done.stdout, said.read())
-    except subprocess.TimeoutExpired as error:
-        raise LinkDown(f"{argv[0]} did not come to an end within {timeout_s:.0f} s") from error
-    except OSError as error:
-        raise unstarted(argv[0], error) from error
+        except OSError as error:
+            raise unstarted(argv[0], error) from error
+        with process:
+            try:
+                try:
+                    output, _ = process.communicate(whole, min(_DOUBT_S, timeout_s))
+                except subprocess.TimeoutExpired:
+                    if doubt is not None:
+                        doubt(heard(said).decode(errors="replace"))
+                    output, _ = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired as error:
+                what = f"{argv[0]} did not come to an end within {timeout_s:.0f} s"
+                raise LinkDown(what) from error
+            finally:
+                process.kill()  # not its helpers: ssh's master serves the next command too
+        return Finished(process.returncode, output, heard(said))
+
+
+def heard(said: IO[bytes]) -> bytes:
+    """Return what a client wrote to a file that is its stderr."""
+    # By position: it shares the file's offset with us, and writes on where we leave it.
+    return os.pread(said.fileno(), os.fstat(said.fileno()).st_size, 0)
 
 
 def unstarted(client: str, error: OSError) -> DeviceError:
