@@ -117,3 +117,11 @@ def test_a_long_failure_is_shortened_and_its_mend_is_not(make_failed) -> None:
     text = shown([make_failed("ort-int8", err)], Verdict(None), 80)
     assert "…" in text
     assert "torchopt2edge doctor device=ssh device.host=pi" in " ".join(text.split())
+
+
+def test_a_long_mend_does_not_hide_what_happened(make_failed) -> None:
+    what = "the Python python3 on ssh:board has no onnxruntime"
+    err = f"{what}. To mend it: {'one way or another; ' * 10}device.runner=native"
+    text = " ".join(shown([make_failed("ort-int8", err)], Verdict(None), 80).split())
+    assert what in text
+    assert text.count("another") == 10

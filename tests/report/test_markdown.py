@@ -153,12 +153,13 @@ def test_a_command_cannot_close_its_block() -> None:
 
 
 def test_what_a_stage_warns_of_stands_on_top() -> None:
-    from torchopt2edge.report.markdown import _of_stages, _stages
+    from torchopt2edge.report import stage
+    from torchopt2edge.report.markdown import _stages
 
     stages = [
         {"name": "student", "facts": {"warning": "labels alone gave more", "top1_test": 90.0}},
         {"name": "sparse", "facts": {"zeros": 0.7, "top1_test": 89.0}},
     ]
-    assert _of_stages(stages) == ["student: labels alone gave more"]
+    assert stage.warnings(stages) == ["student: labels alone gave more"]
     head, _, sparse = _stages(stages, "top1")
     assert dict(zip(head, sparse, strict=True))["zeros %"] == "70.0"

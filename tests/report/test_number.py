@@ -23,11 +23,11 @@ def test_interval_gets_the_digits_that_show_its_width() -> None:
 
 
 def test_sign_of_a_difference() -> None:
-    assert number.signed(-0.31) == "−0.3"
-    assert number.signed(0.31) == "+0.3"
-    assert number.signed(-0.04) == "0.0"
-    assert number.signed(0.04) == "0.0"
-    assert number.signed(None) == ""
+    assert number.signed(-0.31, 1) == "−0.3"
+    assert number.signed(0.31, 1) == "+0.3"
+    assert number.signed(-0.04, 1) == "0.0"
+    assert number.signed(0.04, 1) == "0.0"
+    assert number.signed(None, 1) == ""
 
 
 def test_what_is_not_finite_is_said() -> None:

@@ -85,7 +85,7 @@ def test_what_the_files_hold_leaves_out_pytorch_and_empty_columns(make_row) -> N
         "MACs in int8 %",
         "integer ops",
         "float ops left",
-        "delegate partitions",
+        "partitions",
     ]
     assert ["ort-int8", "98.6", "53", "", ""] in body
     assert ["litert-int8", "0.0", "", "9 HARD_SWISH, 2 PRELU, 1 SOFTMAX …", "3"] in body

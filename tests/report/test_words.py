@@ -50,7 +50,7 @@ def test_tie_points_at_the_smallest_file(make_row) -> None:
     ratios = {"ort-int8": (1.0, 1.0, 1.0), "litert-int8": (1.01, 0.99, 1.03)}
     said = headline(rows, Verdict(None, ("ort-int8", "litert-int8"), ratios))
     assert said == (
-        "Tie: ort-int8 and litert-int8 cannot be told apart by latency (within 1.01×); "
+        "Tie: no real difference in latency between ort-int8 and litert-int8 (within 1.01×); "
         "the smallest file is litert-int8, 0.300 MB."
     )
 

@@ -55,6 +55,11 @@ def _many(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
+def heading(titles: Sequence[str]) -> str:
+    """Return what stands over a comparison: the runs' titles, the earlier first."""
+    return " → ".join(plain(title) or "torchopt2edge" for title in titles)
+
+
 def winners(against: Against) -> str:
     """Say which winner the runs named."""
     before, after = (plain(name) or "none" for name in against.winners)

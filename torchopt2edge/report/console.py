@@ -24,6 +24,7 @@ _NOTE = 28  # a note that has less room than this reads better below the table
 _NAME = 28  # what the candidate's column may ask for on a narrow terminal
 GAP = 2  # between two columns
 _MOST_OF_A_NOTE = 160
+_LEAST_OF_AN_ERROR = 100  # what happened keeps so much beside a mend of any length
 _MOST_REASONS = 6
 _MOST_REMARKS = 4  # the report has all of them
 
@@ -174,7 +175,7 @@ def _style(line: Line) -> str:
 def _clipped(text: str) -> str:
     """Shorten what happened; what mends it stays whole."""
     what, mend, how = text.partition(MEND)
-    room = max(_MOST_OF_A_NOTE - len(mend + how), _NOTE)
+    room = max(_MOST_OF_A_NOTE - len(mend + how), _LEAST_OF_AN_ERROR)
     return text if len(what) <= room else f"{what[: room - 1]}…{mend}{how}"
 
 

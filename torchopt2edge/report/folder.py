@@ -81,25 +81,30 @@ def read(out: Path) -> tuple[list[Measurement], Verdict, dict[str, Any]]:
         ConfigError: the folder is not a run's, or a file in it is damaged.
     """
     rows = []
-    for number, text in enumerate(_text(out / ROWS).split("\n"), 1):
+    for number, text in enumerate(read_text(out / ROWS).split("\n"), 1):
         if text.strip():
             try:
                 rows.append(_row(json.loads(text)))
             except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise _damaged(out / ROWS, f"line {number}") from error
+                raise damaged(out / ROWS, f"line {number}") from error
     try:
-        verdict = Verdict.from_json(json.loads(_text(out / VERDICT)))
+        verdict = Verdict.from_json(json.loads(read_text(out / VERDICT)))
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        raise _damaged(out / VERDICT, "its content") from error
+        raise damaged(out / VERDICT, "its content") from error
     try:
-        kept = json.loads(_text(out / CONTEXT))
+        kept = json.loads(read_text(out / CONTEXT))
         context = {key: kept[key] for key in ("title", "stages", "environment", "decisions")}
     except (ValueError, TypeError, KeyError) as error:
-        raise _damaged(out / CONTEXT, "its content") from error
+        raise damaged(out / CONTEXT, "its content") from error
     return rows, verdict, context
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the text of a file that a run's folder must hold.
+
+    Raises:
+        ConfigError: there is no such file, or it is no text.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -109,10 +114,11 @@ def _text(path: Path) -> str:
             mend="give the folder that holds rows.jsonl: torchopt2edge report run=FOLDER",
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise _damaged(path, "its text") from error
+        raise damaged(path, "its text") from error
 
 
-def _damaged(path: Path, part: str) -> ConfigError:
+def damaged(path: Path, part: str) -> ConfigError:
+    """Return the error for a file of a run whose ``part`` cannot be read."""
     return ConfigError(
         f"a file of the run is damaged: {part} cannot be read",
         artifact=path,

@@ -29,9 +29,9 @@ def fixed(value: float | None, places: int) -> str:
     return text.replace("-", MINUS)
 
 
-def significant(value: float | None, digits: int = 3) -> str:
+def significant(value: float | None) -> str:
     """Return ``value`` with three significant digits (whole numbers are never cut)."""
-    return "" if value is None else fixed(value, decimals(value, digits))
+    return "" if value is None else fixed(value, decimals(value))
 
 
 def interval(value: float | None, low: float | None, high: float | None) -> str:
@@ -51,7 +51,7 @@ def spread(value: float | None, low: float | None, high: float | None, places: i
     return f"{fixed(value, places)} ({fixed(low, places)}–{fixed(high, places)})"
 
 
-def signed(value: float | None, places: int = 1) -> str:
+def signed(value: float | None, places: int) -> str:
     """Return a difference with its sign: "+0.1", "−0.3", "0.0"."""
     text = fixed(value, places)
     return f"+{text}" if value is not None and value > 0 and text.strip("0.") else text

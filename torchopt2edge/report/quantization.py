@@ -19,7 +19,7 @@ _HOLDS = (
     ("float ops left", "float_ops", lambda value: _counted(value)),
     ("Q/DQ not fused", "unfused_qdq", str),
     ("transposes", "transposes", str),
-    ("delegate partitions", "partitions", str),
+    ("partitions", "partitions", str),
 )
 
 

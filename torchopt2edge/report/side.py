@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torchopt2edge.report.folder import VERDICT, _damaged, _text
+from torchopt2edge.report.folder import VERDICT, damaged, read_text
 from torchopt2edge.report.folder import read as read_run
 from torchopt2edge.report.line import Line, lines, plain
 from torchopt2edge.report.number import times_between
@@ -246,11 +246,11 @@ def read(out: Path) -> Side:
         ConfigError: it is not the folder of such a run, or a file in it is damaged.
     """
     try:
-        kept = json.loads(_text(out / VERDICT))
+        kept = json.loads(read_text(out / VERDICT))
         columns = tuple(_column(out, one) for one in kept["devices"])
         return Side(str(kept["title"]), columns, str(kept["command"]))
     except (ValueError, TypeError, KeyError) as error:
-        raise _damaged(out / VERDICT, "its content") from error
+        raise damaged(out / VERDICT, "its content") from error
 
 
 def _column(out: Path, told: Mapping[str, Any]) -> Column:

@@ -30,6 +30,27 @@ def reasons(said: str, verdict: Verdict) -> list[str]:
     return [one for one in verdict.reasons if _bare(one) not in said]
 
 
+def warnings(table: Sequence[Line], verdict: Verdict) -> list[str]:
+    """Return the verdict's warnings, then every other flag once with the rows that carry it.
+
+    The harness gives a sentence for a flag in the row's facts; the rows' sentences differ in
+    their numbers only, so the first row's stands for all.
+    """
+    flagged: dict[str, list[Line]] = {}
+    for line in table:
+        for flag in line.flags:
+            flagged.setdefault(flag, []).append(line)
+    said = list(verdict.warnings)
+    for flag, found in flagged.items():
+        if any(warning.startswith(flag) for warning in verdict.warnings):
+            continue
+        sentence = (found[0].row.facts.get("warnings") or {}).get(flag)
+        names = ", ".join(line.name for line in found)
+        of = f" (of {found[0].name})" if sentence and len(found) > 1 else ""
+        said.append(f"{flag}: {names}" + (f". {sentence}{of}" if sentence else ""))
+    return said
+
+
 def _bare(reason: str) -> str:
     return plain(reason).rstrip(".").removeprefix(_INVALID)
 
@@ -85,18 +106,15 @@ def _against(line: Line, table: Sequence[Line]) -> str:
 def _tie(tied: Sequence[Line]) -> str:
     names = [line.name for line in tied]
     listed = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
-    said = f"Tie: {listed} cannot be told apart by latency"
+    said = f"Tie: no real difference in latency between {listed}"
     ratios = [line.ratio[0] for line in tied if line.ratio]
     if len(ratios) > 1:
         said += f" (within {times(max(ratios) / min(ratios))})"
-    smallest = min((x for x in tied if x.get("size_mb") is not None), key=_size, default=None)
-    if smallest is not None and len(tied) > 1:
-        said += f"; the smallest file is {smallest.name}, {significant(smallest.get('size_mb'))} MB"
+    sizes = {line.name: size for line in tied if (size := line.get("size_mb")) is not None}
+    if len(tied) > 1 and len(set(sizes.values())) > 1:
+        smallest = min(sizes, key=sizes.__getitem__)
+        said += f"; the smallest file is {smallest}, {significant(sizes[smallest])} MB"
     return f"{said}."
-
-
-def _size(line: Line) -> float:
-    return line.get("size_mb") or 0.0
 
 
 def _why_none(table: Sequence[Line], verdict: Verdict) -> str:

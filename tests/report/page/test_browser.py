@@ -138,3 +138,16 @@ def test_paper_shows_what_is_folded(visit: Any) -> None:
     assert background == "rgb(255, 255, 255)"
     seen.page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert seen.page.locator("details:not([open])").count() > 0
+
+
+def test_a_phone_shows_latency_beside_accuracy_and_names_every_mark(visit: Any) -> None:
+    seen = visit(390)
+    right = "one => one.getBoundingClientRect().right"
+    heads = seen.page.locator("#result thead th")
+    titles = [text.strip() for text in heads.all_text_contents()]
+    assert heads.nth(titles.index("latency ms")).evaluate(right) <= 390
+    line = seen.page.locator("#result tbody tr").first
+    ends = line.locator(".ends").first
+    assert ends.evaluate("one => getComputedStyle(one).display") == "block"
+    drawn = seen.page.locator(".narrow svg[aria-labelledby^=pareto-narrow] text")
+    assert {"int8", "fp32"} <= {text.strip() for text in drawn.all_text_contents()}

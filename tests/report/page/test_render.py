@@ -251,3 +251,19 @@ def test_sustained_speed_is_throughput_and_not_the_median(whole) -> None:
     one = replace(rows[1], latency_ns=skewed, facts={**rows[1].facts, "sustained": kept})
     page = render([one], verdict, context)
     assert page.count(">102 %<") == 2, "the drawing's range, wide and narrow"
+
+
+def test_the_fall_is_drawn_where_it_lies_in_the_run(whole) -> None:
+    """A candidate's onset counts its own timed seconds; others may have run before it."""
+    rows, verdict, context = whole
+    kept = {"first_minute_ms": 2.0, "last_minute_ms": 4.0, "kept": 50.0, "onset_s": 15.0}
+    began = [600.0 + 11.0 * i for i in range(12)]  # ten seconds each, and one between them
+    facts = {"sustained": kept, "began_s": began, "sensors": ()}
+    one = replace(rows[1], latency_ns=[[10_000_000_000]] * 12, facts={**rows[1].facts, **facts})
+    page = render([one], verdict, context)
+    drawing = page[page.index('id="sustained-wide-t"') :].partition("</svg>")[0]
+    (at,) = re.findall(r'class="onset" d="M([\d.]+)', drawing)
+    found = re.findall(r' x="([\d.]+)" y="73">(\d+)<', drawing)
+    ticks = {float(text): float(x) for x, text in found}
+    low, high = ticks[600.0], ticks[700.0]
+    assert (float(at) - low) / (high - low) * 100 == pytest.approx(16.0, abs=1.0)

@@ -5,22 +5,20 @@ from __future__ import annotations
 from torchopt2edge.report import against_words
 from torchopt2edge.report.across import Across
 from torchopt2edge.report.across_words import LIMITS, about, headline, ratio, unsaid
-from torchopt2edge.report.against import Against, share
+from torchopt2edge.report.against import Against
 from torchopt2edge.report.against_words import PAGE
-from torchopt2edge.report.line import plain
 from torchopt2edge.report.page.abreast import Abreast, Dot
+from torchopt2edge.report.page.against import RATIOS, right
 from torchopt2edge.report.page.block import (
     Cell,
     Figure,
     Grid,
-    Links,
     Prose,
     Section,
-    filled,
-    grid,
     listed,
     section,
 )
+from torchopt2edge.report.page.devices import beside, machines
 from torchopt2edge.report.page.fill import fill
 
 
@@ -28,42 +26,39 @@ def render_html(across: Across) -> str:
     """Return the page; equal input gives equal text, under the policy of a run's own page."""
     return fill(
         headline(across),
-        title=" → ".join(plain(title) or "torchopt2edge" for title in across.titles),
+        title=against_words.heading(across.titles),
         sections=_sections(across),
         footer="The comparison as data is in `against.json`, beside this file.",
         kind="comparison",
     )
 
 
-def _sections(across: Across) -> list[Section]:
+def _sections(across: Across) -> list[Section | None]:
     strict = Prose("A strict check would fail on these too.") if across.strict else None
-    machines = grid("devices-table", "What became of each device's files", filled(about(across)), 3)
-    pages = tuple((plain(one.device), f"{one.folder}/{PAGE}") for one, _ in across.compared)
+    pages = {one.device: f"{one.folder}/{PAGE}" for one, _ in across.compared}
+    known = "What became of each device's files"
     ratio = "Latency on every device, after over before"
-    every = [
+    return [
         section("beyond", "Beyond the limit", [listed(across.broken)]),
         section("strict", "Cannot be told", [strict, listed(across.strict)]),
         section("apart", "Not compared", [listed(unsaid(across))]),
         section("warnings", "Warnings", [listed(across.warnings)]),
         section("result", "Before and after", [_table(across)]),
         section("ratio", ratio, [_drawn(across, ratio)]),
-        section("devices", "Devices", [machines, Links("The comparison of each", pages)]),
+        machines(about(across), known, "The comparison of each", pages),
         section("limits", "What this cannot tell", [listed(LIMITS)]),
     ]
-    return [one for one in every if one is not None]
 
 
 def _table(across: Across) -> Grid:
-    rows = tuple(
-        (Cell(plain(name), head=True), *(_cell(found, name) for _, found in across.compared))
-        for name in across.candidates
-    )
-    head = ("candidate", *(plain(one.device) for one, _ in across.compared))
+    cells = {
+        name: [_cell(found, name) for _, found in across.compared] for name in across.candidates
+    }
     caption = (
         "Latency after over before, and what else changed. In parentheses: 95 % intervals. "
         "File sizes, memory and scores are in the comparison of each device."
     )
-    return Grid("result-table", caption, head, rows, sortable=True)
+    return beside([one.device for one, _ in across.compared], cells, caption, None)
 
 
 def _cell(found: Against, name: str) -> Cell:
@@ -80,12 +75,7 @@ def _drawn(across: Across, title: str) -> Figure | None:
         for name in across.candidates
     }
     limit = across.max_regression
-    caption = (
-        "Marks are the ratios, bars their 95 % intervals. The dashed line at 1: no change. A "
-        "hollow mark: it cannot be told."
-    )
-    if limit is not None:
-        caption += f" The line to its right: the limit of {share(limit)}."
+    caption = f"{RATIOS} A hollow mark: it cannot be told.{right(limit)}"
     devices = [one.device for one, _ in across.compared]
     edge = None if limit is None else 1.0 + limit
     return Abreast(devices, dots, "latency, after over before", edge).figure(title, caption)

@@ -6,7 +6,15 @@ import math
 from collections.abc import Callable, Sequence
 
 from torchopt2edge.report.against import Against, Change, share
-from torchopt2edge.report.against_words import LIMITS, cells, difference, headline, ratio, winners
+from torchopt2edge.report.against_words import (
+    LIMITS,
+    cells,
+    difference,
+    heading,
+    headline,
+    ratio,
+    winners,
+)
 from torchopt2edge.report.line import is_share, metric_title, plain
 from torchopt2edge.report.page.axis import Axis, span
 from torchopt2edge.report.page.block import (
@@ -34,12 +42,15 @@ _LOOKS = {  # marker and class: a shape beside each colour
     "cannot tell": ("D", "mark hollow c4d4d4d"),
 }
 
+RATIOS = "Marks are the ratios, bars their 95 % intervals. The dashed line at 1: no change."
+"""What is said under a drawing of latencies, after over before."""
+
 
 def render_html(against: Against) -> str:
     """Return the page; equal input gives equal text, under the policy of the run's own page."""
     return fill(
         headline(against),
-        title=" → ".join(plain(title) or "torchopt2edge" for title in against.titles),
+        title=heading(against.titles),
         measured=winners(against),
         sections=_sections(against),
         footer="The comparison as data is in `against.json`, beside this file.",
@@ -47,9 +58,9 @@ def render_html(against: Against) -> str:
     )
 
 
-def _sections(against: Against) -> list[Section]:
+def _sections(against: Against) -> list[Section | None]:
     strict = Prose("A strict check would fail on these too.") if against.strict else None
-    every = [
+    return [
         section("warnings", "Warnings", [listed(against.warnings)]),
         section("beyond", "Beyond the limit", [listed(against.broken)]),
         section("strict", "Cannot be told", [strict, listed(against.strict)]),
@@ -58,7 +69,6 @@ def _sections(against: Against) -> list[Section]:
         section("accuracy", "Task metric, after minus before", _quality(against)),
         section("limits", "What this cannot tell", [listed(LIMITS)]),
     ]
-    return [one for one in every if one is not None]
 
 
 def _table(against: Against) -> Grid:
@@ -73,10 +83,13 @@ def _latency(against: Against) -> tuple[Figure, ...]:
     known = [one for one in against.changes if one.metric == "latency_ms" and _drawn(one)]
     limit = against.max_regression
     edges = [] if limit is None else [1.0 + limit]
-    caption = "Marks are the ratios, bars their 95 % intervals. The dashed line at 1: no change."
-    if limit is not None:
-        caption += f" The line to its right: the limit of {share(limit)}."
+    caption = f"{RATIOS}{right(limit)}"
     return _lanes(known, ratio, ("ratio", "Latency, after over before"), (1.0, edges), caption)
+
+
+def right(limit: float | None) -> str:
+    """Say what the line is that stands right of no change, behind `RATIOS`."""
+    return "" if limit is None else f" The line to its right: the limit of {share(limit)}."
 
 
 def _quality(against: Against) -> tuple[Figure, ...]:

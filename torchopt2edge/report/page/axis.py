@@ -31,7 +31,7 @@ class Axis:
             share = (value - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 
-    def ticks(self, most: int = 7) -> list[float]:
+    def ticks(self, most: int) -> list[float]:
         """Return at most about ``most`` round values within the ends."""
         return _decades(self, most) if self.log else _steps(self.low, self.high, most)
 

@@ -12,7 +12,7 @@ from torchopt2edge.report.page.axis import Axis, from_zero, span
 from torchopt2edge.report.page.block import Figure, figure
 from torchopt2edge.report.page.sheet import Sheet, ends, finite, lane, tone
 from torchopt2edge.report.page.svg import Canvas, width_of
-from torchopt2edge.report.scatter import _floor
+from torchopt2edge.report.point import least_shown
 
 _TALL = 26.0
 PHASES = (
@@ -32,7 +32,7 @@ def quality(table: Sequence[Line], look: Look) -> Figure | None:
     unit = " (%)" if is_share(metric) else ""
     title = f"{metric_title(metric)}{unit}"
 
-    floor = _floor([finite(line, metric) or 0.0 for line in known]) if unit else -math.inf
+    floor = least_shown([finite(line, metric) or 0.0 for line in known]) if unit else -math.inf
 
     def _seen(line: Line) -> bool:
         return (finite(line, metric) or 0.0) >= floor

@@ -11,6 +11,7 @@ from torchopt2edge.report.line import plain
 from torchopt2edge.report.page.svg import Canvas
 
 _NUMBER = re.compile(r"[+\-\u2212]?(?:\d+(?:\.\d+)?|∞)")
+_ENDS = re.compile(r" \([^()]+–[^()]+\)$")
 _SIZES = {"k": 1e3, "M": 1e6, "G": 1e9}
 
 
@@ -62,6 +63,12 @@ class Cell:
     def value(self) -> str:
         """The number that the cell is sorted by, "" for a text."""
         return sort_value(self.text)
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """The value and its interval, "" without one: a phone gives that a line of its own."""
+        found = _ENDS.search(self.text)
+        return (self.text[: found.start()], found.group()) if found else (self.text, "")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def fill(
     headline: str,
     *,
     title: str,
-    sections: Sequence[Section],
+    sections: Sequence[Section | None],
     footer: str,
     reasons: Sequence[str] = (),
     measured: str = "",
@@ -28,8 +28,8 @@ def fill(
     """Return the page; equal input gives equal text.
 
     Its policy lets run and show what it holds and nothing else: the style sheet and the script
-    are named by their hashes. ``kind`` is what the page is called; in ``footer`` stand file names
-    between backticks.
+    are named by their hashes. A section of None is absent. ``kind`` is what the page is called; in
+    ``footer`` stand file names between backticks.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -46,7 +46,7 @@ def fill(
     return jinja.get_template("page.html.jinja").render(
         headline=headline,
         title=title,
-        sections=sections,
+        sections=[one for one in sections if one is not None],
         footer=footer,
         reasons=reasons,
         measured=measured,

@@ -15,14 +15,7 @@ from torchopt2edge.report.page.axis import Axis, from_zero, label, positive, spa
 from torchopt2edge.report.page.block import Figure, figure
 from torchopt2edge.report.page.sheet import NARROW, WIDE, ends, finite, tone
 from torchopt2edge.report.page.svg import Canvas, fit, width_of
-from torchopt2edge.report.scatter import _front, _Point, _points, line_mark
-
-_CAPTION = (
-    "Left is faster. Bars are 95 % intervals; the step line is the Pareto set: nothing measured "
-    "is better in both. A hollow mark is out of the race, a ring marks the winner or a tie. "
-    "A larger mark is a larger file. A number stands for the candidate with that number in the "
-    "table."
-)
+from torchopt2edge.report.point import Point, line_mark, pareto_front, placed
 
 
 @dataclass(frozen=True)
@@ -32,11 +25,11 @@ class _Plane:
     metric: str
     look: Look
 
-    def at(self, point: _Point) -> tuple[float, float]:
+    def at(self, point: Point) -> tuple[float, float]:
         """A broken candidate lies just over the floor, lest it flatten all the others."""
         return self.x.at(point.x), self.y.start - 14 if point.below else self.y.at(point.y)
 
-    def radius(self, point: _Point) -> float:
+    def radius(self, point: Point) -> float:
         return max(4.0, min(10.0, math.sqrt(point.area) / 2))
 
 
@@ -45,7 +38,7 @@ def pareto(table: Sequence[Line], look: Look) -> Figure | None:
     metric = table[0].metric if table else ""
     other = metric or "size_mb"
     known = [x for x in table if finite(x, "latency_ms") is not None and finite(x, other)]
-    points = _points(known, metric)
+    points = placed(known, metric)
     if not points:
         return None
     against = metric_title(metric) or "file size"
@@ -60,18 +53,37 @@ def pareto(table: Sequence[Line], look: Look) -> Figure | None:
     def draw(wide: bool) -> Canvas:
         return _draw(points, look, metric, f"{against}{unit}", wide)
 
-    return figure("pareto", title, said, draw, _CAPTION)
+    return figure("pareto", title, said, draw, _caption(points, metric))
 
 
-def _draw(points: Sequence[_Point], look: Look, metric: str, name: str, wide: bool) -> Canvas:
+def _caption(points: Sequence[Point], metric: str) -> str:
+    """Say what the marks mean that are there."""
+    lines = [point.line for point in points]
+    means = (
+        ("Left is faster.", True),
+        ("Bars are 95 % intervals.", any(len(_along(p) + _across(p, metric)) > 2 for p in points)),
+        (
+            "The step line is the Pareto set: nothing measured is better in both.",
+            len(pareto_front(points, metric)) > 1,
+        ),
+        ("A hollow mark is out of the race.", any(line.out for line in lines)),
+        ("A ring marks the winner.", any(line.winner for line in lines)),
+        ("A ring marks a tie.", any(line.tied for line in lines)),
+        ("A larger mark is a larger file.", len({point.area for point in points}) > 1),
+        ("A number stands for the candidate with that number in the table.", len(points) > 1),
+    )
+    return " ".join(sentence for sentence, holds in means if holds)
+
+
+def _draw(points: Sequence[Point], look: Look, metric: str, name: str, wide: bool) -> Canvas:
     canvas = Canvas(WIDE, 440) if wide else Canvas(NARROW, 360)
     left, foot = (56.0 if wide else 40.0), canvas.height - 42
+    key = _key(canvas, points, look)
     x = positive([end for p in points for end in _along(p)], left, canvas.width - 10)
-    y = _upward(points, metric, foot, 48.0)
+    y = _upward(points, metric, foot, key + 28)
     plane = _Plane(x, y, metric, look)
     _frame(canvas, plane, name)
-    _key(canvas, points, look)
-    front = _front(points, metric)
+    front = pareto_front(points, metric)
     steps = [plane.at(p) for p in front]
     stairs = [s for a, b in itertools.pairwise(steps) for s in (a, (b[0], a[1]), b)]
     if stairs:
@@ -82,16 +94,16 @@ def _draw(points: Sequence[_Point], look: Look, metric: str, name: str, wide: bo
     return canvas
 
 
-def _along(point: _Point) -> tuple[float, ...]:
+def _along(point: Point) -> tuple[float, ...]:
     return point.x, *(ends(point.line, "latency_low_ms", "latency_high_ms") or ())
 
 
-def _across(point: _Point, metric: str) -> tuple[float, ...]:
+def _across(point: Point, metric: str) -> tuple[float, ...]:
     found = ends(point.line, f"{metric}_low", f"{metric}_high") if metric else None
     return point.y, *(found or ())
 
 
-def _upward(points: Sequence[_Point], metric: str, foot: float, top: float) -> Axis:
+def _upward(points: Sequence[Point], metric: str, foot: float, top: float) -> Axis:
     values = [end for p in points if not p.below for end in _across(p, metric)]
     if not metric:
         return from_zero(values, foot, top, 0.15)
@@ -118,28 +130,32 @@ def _frame(canvas: Canvas, plane: _Plane, name: str) -> None:
     canvas.text(right, foot + 35, f"{scale} →", "muted end")
 
 
-def _key(canvas: Canvas, points: Sequence[_Point], look: Look) -> None:
-    """Say over the plot which colour is which runtime and which shape which scheme."""
+def _key(canvas: Canvas, points: Sequence[Point], look: Look) -> float:
+    """Say over the plot which colour is which runtime and which shape which scheme.
+
+    Returns where it ends; what does not fit beside the others begins a line.
+    """
     rows = [point.line.row for point in points]
     first = {row.backend: point.line for row, point in zip(rows, points, strict=True)}
-    x = 6.0
+    x, y = 6.0, 10.0
     entries = [(runtime_name(name), "", f"bar {tone(look, first[name])}") for name in first]
     schemes = dict.fromkeys(row.scheme for row in rows)
     entries += [(name, look.markers[name], "mark plain") for name in schemes]
     for text, marker, kind in entries:
         text = fit(text, 110)
         wide = width_of(text) + 26
-        if x + wide > canvas.width:
-            break
+        if x + wide > canvas.width + 17:  # the gap behind the last may lie outside
+            x, y = 6.0, y + 18
         if marker:
-            canvas.mark(marker, x, 10, 4.5, kind)
+            canvas.mark(marker, x, y, 4.5, kind)
         else:
-            canvas.rect(x - 6, 8, (12, 4), kind)
-        canvas.text(x + 9, 14, text, "muted")
+            canvas.rect(x - 6, y - 2, (12, 4), kind)
+        canvas.text(x + 9, y + 4, text, "muted")
         x += wide
+    return y + 10
 
 
-def _mark(canvas: Canvas, plane: _Plane, point: _Point) -> None:
+def _mark(canvas: Canvas, plane: _Plane, point: Point) -> None:
     (x, y), colour = plane.at(point), tone(plane.look, point.line)
     along = _along(point)[1:]
     if along:
@@ -155,7 +171,7 @@ def _mark(canvas: Canvas, plane: _Plane, point: _Point) -> None:
 
 
 def _label(
-    canvas: Canvas, plane: _Plane, points: Sequence[_Point], stairs: Sequence[tuple[float, float]]
+    canvas: Canvas, plane: _Plane, points: Sequence[Point], stairs: Sequence[tuple[float, float]]
 ) -> None:
     """Name every point; where the plane is crowded, by its number in the table."""
     ordered = sorted(points, key=lambda p: (not (p.line.winner or p.line.tied), not p.line.pareto))
@@ -181,7 +197,7 @@ def _label(
         canvas.text((box[0] + box[2]) / 2, box[3] - 4, text, f"halo mid {kind}".strip())
 
 
-def _wide(point: _Point, text: str) -> float:
+def _wide(point: Point, text: str) -> float:
     return width_of(text, point.line.winner or point.line.tied) + 4
 
 
@@ -189,14 +205,14 @@ def _named(found: Sequence[Place | None]) -> int:
     return sum(one is not None and one.text == 0 for one in found)
 
 
-def _text(point: _Point, room: float) -> str:
+def _text(point: Point, room: float) -> str:
     name = f"{line_mark(point.line)}{point.line.name}"
     value = fixed(point.line.get(point.line.metric), point.line.places)
     tail = f" ↓ {value}{' %' if is_share(point.line.metric) else ''}" if point.below else ""
     return fit(name, room - width_of(tail)) + tail
 
 
-def _bar(plane: _Plane, point: _Point) -> Box:
+def _bar(plane: _Plane, point: Point) -> Box:
     x, (low, high) = plane.at(point)[0], _across(point, plane.metric)[1:]
     return _box((x, plane.y.at(low)), (x, plane.y.at(high)))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torchopt2edge.report.line import Line, lines, plain
-from torchopt2edge.report.markdown import _method
+from torchopt2edge.report.method import method
 from torchopt2edge.report.page.fill import fill
 from torchopt2edge.report.page.section import sections
 from torchopt2edge.report.words import headline, reasons
@@ -29,7 +29,7 @@ def render(rows: Sequence[Measurement], verdict: Verdict, context: Mapping[str, 
 
 def _measured(table: Sequence[Line]) -> str:
     """Return on one line where and how it was measured, "" when nothing was."""
-    known = {what: plain(how) for what, how in _method(table, {})}
+    known = {what: plain(how) for what, how in method(table, {})}
     parts = [
         *(known[what] for what in ("device", "runtimes") if what in known),
         f"protocol {known['protocol']}" if "protocol" in known else "",

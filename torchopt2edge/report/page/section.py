@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torchopt2edge.report import quantization
+from torchopt2edge.report import quantization, words
+from torchopt2edge.report import stage as told
 from torchopt2edge.report.line import Line, is_share, metric_title, plain
 from torchopt2edge.report.look import Look
-from torchopt2edge.report.markdown import _limits, _method, _of_stages, _value, _warnings
+from torchopt2edge.report.method import limits, method, value_text
 from torchopt2edge.report.page import bar, cloud, ladder, plane, table, trace
 from torchopt2edge.report.page.block import (
     Block,
@@ -32,13 +33,15 @@ _MANY = 12  # a longer table waits behind a line that opens it
 _RENDER = "torchopt2edge report run=FOLDER"
 
 
-def sections(lines: Sequence[Line], verdict: Verdict, context: Mapping[str, Any]) -> list[Section]:
+def sections(
+    lines: Sequence[Line], verdict: Verdict, context: Mapping[str, Any]
+) -> list[Section | None]:
     """Return what the page holds under its headline; ``context`` is ``context.json``'s."""
     look = Look.of(lines)
     stages, decisions = entries(context["stages"]), entries(context["decisions"])
     environment = mapping(context["environment"])
     metric = lines[0].metric if lines else ""
-    every = [
+    return [
         section("warnings", "Warnings", _warned(lines, verdict, stages)),
         section("result", "Result", [table.result(lines), *_failed(lines)]),
         section("trade-off", _plane_title(metric), [plane.pareto(lines, look)]),
@@ -57,15 +60,14 @@ def sections(lines: Sequence[Line], verdict: Verdict, context: Mapping[str, Any]
         section("stages", "What each stage cost and bought", [table.chain(stages, lines)]),
         section("environment", "Environment", _environment(lines, environment)),
         section("reproduce", "How to reproduce", _commands(environment)),
-        section("limits", "What this cannot tell", [listed(_limits(lines))]),
+        section("limits", "What this cannot tell", [listed(limits(lines))]),
     ]
-    return [one for one in every if one is not None]
 
 
 def _warned(
     lines: Sequence[Line], verdict: Verdict, stages: Sequence[Mapping[str, Any]]
 ) -> list[Block | None]:
-    return [listed([*_of_stages(stages), *_warnings(lines, verdict)])]
+    return [listed([*told.warnings(stages), *words.warnings(lines, verdict)])]
 
 
 def _failed(lines: Sequence[Line]) -> list[Block | None]:
@@ -97,13 +99,23 @@ def _amount(
 
 
 def _placement(lines: Sequence[Line]) -> list[Block | None]:
-    holds = quantization.holds(lines)
+    placed = table.placement(lines)
+    said = placed.head[1:] if placed else ()
+    holds = _unsaid(quantization.holds(lines), said)
     caption = "What the files hold, read back from each; an empty cell does not apply there."
     return [
-        table.placement(lines),
+        placed,
         grid("holds-table", caption, holds, 2 if holds[0][1] == "ranges" else 1) if holds else None,
         listed(quantization.notes(lines)),
     ]
+
+
+def _unsaid(cells: Sequence[Sequence[str]], said: Sequence[str]) -> list[list[str]]:
+    """Leave out the columns that another table has, and the rows that nothing is left of."""
+    kept = [i for i, title in enumerate(cells[0]) if title not in said] if cells else []
+    rows = [[row[i] for i in kept] for row in cells]
+    full = [row for row in rows if any(row[1:])]
+    return full if len(full) > 1 else []
 
 
 def _profiles(lines: Sequence[Line]) -> list[Block | None]:
@@ -159,16 +171,18 @@ def _pruning(stages: Sequence[Mapping[str, Any]]) -> list[Block | None]:
 
 
 def _environment(lines: Sequence[Line], environment: Mapping[str, Any]) -> list[Block | None]:
-    rows = [[what, how] for what, how in _method(lines, {})]
+    rows = [[what, how] for what, how in method(lines, {})]
     known = {what for what, _ in rows}
     for key, value in environment.items():
         name = plain(key).replace("_", " ")
         if key == "command":
             continue
         if isinstance(value, Mapping):
-            rows += [[f"{name}: {plain(k).replace('_', ' ')}", _value(v)] for k, v in value.items()]
+            rows += [
+                [f"{name}: {plain(k).replace('_', ' ')}", value_text(v)] for k, v in value.items()
+            ]
         elif name not in known:
-            rows.append([name, _value(value)])
+            rows.append([name, value_text(value)])
     rows = [[what, plain(how)] for what, how in rows if how != ""]
     caption = "How and where it was measured"
     return [grid("environment-table", caption, [["what", "how"], *rows], 2)] if rows else []

@@ -109,7 +109,7 @@ def _width(text: str, kind: str) -> float:
     return width_of(text, kind == "strong")
 
 
-def lane(line: Line, note: str = "") -> Lane:
+def lane(line: Line, note: str) -> Lane:
     """Return the lane of a candidate: the winner's is strong, that of one out of the race faint."""
     kind = "strong" if line.winner or line.tied else "faint" if line.out else ""
     sign = f"{line.mark} " if line.winner or line.tied or line.out else ""

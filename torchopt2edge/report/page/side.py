@@ -12,16 +12,13 @@ from torchopt2edge.report.page.block import (
     Cell,
     Code,
     Figure,
-    Grid,
     Items,
-    Links,
     Prose,
     Section,
-    filled,
-    grid,
     listed,
     section,
 )
+from torchopt2edge.report.page.devices import beside, machines
 from torchopt2edge.report.page.fill import fill
 from torchopt2edge.report.page.table import standing
 from torchopt2edge.report.side import LIMITS, Column, Side, flips, headline, notes
@@ -40,12 +37,12 @@ def render_html(side: Side) -> str:
     )
 
 
-def _sections(side: Side) -> list[Section]:
+def _sections(side: Side) -> list[Section | None]:
     failed = Items(tuple(failures(side)))
-    machines = grid("devices-table", "What measured, and what it found", filled(about(side)), 3)
-    reports = tuple((plain(one.device), f"{one.folder}/report.html") for one in side.used)
+    known = "What measured, and what it found"
+    reports = {one.device: f"{one.folder}/report.html" for one in side.used}
     ratio = "Latency against the first of each device"
-    every = [
+    return [
         section("warnings", "Worth knowing", [listed(notes(side))]),
         section(
             "result",
@@ -53,15 +50,10 @@ def _sections(side: Side) -> list[Section]:
             [_table(side), failed if failed.items else None],
         ),
         section("ratio", ratio, [_ratios(side, ratio)]),
-        section(
-            "devices",
-            "Devices",
-            [machines, Links("The report of each", reports) if reports else None],
-        ),
+        machines(about(side), known, "The report of each", reports),
         section("reproduce", "How to reproduce", [_command(side)]),
         section("limits", "What this cannot tell", [listed(LIMITS)]),
     ]
-    return [one for one in every if one is not None]
 
 
 def _command(side: Side) -> Block | None:
@@ -73,14 +65,12 @@ def _table(side: Side) -> Block | None:
     if not side.candidates:
         return Prose("No device measured anything.")
     known = [(column, column.lines) for column in side.columns]
-    rows = tuple(
-        (Cell(plain(name), head=True), *(_cell(column, table.get(name)) for column, table in known))
+    cells = {
+        name: [_cell(column, lines.get(name)) for column, lines in known]
         for name in side.candidates
-    )
-    head = ("candidate", *(column.title for column in side.columns))
+    }
     caption = "Median latency in milliseconds. In parentheses: 95 % intervals."
-    tones = tuple("won" if name == side.pick else "" for name in side.candidates)
-    return Grid("result-table", caption, head, rows, frozenset({0}), tones, sortable=True)
+    return beside([column.title for column in side.columns], cells, caption, side.pick)
 
 
 def _cell(column: Column, line: Line | None) -> Cell:

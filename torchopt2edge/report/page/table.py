@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torchopt2edge.report import stage as told
 from torchopt2edge.report.column import columns
 from torchopt2edge.report.line import Line, is_share, metric_title, plain
-from torchopt2edge.report.markdown import _cost, _number, _value_of, _zeros
 from torchopt2edge.report.number import count, fixed, signed, significant
 from torchopt2edge.report.page.block import Cell, Grid, filled, grid
 from torchopt2edge.report.page.fact import entries, mapping, number
@@ -66,7 +66,7 @@ def chain(stages: Sequence[Mapping[str, Any]], table: Sequence[Line]) -> Grid | 
     if not stages:
         return None
     metric = table[0].metric if table else ""
-    first = next((x for stage in stages if (x := _metric(stage, metric)) is not None), None)
+    first = next((x for stage in stages if (x := told.quality(stage, metric)) is not None), None)
     title = f"{metric_title(metric)}{' %' if is_share(metric) else ''}"
     head = ["step", "time", "parameters", "MACs", "zeros %", title, "Δ", "file MB", "latency ms"]
     body = [_stage(stage, metric, first) for stage in stages]
@@ -91,20 +91,15 @@ def _lineage(line: Line) -> tuple[str, int, str]:
     return str(line.row.facts.get("group") or ""), at, line.row.backend
 
 
-def _metric(stage: Mapping[str, Any], metric: str) -> float | None:
-    names = (metric, f"{metric}_test", f"{metric}_val") if metric else ()
-    return next((v for name in names if (v := _number(stage, name)) is not None), None)
-
-
 def _stage(stage: Mapping[str, Any], metric: str, first: float | None) -> list[str]:
-    value = _metric(stage, metric)
+    value = told.quality(stage, metric)
     return [
         plain(stage.get("name", "?")),
-        _cost(stage),
-        count(_number(stage, "params")),
-        count(_number(stage, "macs")),
-        _zeros(stage),
-        _value_of(stage, metric).removesuffix(" %"),
+        told.cost(stage),
+        count(told.number(stage, "params")),
+        count(told.number(stage, "macs")),
+        told.zeros(stage),
+        told.quality_text(stage, metric).removesuffix(" %"),
         "" if value is None or first is None else signed(value - first, 2),
         "",
         "",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass
 from statistics import median
 
 from torchopt2edge.report.line import Line
@@ -39,9 +38,9 @@ class _Series:
     points: tuple[Point, ...]
     unit: str
     range: tuple[float, float]
+    texts: tuple[str, str]  # of the top and the bottom of its range
     base: float | None = None
     onset: float | None = None
-    texts: tuple[str, str] = field(default=("", ""))  # of the top and the bottom of its range
 
 
 def traces(table: Sequence[Line], look: Look) -> Figure | None:
@@ -54,7 +53,7 @@ def traces(table: Sequence[Line], look: Look) -> Figure | None:
     places = 0 if high - low >= 20 else 1
     texts = f"{signed(high, places)} %", f"{signed(low, places)} %"
     series = [
-        _Series(lane(line, _drift(points)), points, tone(look, line), (low, high), 0.0, None, texts)
+        _Series(lane(line, _drift(points)), points, tone(look, line), (low, high), texts, 0.0)
         for line, points in known
     ]
     said = "Last third of the rounds against the first: " + "; ".join(
@@ -81,9 +80,9 @@ def sustained(table: Sequence[Line], look: Look) -> Figure | None:
             speeds[line.number],
             tone(look, line),
             (low, high),
-            100.0,
-            number(_kept(line).get("onset_s")),
             texts,
+            100.0,
+            _onset(line),
         )
         for line in known
     ]
@@ -187,7 +186,21 @@ def _said(line: Line) -> str:
     kept = number(_kept(line).get("kept"))
     onset = number(_kept(line).get("onset_s"))
     said = "" if kept is None else f"keeps {fixed(kept, 0)} %"
-    return said if onset is None else f"{said}, falls at {fixed(onset, 0)} s".lstrip(", ")
+    return said if onset is None else f"{said}, falls after {fixed(onset, 0)} s".lstrip(", ")
+
+
+def _onset(line: Line) -> float | None:
+    """Return where the fall lies on the axis: the fact counts the candidate's own timed seconds."""
+    left = number(_kept(line).get("onset_s"))
+    if left is None:
+        return None
+    timed = [sum(each) / 1e9 for each in line.row.latency_ns if each]
+    known = bool(line.row.facts.get("began_s"))
+    for began, lasted in zip(_times(line), timed, strict=True):
+        if left <= lasted:
+            return began + (left if known else 0.0)
+        left -= lasted
+    return None
 
 
 def _sensors(table: Sequence[Line]) -> list[_Series]:
@@ -204,17 +217,13 @@ def _sensors(table: Sequence[Line]) -> list[_Series]:
         texts = fixed(ends[1], 0), fixed(ends[0], 0) if ends[0] < ends[1] else ""
         limits = (ends[0] - 0.02 * gap, ends[1] + 0.02 * gap)
         note = f"{texts[1]} to {texts[0]}" if texts[1] else texts[0]
-        found.append(
-            _Series(Lane(title, note), _merged(points), "plain", limits, None, None, texts)
-        )
+        found.append(_Series(Lane(title, note), _merged(points), "plain", limits, texts))
     return found
 
 
 def _merged(points: Sequence[Point]) -> tuple[Point, ...]:
     """Return one value for each moment."""
-    kept = dict(points)
-    assert all(a <= b for a, b in pairwise(kept))
-    return _thinned(list(kept.items()))
+    return _thinned(list(dict(points).items()))
 
 
 def _sensed(line: Line, name: str) -> list[Point]:
