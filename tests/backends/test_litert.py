@@ -94,7 +94,9 @@ def test_the_log_of_a_failed_conversion_is_kept(
 def test_nothing_is_said_on_opening(lowered: Lower) -> None:
     """TensorFlow Lite tells the terminal that it made its delegate, once in a process."""
     file = lowered("two", "litert", "fp32").file
-    code = f"from torchopt2edge.backends.litert_facts import partitions; partitions({str(file)!r})"
+    code = (
+        f"from torchopt2edge.backends.litert_facts import interpreter_of as f; f({str(file)!r}, 1)"
+    )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (told.stdout, told.stderr) == ("", "")
 

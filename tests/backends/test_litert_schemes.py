@@ -14,7 +14,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from tests.backends.conftest import Lower
 from torchopt2edge.backends.litert import LiteRT
-from torchopt2edge.backends.litert_facts import check_label, facts_of, macs_of, partitions
+from torchopt2edge.backends.litert_facts import check_label, facts_of, macs_of, partitions, plan_of
 from torchopt2edge.backends.litert_recipe import RECIPES, alive, numbers, quantize, recipe_of
 from torchopt2edge.errors import LowerError
 from torchopt2edge.protocols import Sources
@@ -84,7 +84,7 @@ def test_what_leaves_the_delegate_is_counted(lowered: Lower, tmp_path: Path) -> 
     rules = [rule for rule in recipe_of("int8") if rule["operation"] != "HARD_SWISH"]
     quantize(base, rules, numbers(graph, bounds, "int8"), tmp_path / "x.tflite")
     # Why a hard-swish is left in float: XNNPACK has no integer kernel for it.
-    assert partitions(tmp_path / "x.tflite") > found.facts["partitions"]
+    assert partitions(plan_of(tmp_path / "x.tflite")) > found.facts["partitions"]
 
 
 def test_a_depthwise_convolution_with_int8_weights_leaves_it_too(
@@ -94,7 +94,20 @@ def test_a_depthwise_convolution_with_int8_weights_leaves_it_too(
     rules = [rule for rule in recipe_of("int8_dynamic") if rule["algorithm_key"] != "no_quantize"]
     quantize(base, rules, numbers(read_graph(base), {}, "int8_dynamic"), tmp_path / "x.tflite")
     kept = lowered("tiny", "litert", "int8_dynamic").facts["partitions"]
-    assert partitions(tmp_path / "x.tflite") > kept
+    assert partitions(plan_of(tmp_path / "x.tflite")) > kept
+
+
+def test_a_file_that_kills_litert_is_an_error_and_not_our_end(
+    lowered: Lower, tmp_path: Path
+) -> None:
+    """XNNPACK frees twice what it made where one scale is far beyond the next."""
+    base = lowered("two", "litert", "fp32").file
+    graph = read_graph(base)
+    names = sorted(graph.activations.values())
+    bounds = {name: (-1e-30, 1e-30) if at % 2 else (-1.0, 1.0) for at, name in enumerate(names)}
+    quantize(base, recipe_of("int8"), numbers(graph, bounds, "int8"), tmp_path / "x.tflite")
+    with pytest.raises(LowerError, match=r"LiteRT dies of this file \(SIG\w+\).*infinite, or huge"):
+        plan_of(tmp_path / "x.tflite")
 
 
 # The numbers: ranges and weights that were learned come back

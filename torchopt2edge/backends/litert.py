@@ -16,6 +16,7 @@ from torchopt2edge.backends.litert_facts import (
     interpreter_of,
     left_in_float,
     scheme_of,
+    unrun,
 )
 from torchopt2edge.backends.litert_float import floats_of
 from torchopt2edge.backends.litert_recipe import RECIPES, alive, numbers, quantize, recipe_of
@@ -147,7 +148,7 @@ class LiteRT:
 
     def read_signature(self, file: Path) -> Signature:
         """Read the .tflite's own inputs and outputs, in its own layout."""
-        interpreter = interpreter_of(file, 1)
+        interpreter = unrun(file)
         inputs = {d["index"]: d for d in interpreter.get_input_details()}
         outputs = {d["index"]: d for d in interpreter.get_output_details()}
         return Signature(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from torchopt2edge.backends import litert_look
 from torchopt2edge.backends.quiet import quiet
 from torchopt2edge.errors import LowerError
 from torchopt2edge.quantize.counterpart import MOVES
@@ -39,6 +44,7 @@ def facts_of(graph: TfliteGraph, file: Path) -> Facts:
             by_type[how][op.kind] += 1
             macs[how] += macs_of(op)
     total = macs.total()
+    plan = plan_of(file)
     share = 100.0 * (macs["integer"] + macs["hybrid"]) / total if total else 0.0
     return {
         "ops": _counts(op.kind for op in graph.ops),
@@ -46,8 +52,8 @@ def facts_of(graph: TfliteGraph, file: Path) -> Facts:
         "int8_macs": round(share, 2),
         "zeros": zeros(graph),
         "transposes": sum(op.kind == "TRANSPOSE" for op in graph.ops),
-        "partitions": partitions(file),
-        "outside_ops": _counts(outside(file)),
+        "partitions": partitions(plan),
+        "outside_ops": _counts(outside(plan)),
     }
 
 
@@ -109,50 +115,59 @@ def _shape(op: Op, place: int) -> tuple[int, ...]:
     return () if tensor is None else tensor.shape
 
 
-def partitions(file: Path) -> int:
-    """Count the pieces of the graph that XNNPACK takes over when LiteRT loads the file here.
+def plan_of(file: Path) -> Facts:
+    """Return the nodes of the main subgraph's plan once LiteRT has loaded the file here.
 
-    These are the DELEGATE nodes of the main subgraph's plan after ``allocate_tensors``, with one
-    thread. Everything in one piece is 1; each further one is another way out of the delegate and
-    back. 0 means that nothing runs in XNNPACK. Another processor's build may cut otherwise. The
-    Python API has no public call for it (``_get_ops_details``, ai-edge-litert 2.3).
+    ``nodes`` have an index, a kind (DELEGATE is a piece that XNNPACK took), inputs and outputs;
+    ``outputs`` are the file's. Another processor's build may cut otherwise.
 
     Raises:
-        LowerError: LiteRT cannot load the file.
+        LowerError: LiteRT cannot load the file, or dies of it.
     """
-    nodes = interpreter_of(file, 1)._get_ops_details()
-    return sum(node["op_name"] == "DELEGATE" for node in nodes)
+    command = [sys.executable, "-P", str(Path(litert_look.__file__)), str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if done.returncode == 0:
+        found: Facts = json.loads(done.stdout)
+        return found
+    last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    if done.returncode > 0:
+        raise LowerError(f"LiteRT cannot open this file: {last}", artifact=file)
+    raise LowerError(
+        f"LiteRT dies of this file ({signal.Signals(-done.returncode).name}): {last}",
+        artifact=file,
+        mend="look for weights or activations that are infinite, or huge, in the float model",
+    )
 
 
-def outside(file: Path) -> list[str]:
+def partitions(plan: Facts) -> int:
+    """Count the pieces of the graph that XNNPACK takes over, of a `plan_of`.
+
+    Everything in one piece is 1; each further one is another way out of the delegate and back. 0
+    means that nothing runs in XNNPACK.
+    """
+    return sum(node["kind"] == "DELEGATE" for node in plan["nodes"])
+
+
+def outside(plan: Facts) -> list[str]:
     """Name the kinds of the operators that LiteRT runs itself, outside of XNNPACK.
 
     Walked back from the outputs: what a DELEGATE node makes is inside, and what it takes is
     wanted next; an operator that nobody but the delegate replaced is never reached.
-
-    Raises:
-        LowerError: LiteRT cannot load the file.
     """
-    interpreter = interpreter_of(file, 1)
-    nodes = interpreter._get_ops_details()
-    inside = {
-        int(one): node for node in nodes if node["op_name"] == "DELEGATE" for one in node["outputs"]
-    }
-    makers = {
-        int(one): node for node in nodes if node["op_name"] != "DELEGATE" for one in node["outputs"]
-    }
-    wanted = [int(detail["index"]) for detail in interpreter.get_output_details()]
-    seen: set[int] = set()
+    makers: dict[int, Facts] = {}
+    for node in sorted(plan["nodes"], key=lambda node: node["kind"] == "DELEGATE"):
+        makers.update(dict.fromkeys(node["outputs"], node))
+    wanted, seen = list(plan["outputs"]), set[int]()
     kept: dict[int, str] = {}
     while wanted:
         tensor = wanted.pop()
-        node = inside.get(tensor) or makers.get(tensor)
-        if tensor in seen or node is None:
+        maker = makers.get(tensor)
+        if tensor in seen or maker is None:
             continue
         seen.add(tensor)
-        if tensor not in inside:
-            kept[int(node["index"])] = str(node["op_name"])
-        wanted += [int(one) for one in node["inputs"]]
+        if maker["kind"] != "DELEGATE":
+            kept[maker["index"]] = maker["kind"]
+        wanted += maker["inputs"]
     return list(kept.values())
 
 
@@ -171,6 +186,21 @@ def interpreter_of(file: Path, threads: int) -> Any:
     except (ValueError, RuntimeError) as error:
         raise LowerError(f"LiteRT cannot open this file: {error}", artifact=file) from error
     return interpreter
+
+
+def unrun(file: Path) -> Any:
+    """Load the file to read its ends, without XNNPACK and without memory for its tensors.
+
+    Raises:
+        LowerError: LiteRT cannot load the file.
+    """
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    bare = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    try:
+        return Interpreter(str(file), experimental_op_resolver_type=bare)
+    except (ValueError, RuntimeError) as error:
+        raise LowerError(f"LiteRT cannot open this file: {error}", artifact=file) from error
 
 
 def scheme_of(graph: TfliteGraph) -> str:
