@@ -302,6 +302,7 @@ def stdout() -> Console:
 
 def show(console: Console, record: Record) -> None:
     """Print the results and the goals as tables."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=record.suite)
@@ -310,7 +311,7 @@ def show(console: Console, record: Record) -> None:
     for column in columns:
         table.add_column(column, justify="left" if column == columns[0] else "right")
     for row in record.results:
-        table.add_row(*(cell(row.get(column)) for column in columns))
+        table.add_row(*(escape(cell(row.get(column))) for column in columns))
     console.print(table)
     goals = Table(title="goals")
     for column in ("goal", "limit", "found", "from – to", ""):

@@ -266,9 +266,10 @@ def test_the_tables_show_goals_and_leave_empty_columns_out() -> None:
     from rich.console import Console
 
     text = StringIO()
-    rows = [{"model": "net", "s": 1.23456, "err": None}]
+    rows = [{"model": "net [/a/b]", "s": 1.23456, "err": None}]
     frame.show(Console(file=text, width=120), record(results=rows))
     shown = text.getvalue()
+    assert "net [/a/b]" in shown
     assert "1.235" in shown
     assert "err" not in shown
     assert "0.5 – 1.5" in shown
