@@ -23,7 +23,7 @@ CHILD = "converter/child.py"  # a script of the sealed environment, never import
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"upkeep", "meter", "commands"},
+    {"upkeep", "meter", "commands", "assemble"},
     {"api", "run", "candidates", "existing", "plan", "many", "device_commands", "device_doctor"},
     {"crosscheck"},
     {
@@ -38,6 +38,7 @@ LAYERS = (
         "report",
         "doctor",
         "terminal",
+        "field",
     },
     {"stages", "integrations"},
     {"pruning", "sparsity", "distillation"},

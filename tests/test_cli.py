@@ -84,6 +84,19 @@ def test_several_files_run_in_turns_and_a_broken_one_is_a_row(net: Path) -> None
         (["bench", "protocol=smok"], "Did you mean 'smoke'?"),
         (["optimize", "stage=[teacher,studnet]"], "Did you mean 'student'?"),
         (["optimize", "data=null"], "leaves it out: data=null"),
+        (["compare", "+quantise.max_drop=1"], "Did you mean 'quantize.max_drop'?"),
+        (["compare", "+quantize={max_drp: 1}"], "Did you mean 'quantize.max_drop'?"),
+        (["optimize", "+stage.student.epoch=3"], "Did you mean 'stage.student.epochs'?"),
+        (["optimize", "+stage.teacher.model.dept=8"], "Did you mean 'stage.teacher.model.depth'?"),
+        (["optimize", "+stage.pruned.schedule.until=1"], "It takes begin."),
+        (["compare", "data=digits", "data.see=1"], "Did you mean 'data.seed'?"),
+        (["compare", "data.root=photos"], "data=OPTION, of cifar10_npz"),
+        (["compare", "+model.width=2"], "There is no key 'model.width'"),
+        (["quantize", "bench.profile=true"], "These commands have it: optimize, compare, bench"),
+        (["optimize", "+model=resnet8"], "These commands have it: compare, quantize"),
+        (["optimize", "stage.qat.epochs=1"], "'stage=[teacher,student,pruned,qat]'"),
+        (["optimize", "ship=${width}"], "Interpolation key 'width' not found"),
+        (["bench", "-m", "+foo=1,2"], "--cfg prints those there are"),
         (["bench", "-m", "protocl=smoke,quick"], "Did you mean 'protocol'?"),
         (["bench", "-m", "protocol=quick,smok"], "Did you mean 'smoke'?"),
         (["bench", "artifacts=[a"], "no viable alternative"),
@@ -101,6 +114,55 @@ def test_a_wrong_override_is_exit_2_with_the_nearest_name(
     assert said in err
     assert "Traceback" not in err
     assert "hydra" not in err
+    assert "To append" not in err
+    if "--cfg" not in arguments and "-m" not in arguments and arguments != ["report"]:
+        assert main([*arguments, "--cfg"]) == 2, "what --cfg prints can be run"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["optimize", "+stage.pruned.ratios.conv1=0.5"],
+        ["optimize", "+stage.mine._target_=mine.Stage", "+stage.mine.width=3"],
+        ["optimize", "+model@stage.teacher.model=resnet8"],
+        ["compare", "model._target_=torch.nn.Linear", "+model.in_features=4"],
+        ["compare", "model._target_=mine.net", "+model.anything=4"],
+        ["optimize", "+hydra.job.name=mine"],
+        ["optimize", "--config-dir=own", "experiment=own", "+width=8"],
+        ["optimize", "--config-dir=own", "experiment=own", "++width=8", "notes=two"],
+        ["optimize", "--config-dir=own", "experiment=own", "+width=8", "+own=one", "+own.more=2"],
+    ],
+)
+def test_a_key_that_something_reads_is_taken(given: list[str]) -> None:
+    """A field of a ``_target_``, what an interpolation names, the user's own groups and keys."""
+    for name, text in {
+        "experiment/own": "# @package _global_\nnotes: one\nstage: {teacher: {epochs: '${width}'}}",
+        "own/one": "less: 1",
+    }.items():
+        path = Path("own", f"{name}.yaml")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert main([*given, "--cfg"]) == 0
+
+
+def test_a_plus_is_asked_for_where_it_is_right(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "model._target_=torch.nn.Linear", "model.in_features=4"]) == 2
+    assert "use +model.in_features=4" in capsys.readouterr().err
+
+
+def test_a_field_that_a_yaml_of_ones_own_misnames_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Before anything is made, though a model is called only when its stage runs."""
+    Path("own/stage").mkdir(parents=True)
+    net = "{_target_: torchopt2edge.models.cifar_resnet.cifar_resnet, _partial_: true, dept: 8}"
+    train = f"_target_: torchopt2edge.stages.train.Train, data: '${{data}}', model: {net}"
+    Path("own/stage/own.yaml").write_text(f"own: {{{train}}}")
+    given = ["optimize", "--config-dir=own", "stage=[own]", "ship=[own]", "out=out"]
+    assert main(given) == 1
+    said = capsys.readouterr().err
+    assert "stage.own.model.dept is no field of cifar_resnet" in said
+    assert "To mend it: stage.own.model.depth" in said
 
 
 @pytest.mark.parametrize(
@@ -125,6 +187,13 @@ def test_a_wrong_override_is_exit_2_with_the_nearest_name(
         (["compare"], "there is no model"),
         (["compare", "model.path=none.onnx"], "there is no such file [none.onnx]"),
         (["compare", "model._target_=nopkg.net"], "No module named 'nopkg'"),
+        (
+            [
+                "optimize",
+                "stage.student.loss=[{_target_: torchopt2edge.distillation.terms.KD, t: 2}]",
+            ],
+            "stage.student.loss[0].t is no field of KD",
+        ),
         (["optimize", "stage=[pruned]", "ship=[pruned]"], "needs a stage 'student'"),
         (["optimize", "ship=[nothing]"], "ship one of teacher"),
         (["bench", "artifacts=[net.onnx]", "device.threads=0"], "threads"),

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import inspect
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+
+from torchopt2edge.bench.setting import Bench
+from torchopt2edge.field import targets
+from torchopt2edge.quantize.decide import Quantize
+from torchopt2edge.types import Constraints
 
 CONF = Path(__file__).parents[1] / "conf"
 COMMANDS = ("optimize", "compare", "quantize", "bench")
@@ -64,6 +72,45 @@ def test_an_option_builds_what_it_names(group: str, option: str) -> None:
         return
     for one in built.values() if group in ("stage", "backend") else [built]:
         assert type(one).__module__.startswith(_home(group)), one
+
+
+# What a yaml may not list: it would be said to those who put something else in its place, or count
+# in a store's key, where a function's arguments are those that it is given.
+UNLISTED = {
+    "torchopt2edge.ramp.Polynomial": {"power"},  # another one than that of a Linear in its place
+    "torchopt2edge.models.espcn.espcn": {"channels"},  # of the stage upscaler
+}
+NO_WIDTH = re.compile("efficientnet|resnet|squeezenet")  # families without such members
+
+
+@pytest.mark.parametrize(("group", "option"), every())
+def test_an_option_lists_every_field_of_what_it_builds(group: str, option: str) -> None:
+    """So that no setting of ours needs a plus, and ``--cfg`` shows each."""
+    choice = f"[{option}]" if group in ("stage", "backend") else option
+    config = composed("compare" if group == "model" else "optimize", f"{group}={choice}")
+    for name, part in targets(OmegaConf.to_container(config).get(group), group):
+        takes = inspect.signature(get_object(part["_target_"])).parameters
+        missing = takes.keys() - part.keys() - UNLISTED.get(part["_target_"], set())
+        if group == "model" and NO_WIDTH.match(option):
+            missing -= {"width"}
+        assert not missing, (name, missing)
+        assert not {key for key in part if key[0] != "_"} - takes.keys(), name
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_lists_every_field_of_its_settings(command: str) -> None:
+    config = composed(command)
+    parts = {"constraints": Constraints, "quantize": Quantize, "bench": Bench}
+    for name in parts.keys() & config.keys():
+        assert set(config[name]) == {one.name for one in dataclasses.fields(parts[name])}
+
+
+@pytest.mark.parametrize("option", options("data"))
+def test_a_data_set_has_the_defaults_of_its_class(option: str) -> None:
+    built: Any = instantiate(composed("optimize", f"data={option}").data, _convert_="all")
+    for one in dataclasses.fields(built):
+        value = getattr(built, one.name)
+        assert (tuple(value) if isinstance(value, list) else value) == one.default, one.name
 
 
 def _home(group: str) -> str:

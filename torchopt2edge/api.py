@@ -69,14 +69,15 @@ class Settings:
 
     ``backends`` are names or objects, ``schemes`` names; ``devices`` are several in place of
     ``device``, each with a run in a folder of its own under ``out``; ``protocol`` is ``smoke``,
-    ``quick``, ``standard`` or an object; ``out`` the run's folder; ``baseline`` adds PyTorch's own
-    row where there is a module. At most ``calibration_samples`` are taken from the calibration set
-    (``calibration_seed`` is what they were drawn with, for the manifest); ``quantize`` says how
-    ranges are found on them, ``task`` what a labelled loader is scored by and ``evaluate_samples``
-    on how many of it at most (None: all; on another machine 1000), ``bench`` which threads and
-    cores are tried and what else is looked at. ``preprocess`` is what makes the model's input of a
-    raw image, for loaders that yield raw images. ``store`` and ``progress`` default to the user's
-    cache and to log lines.
+    ``quick``, ``standard``, ``sustained`` or an object; ``out`` the run's folder; ``baseline`` adds
+    PyTorch's own row where there is a module. At most ``calibration_samples`` are taken from the
+    calibration set (``calibration_seed`` is what they were drawn with, for the manifest);
+    ``quantize`` says how ranges are found on them, ``task`` what a labelled loader is scored by and
+    ``evaluate_samples`` on how many of it at most (None: all; on another machine 1000), ``bench``
+    which threads and cores are tried and what else is looked at. ``preprocess`` is what makes the
+    model's input of a raw image, for loaders that yield raw images. ``store`` and ``progress``
+    default to the user's cache and to log lines. ``title`` stands above the report, what
+    ``environment`` holds below it (``command``: how to run it again).
     """
 
     backends: Sequence[str | Backend] = ("ort", "litert")
@@ -166,8 +167,9 @@ def compare(
         model: an ``nn.Module`` (taken as it is, in eval mode), or the path of a float .onnx.
         example_inputs: the forward's positional arguments, float32 NCHW for images; needed for a
             module, unused for a file.
-        calibration: an iterable of preprocessed inputs: tensors, tuples, dicts or (input, label)
-            pairs, batched or not. Needed for int8; the first samples are the check's inputs too.
+        calibration: an iterable of inputs: tensors, tuples, dicts or (input, label) pairs, batched
+            or not; preprocessed, or raw where ``preprocess`` is given. Needed for int8; the first
+            samples are the check's inputs too.
         evaluate: a labelled loader (scored by ``task``: top-1), or a callable
             ``(session) -> {"metric": number}``.
         **settings: see `Settings`.

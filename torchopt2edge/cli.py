@@ -5,18 +5,25 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torchopt2edge
-from torchopt2edge import commands
-from torchopt2edge.commands import COMMANDS, CONF, check_values, listed
+from torchopt2edge import assemble, commands
+from torchopt2edge.commands import COMMANDS, CONF
 from torchopt2edge.errors import ConfigError, EdgeError
+from torchopt2edge.field import (
+    check_names,
+    check_values,
+    listed,
+    nearest,
+    targets,
+    untaken,
+)
 from torchopt2edge.terminal import console, log_to, never_fail, progress, say_interrupted
 from torchopt2edge.upkeep import add_commands, render, show, show_cuts
 
@@ -27,7 +34,6 @@ if TYPE_CHECKING:
     from torchopt2edge.protocols import Device
 
 log = logging.getLogger("torchopt2edge")
-_LISTS = ("threads", "cores", "affinity")  # of bench
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,19 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=torchopt2edge.__version__)
     actions = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        one = actions.add_parser(
-            name,
-            help=command.what,
-            description=f"{command.what[0].upper()}{command.what[1:]}.",
-            epilog=command.more,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        one.add_argument("overrides", nargs="*", help="key=value, as in Hydra")
-        one.add_argument("-m", "--multirun", action="store_true", help="sweep over a,b,c values")
-        one.add_argument("--config-dir", help="a folder with yaml groups of your own")
-        one.add_argument("--cfg", action="store_true", help="print the resolved config and stop")
-        one.set_defaults(run=_configured, command=name)
+    commands.add_parsers(actions, _configured)
     add_commands(actions, _on_device)
     for one in {*actions.choices.values(), parser}:
         one.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -117,23 +111,26 @@ def _resolved(command: str, overrides: Sequence[str], whole: bool = True) -> Dic
     try:
         config = _compose(command, overrides)
         OmegaConf.to_container(config, resolve=True, throw_on_missing=whole)
-        return config
+        said = _unread(command, config, overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last: GROUP=null
         said = _told(error, command, overrides)
-        console(err=True).print(said, style="red", markup=False, highlight=False)
-        return None
+    if not said:
+        return config
+    console(err=True).print(said, style="red", markup=False, highlight=False)
+    return None
 
 
 def _told(error: Exception, command: str, overrides: Sequence[str]) -> str:
     """Return what is wrong with an override, without Hydra's insides, and the nearest right one."""
     from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf.errors import OmegaConfBaseException
 
     missing = str(getattr(error, "missing_cfg_file", None) or "")
     if isinstance(error, MissingConfigException) and "/" in missing:
         group, _, word = missing.rpartition("/")
         known = error.options or commands.options(group)
         listing = f"Available options in {group!r}: {', '.join(known)}"
-        return f"{group!r} has no option {word!r}.\n{listing}{commands.nearest(word, known)}"
+        return f"{group!r} has no option {word!r}.\n{listing}{nearest(word, known)}"
     own = ("full_key:", "object_type=", "See https://hydra.cc")
     lines = [x for x in str(error).strip().splitlines() if not x.strip().startswith(own)]
     if isinstance(error, OverrideParseException):
@@ -141,11 +138,11 @@ def _told(error: Exception, command: str, overrides: Sequence[str]) -> str:
         value = commands.quoted(value)
         quoted = f"A value with signs of its own goes into quotes twice: '{key}={value}'"
         lines.append(quoted if equals and value else "An override is KEY=VALUE")
-    elif isinstance(error, ValueError):
+    elif isinstance(error, ValueError) and not isinstance(error, OmegaConfBaseException):
         wrong = [one for one in overrides if one.partition("=")[2] in ("null", "~")]
         lines = [f"A group takes the name of an option; ~GROUP leaves it out: {', '.join(wrong)}"]
-    else:
-        lines.append(_nearest(command, overrides).strip())
+    elif said := _missing(command, overrides):
+        return said
     return "\n".join(filter(None, lines))
 
 
@@ -162,13 +159,62 @@ def _compose(command: str, overrides: Sequence[str]) -> DictConfig:
         return compose(command, overrides=list(overrides))
 
 
-def _nearest(command: str, overrides: Sequence[str]) -> str:
-    """Add what Hydra leaves out for a wrong key: the nearest of those there are."""
+def _chosen(command: str, overrides: Sequence[str]) -> Any:
+    """Compose a command's config with the options of groups alone, as plain data."""
+    from hydra import compose, initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
-    known = set(commands.paths(OmegaConf.to_container(_compose(command, []))))
-    wrong = [item.split("=")[0] for item in overrides if item[:1] not in "+~"]
-    return "".join(commands.nearest(key, known) for key in wrong if key not in known)
+    with initialize_config_module(CONF, version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        ours = [str(one.input_line) for one in parsed if one.is_hydra_override()]
+        groups = [
+            str(one.input_line)
+            for one in parsed
+            if loader.get_group_options(one.key_or_group, overrides=ours)
+        ]
+        return OmegaConf.to_container(compose(command, overrides=[*ours, *groups]))
+
+
+def _unread(command: str, config: DictConfig, overrides: Sequence[str]) -> str:
+    """Return what is wrong with the keys that overrides add; "" where each is read by something."""
+    from omegaconf import OmegaConf
+
+    composed: Any = OmegaConf.to_container(config)
+    plain, chosen = _chosen(command, []), _chosen(command, overrides)
+    for key in commands.stray(command, composed, plain, chosen):
+        return commands.unknown(key, command, chosen, lambda one: _chosen(one, []))
+    added = sorted(set(commands.paths(composed)) - set(commands.paths(chosen)))
+    return untaken(composed, added, _function)
+
+
+def _missing(command: str, overrides: Sequence[str]) -> str:
+    """Return what is wrong with keys that are not there; "" where a plus would make them right."""
+    from hydra.errors import HydraException
+
+    try:
+        known = set(commands.paths(_chosen(command, overrides)))
+        added = [
+            one if one[:1] in "+~" or one.partition("=")[0] in known else f"+{one}"
+            for one in overrides
+        ]
+        return _unread(command, _compose(command, added), added)
+    except HydraException:  # something else is wrong, and Hydra's own words say what
+        return ""
+
+
+def _function(target: str) -> Callable[..., Any] | None:
+    """Return what a ``_target_`` names; None where it cannot be had, which its making will say."""
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    try:
+        named: Callable[..., Any] = instantiate({"_target_": target, "_partial_": True}).func
+        return named
+    except InstantiationException:
+        return None
 
 
 def _each_value(overrides: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -237,9 +283,9 @@ def _run(command: str, config: DictConfig, out: str | None) -> int:
     COMMANDS[command].check_groups(config)
     if command == "optimize" and config.prune.dry_run:
         return _explain(config)
-    fresh = f"outputs/{config.get('name', command)}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(out or config.get("out") or fresh)
-    settings = _settings(config, folder, command)
+    fresh = f"outputs/{config.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(out or config.out or fresh)
+    settings = assemble.settings(config, folder, _make)
     _open(folder, config)
     actions: dict[str, Callable[[DictConfig, SettingsArgs], Result]] = {
         "optimize": _optimize,
@@ -278,38 +324,15 @@ def _compare(config: DictConfig, settings: SettingsArgs, command: str = "compare
 
     verb = api.lower if command == "quantize" else api.compare
     if not config.get("data"):
-        model, example = _model(config, None)
+        model, example = assemble.model(config, None, _make)
         return verb(model, example, **settings)
     data = _make(config.data, "data")
     # Never test data: what the files are checked on may not be what they are scored on.
     split = loader(data.split("calibration"), batch_size=32)
-    model, example = _model(config, next(iter(split))[0])
+    model, example = assemble.model(config, next(iter(split))[0], _make)
     test = loader(data.split("test"), batch_size=64)
     settings["preprocess"], settings["calibration_seed"] = data.preprocess, data.seed
     return verb(model, example, split, test, **settings)
-
-
-def _model(config: DictConfig, images: Any) -> tuple[Any, Any]:
-    """Return the path of an .onnx, or a module with its checkpoint and an example input."""
-    node = {key: value for key, value in config.model.items() if value is not None}
-    path = node.pop("path", None)
-    if path is not None:
-        return str(path), None
-    if "_target_" not in node:
-        raise ConfigError(
-            "there is no model",
-            mend="model.path=net.onnx, or model._target_=pkg.fn, or model=mobilenet_v2",
-        )
-    import torch
-
-    from torchopt2edge.models.artifact import load_checkpoint
-
-    model = _make({**node, "_partial_": False}, "model")
-    if config.checkpoint is not None:
-        load_checkpoint(model, Path(config.checkpoint))
-    if images is None:
-        images = torch.randn(4, *config.input_shape, generator=torch.Generator().manual_seed(0))
-    return model, (images,)
 
 
 def _bench(config: DictConfig, settings: SettingsArgs) -> Result:
@@ -323,6 +346,9 @@ def _make(node: Any, name: str) -> Any:
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
+    for key, part in targets(node, name):
+        if function := _function(part["_target_"]):
+            check_names(function, part, key)
     try:
         made = instantiate(node, _convert_="all")
     except InstantiationException as error:
@@ -334,52 +360,6 @@ def _make(node: Any, name: str) -> Any:
         ) from error
     check_values(made, name)
     return made
-
-
-def _settings(config: DictConfig, out: Path, command: str) -> SettingsArgs:
-    from torchopt2edge import api
-    from torchopt2edge.devices.named import named
-
-    device = _make(config.device, "device")
-    settings: SettingsArgs = {
-        "device": device,
-        "devices": [named(word, device) for word in listed(config.get("devices") or ())],
-        "protocol": _make(config.protocol, "protocol"),
-        "out": out,
-        "constraints": _described("types.Constraints", config.constraints, "constraints"),
-        "progress": progress(),
-        "title": str(config.get("name", command)),
-        "environment": {"command": shlex.join(["torchopt2edge", *sys.argv[1:]])},
-    }
-    if "bench" in config:
-        settings["bench"] = _bench_of(config.bench)
-    if "task" in config:
-        settings["task"] = _make(config.task, "task")
-    if "backend" in config:
-        settings["backends"] = tuple(_make(config.backend, "backend").values())
-        settings["schemes"] = tuple(commands.check_schemes(listed(config.schemes)))
-        settings["baseline"] = config.baseline
-        settings["calibration_samples"] = config.calibration_samples
-        settings["evaluate_samples"] = config.get("evaluate_samples")
-        how = {**config.quantize, "exclude": tuple(listed(config.quantize.exclude))}
-        settings["quantize"] = _described("quantize.decide.Quantize", how, "quantize")
-    check_values(api.Settings.of(settings), "")
-    return settings
-
-
-def _described(target: str, node: Mapping[str, Any], name: str) -> Any:
-    """Build an object of ours whose part of the config does not name it."""
-    return _make({"_target_": f"torchopt2edge.{target}", **node}, name)
-
-
-def _bench_of(node: Any) -> Any:
-    from omegaconf import OmegaConf
-
-    plain: Any = OmegaConf.to_container(node, resolve=True)
-    given = {key: tuple(listed(plain[key])) for key in _LISTS if plain[key] is not None}
-    if "affinity" in given:
-        given["affinity"] = tuple(tuple(listed(one)) for one in given["affinity"])
-    return _described("bench.setting.Bench", {**plain, **given}, "bench")
 
 
 def _open(folder: Path, config: DictConfig) -> None:

@@ -1,24 +1,22 @@
-"""The commands that a config drives: what each does, the groups it takes, and values that fit."""
+"""The commands that a config drives: what each does, and the keys that it has."""
 
 from __future__ import annotations
 
-import ast
-import difflib
-import functools
-import inspect
+import argparse
+import re
 import shutil
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from typing import Any
 
 from torchopt2edge.errors import ConfigError
-from torchopt2edge.types import SCHEMES
+from torchopt2edge.field import inside, nearest
 
 CONF = "torchopt2edge.conf"
-_PLAIN: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool}
-_WORDS = {"int": "a whole number", "float": "a number", "str": "a word", "bool": "true or false"}
+Plain = Callable[[str], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -70,10 +68,21 @@ def options(group: str) -> list[str]:
     return sorted(one.name.removesuffix(".yaml") for one in folder.iterdir())
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return a line that asks for the nearest of the known words, "" when none is near."""
-    found = difflib.get_close_matches(word, list(known), 1)
-    return f"\nDid you mean {found[0]!r}?" if found else ""
+def add_parsers(actions: Any, run: Callable[[argparse.Namespace], int]) -> None:
+    """Add the commands to the command line's subparsers; ``run`` runs them."""
+    for name, command in COMMANDS.items():
+        one = actions.add_parser(
+            name,
+            help=command.what,
+            description=f"{command.what[0].upper()}{command.what[1:]}.",
+            epilog=command.more,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        one.add_argument("overrides", nargs="*", help="key=value, as in Hydra")
+        one.add_argument("-m", "--multirun", action="store_true", help="sweep over a,b,c values")
+        one.add_argument("--config-dir", help="a folder with yaml groups of your own")
+        one.add_argument("--cfg", action="store_true", help="print the resolved config and stop")
+        one.set_defaults(run=run, command=name)
 
 
 def paths(node: Any, prefix: str = "") -> Iterator[str]:
@@ -84,18 +93,73 @@ def paths(node: Any, prefix: str = "") -> Iterator[str]:
             yield from paths(value, f"{prefix}{key}.")
 
 
-def check_schemes(words: Sequence[str]) -> Sequence[str]:
-    """Return the names of schemes.
+def stray(
+    command: str, config: Mapping[str, Any], plain: Mapping[str, Any], chosen: Mapping[str, Any]
+) -> Iterator[str]:
+    """Walk the keys of a config that nobody reads.
 
-    Raises:
-        ConfigError: one of them is none; names those there are.
+    A key is read when the command's own config or a chosen option of a group has it, inside a
+    ``_target_``, where an interpolation names it, or below a root that a yaml
+    of the user's own brought.
+
+    Args:
+        command: one of `COMMANDS`.
+        config: as it was composed, interpolations left as they are.
+        plain: the command's config without any override.
+        chosen: with those alone that choose options of groups.
     """
-    for word in words:
-        if word not in SCHEMES:
-            raise ConfigError(
-                f"there is no scheme {word!r}", mend=f"schemes=[…] of {', '.join(SCHEMES)}"
-            )
-    return words
+    own, known = {*plain, *COMMANDS[command].groups}, set(paths(chosen))
+    named = re.findall(r"\$\{(?:[\w.]+:)?([\w.]+)", str(config))
+    for root, node in config.items():
+        if root in own:
+            keys = [
+                key for key in _ends(node, root) if key not in known and not inside(config, key)
+            ]
+        elif options(root):  # a group of ours that another command has
+            keys = [root]
+        else:
+            keys = [] if root in chosen else list(_ends(node, root))
+        yield from (key for key in keys if root in own or not any(map(partial(_meet, key), named)))
+
+
+def _meet(one: str, other: str) -> bool:
+    """Whether one of two dotted keys holds the other, or is it."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+def _ends(node: Any, key: str) -> Iterator[str]:
+    """Walk the dotted keys that hold no others."""
+    if isinstance(node, Mapping) and node:
+        for name, value in node.items():
+            yield from _ends(value, f"{key}.{name}")
+    else:
+        yield key
+
+
+def unknown(key: str, command: str, chosen: Mapping[str, Any], plain: Plain) -> str:
+    """Say that a command has no such key, and where it is, or which is the nearest.
+
+    ``chosen`` is the command's config with its options of groups, ``plain`` composes that of any
+    command without them.
+    """
+    root, said = key.partition(".")[0], f"There is no key {key!r} here."
+    groups = COMMANDS[command].groups
+    if root in groups and root not in chosen:
+        choice = f"{root}=OPTION, of {', '.join(options(root))}"
+        return f"{said}\nNothing is chosen for {root!r}: {choice}"
+    option = key.split(".")[1:2]
+    if root in groups and "_target_" not in chosen[root] and set(option) & set(options(root)):
+        choice = ",".join([*chosen[root], *option])
+        return f"{said}\nIts option is not chosen: '{root}=[{choice}]'"
+    if root not in {*plain(command), *groups}:
+        others = [
+            name
+            for name, one in COMMANDS.items()
+            if root in one.groups or key in set(paths(plain(name)))
+        ]
+        if others:
+            return f"{said}\nThese commands have it: {', '.join(others)}"
+    return said + (nearest(key, {*paths(chosen), *groups}) or "\n--cfg prints those there are.")
 
 
 def quoted(value: str) -> str:
@@ -119,98 +183,6 @@ def cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0].rstrip('.')}"
-
-
-def listed(value: Any) -> list[Any]:
-    """Return a list; a lone value where a list belongs (``schemes=int8``) is a list of one."""
-    return [value] if isinstance(value, str | int | float) else list(value)
-
-
-def check_values(value: Any, name: str) -> None:
-    """Hold the plain fields of what a config describes against their annotations, all the way in.
-
-    A word where a number belongs would otherwise be found when it is used, which may be after
-    the training of a net.
-
-    Raises:
-        ConfigError: names the key and the types that it takes.
-    """
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            check_values(item, f"{name}.{key}" if name else str(key))
-    for key, annotation, item in _annotated(value):
-        full = f"{name}.{key}" if name else key
-        _check(item, annotation, full)
-        check_values(item, full)
-
-
-def _annotated(value: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Walk the fields of a dataclass, or the keywords of a partial: name, annotation, value."""
-    if is_dataclass(value) and not isinstance(value, type):
-        for one in fields(value):
-            yield one.name, one.type, getattr(value, one.name)
-    elif isinstance(value, functools.partial):
-        known = inspect.signature(value.func).parameters
-        for key, item in value.keywords.items():
-            yield key, known[key].annotation if key in known else "", item
-
-
-def _check(value: Any, annotation: Any, name: str) -> None:
-    text = annotation if isinstance(annotation, str) else _text(annotation)
-    try:
-        node = ast.parse(text, mode="eval").body
-    except SyntaxError:  # no annotation, or one that only its own module can read
-        return
-    if not _fits(value, node):
-        shown = "null" if value is None else repr(value)
-        raise ConfigError(f"{name} is {shown}", mend=f"{name} takes {_said(node)}")
-
-
-def _text(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
-
-
-def _fits(value: Any, node: ast.expr) -> bool:
-    """Whether a value is of an annotation's type; what is not plain fits: its user judges it."""
-    match node:
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _fits(value, left) or _fits(value, right)
-        case ast.Constant(value=None):
-            return value is None
-        case ast.Name(id=name) if name in _PLAIN:
-            # True is an int to Python, and no number of epochs.
-            return isinstance(value, _PLAIN[name]) and (
-                name == "bool" or not isinstance(value, bool)
-            )
-        case ast.Subscript(value=ast.Name(id="tuple" | "list" | "Sequence"), slice=items):
-            if not isinstance(value, list | tuple):
-                return False
-            each = _each(items, len(value))
-            return len(each) == len(value) and all(map(_fits, value, each))
-    return True
-
-
-def _each(items: ast.expr, count: int) -> list[ast.expr]:
-    """Return the annotation of each of ``count`` items."""
-    if not isinstance(items, ast.Tuple):
-        return [items] * count
-    if isinstance(last := items.elts[-1], ast.Constant) and last.value is ...:
-        return items.elts[:1] * count
-    return items.elts
-
-
-def _said(node: ast.expr) -> str:
-    """Return an annotation in plain words."""
-    match node:
-        case ast.BinOp(left=left, right=right):
-            return f"{_said(left)}, or {_said(right)}"
-        case ast.Constant(value=None):
-            return "null"
-        case ast.Name(id=name) if name in _WORDS:
-            return _WORDS[name]
-        case ast.Subscript(slice=ast.Tuple(elts=[first, *_])) | ast.Subscript(slice=first):
-            return f"a list of which each is {_said(first)}"
-    return ast.unparse(node)
 
 
 COMMANDS = {

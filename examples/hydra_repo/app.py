@@ -25,7 +25,7 @@ def main(config: DictConfig) -> None:
     stages, data = made["stage"], made["data"]
     run = {"protocol": made["protocol"], "backends": list(made["backend"].values())}
     result = t2e.optimize(stages, data, ship=["net", "small"], out=config.out, **run)  # +t2e
-    print(result.verdict.winner or result.verdict.tie)
+    print(result.verdict.winner or "no winner", *result.verdict.reasons, sep="\n")
 
 
 if __name__ == "__main__":
