@@ -35,7 +35,7 @@ SUITES = (
         "remote",
     ),
     *("equals", "overhead", "page", "planted", "steps", "truth", "turns"),
-    *("resume", "sparsity", "techniques", "training", "zoo"),
+    *("resume", "sparsity", "techniques", "training", "transformer", "zoo"),
 )
 MACHINE = {"cpu": "Intel(R) Xeon(R) CPU E5-2680 v4 @ 2.40GHz", "cores": 2}
 
