@@ -93,11 +93,9 @@ class _Planner:
     def plan(self) -> Plan:
         makers: dict[str, int] = {}
         for at, node in enumerate(self.graph.node):
-            if not self._allowed(node):
-                pass
-            elif node.op_type in CUTS:
+            if self._allowed(node) and node.op_type in CUTS:
                 self._cut(at, node, makers)
-            else:
+            elif self._allowed(node):
                 self._place(at, node)
             makers.update(dict.fromkeys(node.output, at))
         return self.made
