@@ -15,9 +15,9 @@ from pathlib import Path
 
 import psutil
 
-from torchopt2edge.devices.channel import Channel
+from torchopt2edge.devices.remote.stream import Channel
+from torchopt2edge.devices.remote.transport import Finished
 from torchopt2edge.devices.ssh import Ssh, SshLink
-from torchopt2edge.devices.transport import Finished
 
 _WAIT_S = 20.0
 

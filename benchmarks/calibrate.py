@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import frame, nets
 
 if TYPE_CHECKING:
-    from torchopt2edge.quantize.samples import Samples
+    from torchopt2edge.samples.calibration_set import Samples
 
 MODEL, IMAGES = "mobilenet_v2", 16
 SEARCHED = ("percentile", "mse", "entropy")
@@ -44,7 +44,7 @@ def prepare(folder: Path) -> Path:
     import numpy as np
     import torch
 
-    from torchopt2edge.quantize.prepare import prepare as shared
+    from torchopt2edge.quantize.graph.prepare import prepare as shared
 
     raw, made = folder / "raw.onnx", folder / "model.onnx"
     batch = ({0: torch.export.Dim("n")},)
@@ -68,7 +68,7 @@ def sampled(folder: Path, count: int) -> Samples:
     import numpy as np
     import onnx
 
-    from torchopt2edge.quantize.samples import Samples, write_samples
+    from torchopt2edge.samples.calibration_set import Samples, write_samples
     from torchopt2edge.types import TensorSpec
 
     images = np.load(folder / "images.npy")
@@ -93,7 +93,7 @@ def opened(model: Path) -> Any:
     """Open the graph for plain inference: one thread, all optimizations."""
     import onnx
 
-    from torchopt2edge.quantize.runtime import host_session
+    from torchopt2edge.quantize.graph.host_session import host_session
 
     return host_session(onnx.load(model), threads=1)
 
@@ -149,7 +149,7 @@ def in_turns(sides: Timed, rounds: int) -> dict[str, list[float]]:
 
 def ratio(above: list[float], below: list[float]) -> tuple[float, float, float]:
     """Return the median per-round ratio and its interval."""
-    from torchopt2edge.stats import median_interval
+    from torchopt2edge.stats.rounds import median_interval
 
     return median_interval([a / b for a, b in zip(above, below, strict=True)])
 
@@ -180,7 +180,7 @@ def compared(model: Path, options: argparse.Namespace) -> dict[str, dict[str, li
 
 def inside(folder: Path, what: str) -> None:
     """Calibrate in this fresh process and print its peak in MB."""
-    from torchopt2edge.quantize.samples import Samples
+    from torchopt2edge.samples.calibration_set import Samples
 
     (samples,) = folder.glob("samples*")
     if what == "ours":
@@ -214,8 +214,8 @@ def searches(repeats: int) -> dict[str, list[float]]:
     import numpy as np
     from onnxruntime.quantization.calibrate import HistogramCollector
 
-    from torchopt2edge.quantize.observe import BINS, Bins
-    from torchopt2edge.quantize.watch import SEARCHES
+    from torchopt2edge.quantize.collect import SEARCHES
+    from torchopt2edge.quantize.histogram import BINS, Bins
 
     values = np.random.default_rng(0).standard_t(4, 2_000_000).clip(-16, 16 - 1e-6)
     width = 32 / BINS

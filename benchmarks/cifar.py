@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from torchopt2edge.api import Result
-    from torchopt2edge.protocols import Session
+    from torchopt2edge.interfaces import Session
     from torchopt2edge.types import Measurement
 
     Array = np.ndarray[Any, Any]
@@ -109,7 +109,7 @@ def agreement(rows: Sequence[Measurement], exam: Exam, one: str, other: str) -> 
 
 def table(rows: Sequence[Measurement], exam: Exam) -> list[dict[str, Any]]:
     """Return a line per candidate, its answers beside PyTorch's."""
-    from torchopt2edge.evaluate import paired_drop
+    from torchopt2edge.evaluation.score import paired_drop
 
     made = []
     base = next((row for row in rows if row.backend == "torch"), None)

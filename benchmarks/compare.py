@@ -100,7 +100,7 @@ def goals(seconds: float, peaks_mb: Mapping[str, float], files: int) -> list[fra
 
 def table(rows: list[Any]) -> list[dict[str, Any]]:
     """Return a line per candidate, each timed against the fp32 file of its own runtime."""
-    from torchopt2edge.stats import paired_ratio
+    from torchopt2edge.stats.rounds import paired_ratio
 
     timed = {(row.backend, row.scheme): row for row in rows if row.latency_ns}
     made = []
@@ -152,7 +152,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as made:
         peaks, said = outside(Path(made), options)
         found = json.loads((Path(made) / FOUND).read_text())
-        from torchopt2edge.report.folder import read
+        from torchopt2edge.report.run_folder import read
 
         rows, verdict, _ = read(Path(made) / "run")
     raw = {

@@ -29,7 +29,7 @@ from benchmarks import equals, frame
 if TYPE_CHECKING:
     import numpy as np
 
-    from torchopt2edge.stats import Interval
+    from torchopt2edge.stats.rounds import Interval
 
     Rng = np.random.Generator
     Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -74,7 +74,7 @@ def samples(rng: Rng, factors: Vector, count: int, base: float) -> Matrix:
 
 def median_of(busy: float, rng: Rng, rounds: int) -> Interval:
     """Simulate the interval of the median of round medians."""
-    from torchopt2edge.stats import median_interval, round_medians
+    from torchopt2edge.stats.rounds import median_interval, round_medians
 
     made = samples(rng, weather(rng, rounds, busy), _SAMPLES["median"], _BASE_NS)
     return median_interval(round_medians([list(one) for one in made]))
@@ -82,7 +82,7 @@ def median_of(busy: float, rng: Rng, rounds: int) -> Interval:
 
 def ratio_of(busy: float, rng: Rng, rounds: int) -> Interval:
     """Simulate the interval of the ratio of two files in turns, under drift."""
-    from torchopt2edge.stats import paired_ratio
+    from torchopt2edge.stats.rounds import paired_ratio
 
     common = drift(rng, rounds) * weather(rng, rounds, busy)
     sides = [  # a file has a third of its weather to itself
@@ -94,7 +94,7 @@ def ratio_of(busy: float, rng: Rng, rounds: int) -> Interval:
 
 def percentile_of(name: str, busy: float, rng: Rng, rounds: int) -> Interval:
     """Simulate the interval of a percentile, over the true one of the weather that the run had."""
-    from torchopt2edge.stats import percentile_interval
+    from torchopt2edge.stats.rounds import percentile_interval
 
     factors = weather(rng, rounds, busy)
     made = samples(rng, factors, _SAMPLES[name], _BASE_NS)

@@ -34,7 +34,7 @@ def pick(rows: Rows, candidate: str) -> Measurement | None:
 
 def drop(above: Measurement | None, below: Measurement | None) -> tuple[float, float, float] | None:
     """Return the points lost from one row to the other, with their interval."""
-    from torchopt2edge.evaluate import paired_drop
+    from torchopt2edge.evaluation.score import paired_drop
 
     if above is None or below is None:
         return None
@@ -44,7 +44,7 @@ def drop(above: Measurement | None, below: Measurement | None) -> tuple[float, f
 
 def pairs(rows: Rows) -> Iterator[dict[str, Any]]:
     """Walk the int8 files, each beside the fp32 file of its model and runtime."""
-    from torchopt2edge.stats import paired_ratio
+    from torchopt2edge.stats.rounds import paired_ratio
 
     for group in GROUPS:
         for runtime in RUNTIMES:
@@ -129,7 +129,7 @@ def main() -> int:
     if len(named) < len(options.run or ()):
         parser.error("two runs have the same name")
     run = frame.start("digits", options)
-    from torchopt2edge.report.folder import read
+    from torchopt2edge.report.run_folder import read
 
     with tempfile.TemporaryDirectory() as made:
         folders = named or {

@@ -91,10 +91,10 @@ def pairs(options: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
 def epochs(options: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
     """Return the seconds of an epoch, plain, cached and live, in turns."""
     from torchopt2edge.models.artifact import load_model
-    from torchopt2edge.stages.teach import loss_of
+    from torchopt2edge.stages.teacher import loss_of
     from torchopt2edge.training.fit import fit
     from torchopt2edge.training.loss import TaskLoss
-    from torchopt2edge.training.splits import splits_of
+    from torchopt2edge.training.validation_split import splits_of
     from torchopt2edge.types import Artifact
 
     stage = replace(taught(options), epochs=1, views=1, lr=0.01)

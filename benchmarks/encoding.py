@@ -159,7 +159,7 @@ def main() -> int:
     import torch
 
     import torchopt2edge as t2e
-    from torchopt2edge.stats import median_interval
+    from torchopt2edge.stats.rounds import median_interval
 
     parser = frame.parser(__doc__)
     parser.add_argument("--turns", type=int, default=60)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import frame, nets, steps
 
 if TYPE_CHECKING:
-    from torchopt2edge.bench.protocol import Protocol
+    from torchopt2edge.bench.timing import Protocol
     from torchopt2edge.types import Candidate
 
 NAMES = ("one", "other")
@@ -44,7 +44,7 @@ class Compared:
     @property
     def outcome(self) -> str:
         """``winner``, ``tie``, ``invalid`` (a flag forbids a winner) or ``failed``."""
-        from torchopt2edge.verdict import INVALIDATING
+        from torchopt2edge.verdict.decide import INVALIDATING
 
         if self.err is not None:
             return "failed"
@@ -64,9 +64,9 @@ def compare(
     """Measure two candidates against each other and decide."""
     from torchopt2edge.bench.harness import measure
     from torchopt2edge.devices.local import Local
-    from torchopt2edge.stats import paired_ratio
+    from torchopt2edge.stats.rounds import paired_ratio
     from torchopt2edge.types import Constraints
-    from torchopt2edge.verdict import decide
+    from torchopt2edge.verdict.decide import decide
 
     device = Local(1, None if core is None else (core,))
     rows = measure(candidates, lambda _: nets.sample(), device, plan, work)
@@ -120,7 +120,7 @@ def raw(found: Sequence[Compared]) -> list[dict[str, Any]]:
 
 def repeated(options: argparse.Namespace, folder: Path) -> list[Compared]:
     """Compare the two copies again and again beside the neighbour."""
-    from torchopt2edge.bench.protocol import by_name
+    from torchopt2edge.bench.timing import by_name
 
     cores = sorted(os.sched_getaffinity(0))
     plan = by_name("smoke")

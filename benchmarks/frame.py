@@ -161,14 +161,14 @@ class Run:
         versions: Mapping[str, str] | None = None,
     ) -> int:
         """Show and keep what was found; return the exit code."""
-        from torchopt2edge.devices import linux
+        from torchopt2edge.runner import system_info
 
         record = Record(
             suite=self.suite,
             when=time.strftime("%Y-%m-%d %H:%M:%S %z"),
             seconds=round(time.monotonic() - self.began, 1),
             settings=self.settings,
-            machine={**self.machine, "load_after": linux.load()},
+            machine={**self.machine, "load_after": system_info.load()},
             versions={**versions_here(), **(versions or {})},
             results=[dict(row) for row in results],
             goals=list(goals),
@@ -192,9 +192,9 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 def start(suite: str, options: argparse.Namespace) -> Run:
     """Note the time, the load and the machine before the work begins."""
-    from torchopt2edge.devices import linux
+    from torchopt2edge.runner import system_info
 
-    known = linux.machine()
+    known = system_info.machine()
     machine = {name: known[name] for name in _MACHINE}
     settings = {key: value for key, value in vars(options).items() if key not in ("out", "inside")}
     plain = json.loads(json.dumps(settings, default=lambda path: path.resolve().name))
@@ -339,7 +339,7 @@ def cell(value: Any) -> str:
 
 def command(*arguments: str) -> list[str]:
     """Return the command line of ``torchopt2edge`` in this interpreter."""
-    return [sys.executable, "-c", "from torchopt2edge.cli import entry; entry()", *arguments]
+    return [sys.executable, "-c", "from torchopt2edge.cli.main import entry; entry()", *arguments]
 
 
 def steps(log: str) -> dict[str, float]:

@@ -18,7 +18,7 @@ from benchmarks import frame
 
 LIMIT_S = 0.3
 BARE, OURS = "pass", "import torchopt2edge"
-SHOWN = ("import torchopt2edge.api", "import torchopt2edge.cli", "import torch")
+SHOWN = ("import torchopt2edge.api", "import torchopt2edge.cli.main", "import torch")
 
 
 def seconds(code: str) -> float:
@@ -30,7 +30,7 @@ def seconds(code: str) -> float:
 
 def goal(bare: list[float], ours: list[float]) -> frame.Goal:
     """Hold the paired differences against the limit."""
-    from torchopt2edge.stats import median_interval
+    from torchopt2edge.stats.rounds import median_interval
 
     middle, low, high = median_interval([a - b for a, b in zip(ours, bare, strict=True)])
     return frame.Goal("import torchopt2edge", LIMIT_S, middle, "s", low=low, high=high)

@@ -214,7 +214,7 @@ def typical_ms(candidate: Candidate, folder: Path, seconds: float = 0.3) -> floa
     """Return the median milliseconds of an inference in a fresh process."""
     import numpy as np
 
-    from torchopt2edge.bench.session import open_child
+    from torchopt2edge.bench.child_session import open_child
     from torchopt2edge.devices.local import Local
 
     with open_child(candidate, Local(), folder / "probe.log") as session:

@@ -29,10 +29,10 @@ Part = tuple[str, Callable[[], object]]
 
 def hub(model: str, count: int, data: Path | None, work: Path) -> tuple[Artifact, ...]:
     """Return the shared graph, the float .tflite and the samples of a network."""
-    from torchopt2edge import calibration, pipeline
-    from torchopt2edge.backends.litert import LiteRT
+    from torchopt2edge.backends.litert.backend import LiteRT
     from torchopt2edge.stages.export import export_module
     from torchopt2edge.store import Store
+    from torchopt2edge.workflow import calibration, lowering
 
     store = Store(work / "store")
     images = nets.images(count, data)
@@ -40,18 +40,18 @@ def hub(model: str, count: int, data: Path | None, work: Path) -> tuple[Artifact
     exported.mkdir()
     export_module(nets.warmed(model, data), (images[:4],), exported)
     file = exported / "model.onnx"
-    graph = pipeline.share_graph(file, pipeline.file_digest(file), store)
+    graph = lowering.share_graph(file, lowering.file_digest(file), store)
     samples = calibration.keep_samples([images], graph, count, "calibration", store)
     return graph, LiteRT().base(graph, store), samples
 
 
 def ours(graph: Artifact, base: Artifact, samples: Artifact, work: Path) -> Iterator[Part]:
     """Calibrate once, lower twice."""
-    from torchopt2edge.backends.litert import LiteRT
-    from torchopt2edge.backends.ort import Ort
-    from torchopt2edge.protocols import Sources
+    from torchopt2edge.backends.litert.backend import LiteRT
+    from torchopt2edge.backends.ort.backend import Ort
+    from torchopt2edge.interfaces import Sources
     from torchopt2edge.quantize.calibrate import calibrate
-    from torchopt2edge.quantize.samples import Samples
+    from torchopt2edge.samples.calibration_set import Samples
     from torchopt2edge.types import SCHEMES
 
     found: dict[str, Any] = {}
@@ -75,9 +75,9 @@ def ours(graph: Artifact, base: Artifact, samples: Artifact, work: Path) -> Iter
 
 def theirs(graph: Artifact, base: Artifact, samples: Artifact, work: Path) -> Iterator[Part]:
     """Calibrate in each tool."""
-    from torchopt2edge.backends.quiet import quiet
-    from torchopt2edge.calibration import signature_in
-    from torchopt2edge.quantize.samples import Samples
+    from torchopt2edge.backends.silence import quiet
+    from torchopt2edge.samples.calibration_set import Samples
+    from torchopt2edge.workflow.calibration import signature_in
 
     kept = Samples(samples.path)
 
@@ -97,7 +97,7 @@ def theirs(graph: Artifact, base: Artifact, samples: Artifact, work: Path) -> It
     def in_litert() -> None:
         from ai_edge_quantizer import quantizer, recipe
 
-        from torchopt2edge.backends.session import FileSession
+        from torchopt2edge.backends.file_session import FileSession
 
         layout = FileSession(signature_in(base.path), dict)
         with quiet():
@@ -123,7 +123,7 @@ def timed(parts: Iterator[Part]) -> dict[str, float]:
 
 def main() -> int:
     """Run the suite."""
-    from torchopt2edge import stats
+    from torchopt2edge.stats import rounds as round_stats
 
     parser = frame.parser(__doc__)
     parser.add_argument("--data", type=Path, help="photographs; without, images of our own")
@@ -140,7 +140,7 @@ def main() -> int:
             if number:  # the first imports
                 rounds.append(pair)
     ratios = [sum(a.values()) / sum(b.values()) for a, b in rounds]
-    middle, low, high = stats.median_interval(ratios)
+    middle, low, high = round_stats.median_interval(ratios)
     rows = [
         {"side": side, "part": part, "seconds": _median([pair[at][part] for pair in rounds])}
         for at, side in enumerate(("ours", "theirs"))

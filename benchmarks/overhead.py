@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import frame, nets
 
 if TYPE_CHECKING:
-    from torchopt2edge.bench.protocol import Protocol
+    from torchopt2edge.bench.timing import Protocol
     from torchopt2edge.types import Candidate, Measurement
 
 LIMIT = {"cpu": 1.0, "time": 1.25}
@@ -114,7 +114,7 @@ def measured(candidates: Sequence[Candidate], plan: Protocol, work: Path) -> Tak
 
 def files(backend: str, folder: Path) -> list[Candidate]:
     """Write four nets of about `NET_MS` for a backend."""
-    from torchopt2edge.size import PACKED, packed_mb
+    from torchopt2edge.bench.file_size import PACKED, packed_mb
 
     tower = nets.fitted(NET_MS, backend, folder)
     depths = [max(1, round(scale * tower.depth)) for scale in SCALES]
@@ -151,7 +151,7 @@ def goals(four: Taken, eight: Taken) -> list[frame.Goal]:
 
 def main() -> int:
     """Run the suite."""
-    from torchopt2edge.bench.protocol import by_name
+    from torchopt2edge.bench.timing import by_name
 
     parser = frame.parser(__doc__)
     parser.add_argument("--protocol", default="quick", help="a name from conf/protocol")

@@ -41,7 +41,7 @@ _PAINTED = """() => new Promise(done =>
 
 def row(name: str, ms: float, samples: int, rounds: int) -> Measurement:
     """Make a row of that many samples in rounds, with everything that the page shows."""
-    from torchopt2edge import stats
+    from torchopt2edge.stats import rounds as round_stats
     from torchopt2edge.types import Measurement
 
     chance = random.Random(name)
@@ -51,11 +51,11 @@ def row(name: str, ms: float, samples: int, rounds: int) -> Measurement:
         pace = 1e6 * ms * chance.gauss(1.0, 0.01)
         per_round = samples // rounds
         latency.append([round(pace * (1 + chance.expovariate(33))) for _ in range(per_round)])
-    middle, low, high = stats.median_interval(stats.round_medians(latency))
+    middle, low, high = round_stats.median_interval(round_stats.round_medians(latency))
     metrics = {"latency_ms": middle / 1e6, "latency_low_ms": low / 1e6, "rounds": float(rounds)}
     metrics |= {"latency_high_ms": high / 1e6, "samples": float(samples), "memory_mb": 60.0 + ms}
     for at in (50, 90, 99):
-        found = stats.percentile_interval(latency, at)
+        found = round_stats.percentile_interval(latency, at)
         assert found is not None
         ends = (f"p{at}_ms", f"p{at}_low_ms", f"p{at}_high_ms")
         metrics |= {name: ns / 1e6 for name, ns in zip(ends, found, strict=True)}
@@ -140,7 +140,7 @@ def context() -> dict[str, Any]:
 def made(samples: int, rounds: int = 20) -> tuple[list[Measurement], Verdict]:
     """Make the rows of a run and decide over them."""
     from torchopt2edge.types import Constraints
-    from torchopt2edge.verdict import decide
+    from torchopt2edge.verdict.decide import decide
 
     rows = [row(name, 1.0 + 0.4 * at, samples, rounds) for at, name in enumerate(NAMES)]
     return rows, decide(rows, Constraints(max_drop=None), None)
@@ -152,7 +152,7 @@ def browse(file: Path, width: int, repeats: int) -> tuple[list[float], list[str]
 
     program = shutil.which("chromium-headless-shell") or shutil.which("chromium")
     if program is None:
-        raise SystemExit("no Chromium: tests/report/page/provide.sh installs it")
+        raise SystemExit("no Chromium: tests/report/html/provide.sh installs it")
     seconds: list[float] = []
     complaints: list[str] = []
     with sync_playwright() as playwright:
@@ -194,7 +194,7 @@ def goals(size_mb: float, seconds: dict[str, list[float]], complaints: int) -> l
 
 def main() -> int:
     """Run the suite."""
-    from torchopt2edge.report.page.render import render
+    from torchopt2edge.report.html.run import render
 
     parser = frame.parser(__doc__)
     parser.add_argument("--samples", type=int, default=20_000, help="of each candidate")

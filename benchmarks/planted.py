@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import equals, frame, nets
 
 if TYPE_CHECKING:
-    from torchopt2edge.bench.protocol import Protocol
+    from torchopt2edge.bench.timing import Protocol
     from torchopt2edge.types import Candidate
 
     Pair = tuple[Candidate, Candidate]
@@ -37,7 +37,7 @@ _MUCH = 131_072
 
 def plan(seconds: float, rounds: int = 20) -> Protocol:
     """Return a protocol that times each of two files for half of so many seconds."""
-    from torchopt2edge.bench.protocol import Protocol
+    from torchopt2edge.bench.timing import Protocol
 
     return Protocol("planted", 64, seconds / 2, rounds, 1.0, 0.0, timeout_s=60.0)
 

@@ -23,7 +23,7 @@ from benchmarks import frame
 from benchmarks.sparsity import cifar, published
 
 if TYPE_CHECKING:
-    from torchopt2edge.protocols import Stage
+    from torchopt2edge.interfaces import Stage
     from torchopt2edge.types import Measurement
 
 MOST_LOST, ABOVE_CHANCE, EFFICIENCY = 1.0, 0.5, 0.8
@@ -33,7 +33,7 @@ STREAMS = ("layer1", "layer2", "layer3")
 
 def recipe(epochs: int) -> dict[str, Any]:
     """Return how the pruned net is trained: on what the dense one says, inside and out."""
-    from torchopt2edge.distillation.terms import KD, Hint
+    from torchopt2edge.compression.distillation.terms import KD, Hint
 
     hints = [Hint(student=name, teacher=name, weight=30.0) for name in STREAMS]
     return {
@@ -94,7 +94,7 @@ def timed(stages: Mapping[str, Stage], data: Any, out: Path, options: argparse.N
 
 def speedups(name: str, rows: Sequence[Measurement]) -> list[dict[str, Any]]:
     """Return a line per file: how much faster the pruned net is, beside the ratio of MACs."""
-    from torchopt2edge.stats import paired_ratio
+    from torchopt2edge.stats.rounds import paired_ratio
 
     by_id = {row.candidate: row for row in rows if row.err is None}
     made = []
@@ -127,11 +127,11 @@ def speedups(name: str, rows: Sequence[Measurement]) -> list[dict[str, Any]]:
 def answers(stages: Mapping[str, Stage], data: Any) -> dict[str, str]:
     """Return what each net hit on the test images, as 0 and 1."""
     from torchopt2edge.models.artifact import load_model
-    from torchopt2edge.pipeline import run_stages
-    from torchopt2edge.progress import LogProgress
     from torchopt2edge.store import Store
     from torchopt2edge.tasks.classification import Classification
     from torchopt2edge.training.score import per_sample
+    from torchopt2edge.workflow.lowering import run_stages
+    from torchopt2edge.workflow.progress import LogProgress
 
     made = run_stages(stages, Store.default(), LogProgress())
     test, task = data.split("test"), Classification()
@@ -142,7 +142,7 @@ def answers(stages: Mapping[str, Stage], data: Any) -> dict[str, str]:
 
 def accuracy(hits: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return a line per net: its score, and what it lost, on the same images."""
-    from torchopt2edge.evaluate import paired_drop
+    from torchopt2edge.evaluation.score import paired_drop
 
     made = []
     for name, bits in hits.items():
@@ -155,7 +155,7 @@ def accuracy(hits: Mapping[str, str]) -> list[dict[str, Any]]:
 
 def goals(hits: Mapping[str, str], lines: Sequence[Mapping[str, Any]]) -> list[frame.Goal]:
     """Hold the figures against what was promised."""
-    from torchopt2edge.evaluate import paired_drop
+    from torchopt2edge.evaluation.score import paired_drop
 
     made = []
     if hits:

@@ -39,8 +39,8 @@ from benchmarks import frame, overhead
 from benchmarks.board import Count, Counted, sshd
 
 if TYPE_CHECKING:
-    from torchopt2edge.bench.protocol import Protocol
-    from torchopt2edge.protocols import Device
+    from torchopt2edge.bench.timing import Protocol
+    from torchopt2edge.interfaces import Device
     from torchopt2edge.types import Candidate, Measurement
 
 LIMIT = {
@@ -64,9 +64,9 @@ def files(folder: Path) -> list[Candidate]:
     from torch import nn
 
     import torchopt2edge as t2e
-    from torchopt2edge.existing import describe
-    from torchopt2edge.plan import resolve_backends
     from torchopt2edge.store import Store
+    from torchopt2edge.workflow.existing_files import describe
+    from torchopt2edge.workflow.settings import resolve_backends
 
     torch.manual_seed(0)
     middle = [nn.Conv2d(WIDTH, WIDTH, 3, padding=1) for _ in range(DEPTH)]
@@ -113,7 +113,7 @@ class Taken:
 def measured(found: Sequence[Candidate], device: Device, plan: Protocol, work: Path) -> Taken:
     """Measure the files on a device, with a clock on the harness."""
     from torchopt2edge.bench.harness import measure
-    from torchopt2edge.existing import random_sample
+    from torchopt2edge.workflow.existing_files import random_sample
 
     clock = overhead.Clock()
     rows = measure(found, lambda one: random_sample(one.signature), device, plan, work, clock)
@@ -204,7 +204,7 @@ def under_cuts(
 ) -> Survived:
     """Compare until the link was cut as often as it was to be."""
     from torchopt2edge.bench.harness import measure
-    from torchopt2edge.existing import random_sample
+    from torchopt2edge.workflow.existing_files import random_sample
 
     seen = Survived()
     while len(cuts.done) < cuts.most:
@@ -238,8 +238,8 @@ def bundled(board: Counted) -> dict[str, Any]:
 
     Returns its megabytes here and on the way, and the seconds of the first and the second time.
     """
-    from torchopt2edge.bench.native.kit import kit
-    from torchopt2edge.devices import pushed
+    from torchopt2edge.deploy.native_bundle import kit
+    from torchopt2edge.devices.remote import files as remote_files
 
     board = replace(board, count=Count())
     kits = [kit(PHONE, backend, fetch=True) for backend in BACKENDS]
@@ -248,7 +248,7 @@ def bundled(board: Counted) -> dict[str, Any]:
     }
     seconds = []
     for _ in range(2):
-        pushed.known.cache_clear()
+        remote_files.known.cache_clear()
         begin = time.monotonic()
         for one in kits:
             board.push_all(one.program)
@@ -292,13 +292,13 @@ def compared(
     found: Sequence[Candidate], board: Counted, plan: Protocol, repeats: int, work: Path
 ) -> Found:
     """Bring the files there, look again as another process does, then measure turn about."""
-    from torchopt2edge.bench.protocol import by_name
-    from torchopt2edge.devices import pushed
+    from torchopt2edge.bench.timing import by_name
     from torchopt2edge.devices.local import Local
+    from torchopt2edge.devices.remote import files as remote_files
 
     counts = [Count() for _ in range(repeats + 2)]
     measured(found, replace(board, count=counts[0]), by_name("smoke"), work)
-    pushed.known.cache_clear()
+    remote_files.known.cache_clear()
     measured(found, replace(board, count=counts[1]), by_name("smoke"), work)
     pairs = [
         (
@@ -338,7 +338,7 @@ def goals(
 
 def main() -> int:
     """Run the suite."""
-    from torchopt2edge.bench.protocol import by_name
+    from torchopt2edge.bench.timing import by_name
 
     parser = frame.parser(__doc__)
     parser.add_argument("--protocol", default="quick", help="a name from conf/protocol")

@@ -21,7 +21,7 @@ from benchmarks import frame
 
 if TYPE_CHECKING:
     from torchopt2edge.data.cifar10_npz import Cifar10Npz
-    from torchopt2edge.protocols import Stage
+    from torchopt2edge.interfaces import Stage
     from torchopt2edge.stages.train import Train
     from torchopt2edge.types import Measurement
 
@@ -49,7 +49,7 @@ def published(folder: Path, model: str, data: Any) -> Train:
 
 def stages(model: str, options: argparse.Namespace) -> tuple[dict[str, Stage], Any]:
     """Return the dense net and the sparse one, and their data."""
-    from torchopt2edge.ramp import Polynomial
+    from torchopt2edge.compression.schedules import Polynomial
     from torchopt2edge.stages.sparsify import Sparsify
 
     data = cifar(options.data, 512)
@@ -72,7 +72,7 @@ def stages(model: str, options: argparse.Namespace) -> tuple[dict[str, Stage], A
 
 def lines(model: str, rows: Sequence[Measurement]) -> list[dict[str, Any]]:
     """Return a line per file: score, zeros, sizes and time, sparse against dense."""
-    from torchopt2edge.stats import paired_ratio
+    from torchopt2edge.stats.rounds import paired_ratio
 
     by_id = {row.candidate: row for row in rows if row.err is None}
     made = []

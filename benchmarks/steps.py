@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import frame, nets
 
 if TYPE_CHECKING:
-    from torchopt2edge.bench.session import ChildSession, Round
+    from torchopt2edge.bench.child_session import ChildSession, Round
     from torchopt2edge.types import Candidate
 
 SHARE = 0.3
@@ -152,7 +152,7 @@ class Trial:
 
 def first_report(rounds: Sequence[Round], ends_s: Sequence[float]) -> float | None:
     """Return when `step_down` first told of a step, fed with one round more each time."""
-    from torchopt2edge.bench.sustained import step_down
+    from torchopt2edge.bench.throttling import step_down
 
     for at, end in enumerate(ends_s, 1):
         if step_down(rounds[:at]) is not None:
@@ -172,7 +172,7 @@ def running(candidate: Candidate, core: int) -> Iterator[tuple[ChildSession, int
     """Open a candidate alone on a core, warm; gives its session and the process."""
     import psutil
 
-    from torchopt2edge.bench.session import open_child
+    from torchopt2edge.bench.child_session import open_child
     from torchopt2edge.devices.local import Local
 
     log = candidate.file.with_suffix(".log")

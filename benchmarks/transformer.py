@@ -3,7 +3,7 @@
 A small `torchvision` ViT (32×32 pixels, 64 tokens and the class token, 4 blocks of 48 features) is
 trained on scikit-learn's digits, made into files with the defaults, scored and timed. Norms, GELU,
 Softmax, the products of attention and the residual stream are in float in both runtimes (rules I1
-to I5 of `torchopt2edge.quantize.islands`); all linear layers are in integers.
+to I5 of `torchopt2edge.quantize.float_ops`); all linear layers are in integers.
 
     make bench SUITE=transformer
 """

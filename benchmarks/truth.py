@@ -51,18 +51,25 @@ class Found:
 
     def ratio(self, side: str) -> tuple[float, float, float]:
         """Return how much longer that side says it takes than the bare loop does."""
-        from torchopt2edge.stats import paired_ratio
+        from torchopt2edge.stats.rounds import paired_ratio
 
         return paired_ratio(self.rounds[side], self.rounds["bare"])
 
 
 def compiled(folder: Path) -> Path:
     """Compile ``bare.c`` as the native runner is compiled."""
-    from torchopt2edge.bench.native import build
+    from torchopt2edge.deploy import native_build
 
     made = folder / "bare"
     source = Path(__file__).with_name("bare.c")
-    command = [*build.compiler(), *build.FLAGS, "-o", str(made), str(source), *build.LIBRARIES]
+    command = [
+        *native_build.compiler(),
+        *native_build.FLAGS,
+        "-o",
+        str(made),
+        str(source),
+        *native_build.LIBRARIES,
+    ]
     subprocess.run(command, check=True)
     return made
 
@@ -70,10 +77,10 @@ def compiled(folder: Path) -> Path:
 @contextlib.contextmanager
 def bare(program: Path, candidate: Candidate, device: Local) -> Iterator[Side]:
     """Open a candidate in the bare loop; the process is gone after the block."""
-    from torchopt2edge.bench.native import build
+    from torchopt2edge.deploy import native_build
 
     outputs = candidate.signature.outputs[0].shape[-1]
-    given = [candidate.backend, build.library(candidate.backend), candidate.file, outputs]
+    given = [candidate.backend, native_build.library(candidate.backend), candidate.file, outputs]
     with subprocess.Popen(
         [program, *map(str, given)],
         stdin=subprocess.PIPE,
@@ -114,7 +121,7 @@ def asked(child: subprocess.Popen[bytes], outputs: int, samples: int, seconds: f
 @contextlib.contextmanager
 def runner(candidate: Candidate, device: Local, folder: Path) -> Iterator[Side]:
     """Open a candidate as the harness does, in the device's runner."""
-    from torchopt2edge.bench.session import open_child
+    from torchopt2edge.bench.child_session import open_child
 
     with open_child(candidate, device, folder / f"{device.runner}.log") as session:
         session.load_timed(nets.sample())
@@ -156,7 +163,7 @@ def compared(
 
 def rows(found: Found) -> list[dict[str, Any]]:
     """Return the table's lines of one net."""
-    from torchopt2edge.stats import median_interval, round_medians
+    from torchopt2edge.stats.rounds import median_interval, round_medians
 
     made = []
     for side, rounds in found.rounds.items():

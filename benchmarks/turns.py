@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import frame, nets, steps
 
 if TYPE_CHECKING:
-    from torchopt2edge.stats import Interval
+    from torchopt2edge.stats.rounds import Interval
     from torchopt2edge.types import Candidate
 
 LIMIT = 0.5
@@ -44,7 +44,7 @@ Widths = Mapping[str, Sequence["Interval"]]
 
 def paired(above: Sequence[float], below: Sequence[float]) -> Interval:
     """Return the ratio of files whose medians were found side by side."""
-    from torchopt2edge.stats import paired_ratio
+    from torchopt2edge.stats.rounds import paired_ratio
 
     return paired_ratio(*([[round(one)] for one in side] for side in (above, below)))
 
@@ -55,7 +55,7 @@ def unpaired(above: Sequence[float], below: Sequence[float]) -> Interval:
     The two intervals are joined as Zou and Donner do (2008, "Construction of confidence limits
     about effect measures: a general approach").
     """
-    from torchopt2edge.stats import median_interval
+    from torchopt2edge.stats.rounds import median_interval
 
     a, b = (median_interval([math.log(one) for one in side]) for side in (above, below))
     low = a[0] - b[0] - math.hypot(a[0] - a[1], b[2] - b[0])
@@ -91,7 +91,7 @@ def simulated(noise: Sequence[float], slots: int, count: int) -> dict[str, list[
 
 def recorded(candidate: Candidate, seconds: float, slot_s: float, core: int) -> list[float]:
     """Return the medians, in nanoseconds, of the slots of a file that runs alone."""
-    from torchopt2edge.stats import round_medians
+    from torchopt2edge.stats.rounds import round_medians
 
     with steps.running(candidate, core) as (session, _):
         rounds = [
@@ -103,9 +103,9 @@ def recorded(candidate: Candidate, seconds: float, slot_s: float, core: int) -> 
 def measured(pair: Sequence[Candidate], seconds: float, rounds: int, core: int, turns: bool) -> Any:
     """Measure two copies through the harness while the neighbour's share rises."""
     from torchopt2edge.bench.harness import measure
-    from torchopt2edge.bench.protocol import Protocol
+    from torchopt2edge.bench.timing import Protocol
     from torchopt2edge.devices.local import Local
-    from torchopt2edge.stats import round_medians
+    from torchopt2edge.stats.rounds import round_medians
 
     plan = Protocol("turns", 5, seconds / 2, rounds, 0.5, 0.0, turns=turns, prime=False)
     with steps.neighbour(core, (0.0, SHARE), rise_s=1.5 + 1.15 * seconds, period_s=PERIOD_S):
@@ -162,7 +162,7 @@ def rows(found: Widths, how: str) -> list[dict[str, Any]]:
 
 def goal(found: Widths, how: str) -> frame.Goal:
     """Hold the width in turns over the other against what was promised."""
-    from torchopt2edge.stats import median_interval
+    from torchopt2edge.stats.rounds import median_interval
 
     turns, blocks = (widths(found[way]) for way in WAYS)
     each = [a / b for a, b in zip(turns, blocks, strict=True)]

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import frame, nets
 
 if TYPE_CHECKING:
-    from torchopt2edge.progress import Tick
     from torchopt2edge.types import Measurement
+    from torchopt2edge.workflow.progress import Tick
 
 CANDIDATES = ("ort-fp32", "ort-int8", "litert-fp32", "litert-int8")
 
 
 class Stopwatch:
-    """A `torchopt2edge.progress.Progress` that keeps the seconds of every step by its title."""
+    """A `workflow.progress.Progress` that keeps the seconds of every step by its title."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -89,7 +89,7 @@ def table(found: dict[str, Any]) -> dict[str, Any]:
 
 def faster(high: Measurement | None, low: Measurement | None) -> str | None:
     """Return how much faster the second is than the first, with its interval."""
-    from torchopt2edge.stats import paired_ratio
+    from torchopt2edge.stats.rounds import paired_ratio
 
     if high is None or low is None or not high.latency_ns or not low.latency_ns:
         return None

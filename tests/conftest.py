@@ -59,7 +59,7 @@ def tiny(hub_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.fixture(scope="session")
 def tiny_tflite(tiny: Made, sealed: converter.Environment, hub_store: Store) -> Artifact:
     """Return the tiny CNN as the real converter writes it, in float."""
-    from torchopt2edge.backends.litert import LiteRT
+    from torchopt2edge.backends.litert.backend import LiteRT
 
     with users_cache():
         return LiteRT().base(tiny.graph, hub_store)

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torchopt2edge import calibration, pipeline
 from torchopt2edge.quantize.calibrate import calibrate
-from torchopt2edge.quantize.samples import Samples
+from torchopt2edge.samples.calibration_set import Samples
 from torchopt2edge.stages.export import export_module
 from torchopt2edge.store import Store
 from torchopt2edge.types import Artifact, Ranges
+from torchopt2edge.workflow import calibration, lowering
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ def make(
             net.train()(*(torch.randn(16, *shape) for shape in shapes.values()))
     given = tuple(batch[:4] for batch in batches.values())
     export_module(net.eval(), given, out)
-    digest = pipeline.file_digest(out / "model.onnx")
-    graph = pipeline.share_graph(out / "model.onnx", digest, store)
+    digest = lowering.file_digest(out / "model.onnx")
+    graph = lowering.share_graph(out / "model.onnx", digest, store)
     samples = calibration.keep_samples([batches], graph, 24, "calibration", store)
     ranges = calibrate(graph.path / "model.onnx", Samples(samples.path))["minmax"]
     arrays = {name: batch.numpy() for name, batch in batches.items()}

@@ -83,7 +83,7 @@ TOP = {  # what may be imported at the top of a module besides numpy, so that im
     # A subclass needs its base; these are imported late.
     "training/fit.py": {"torch", "lightning"},
     "integrations/lightning.py": {"torch", "lightning"},
-    "stages/qat_spots.py": {"torch", "torchao"},
+    "stages/qat_quantizers.py": {"torch", "torchao"},
 }
 
 
@@ -194,7 +194,7 @@ def test_errors_are_caught_by_name() -> None:
         and (node.type is None or ast.unparse(node.type) in ("Exception", "BaseException"))
         and not any(isinstance(last, ast.Raise) and last.exc is None for last in node.body[-1:])
     }
-    assert broad == {"bench/runner.py", "pipeline.py", CHILD}
+    assert broad == {"runner/runner.py", "pipeline.py", CHILD}
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import torchopt2edge as t2e
 from tests.conftest import users_cache
 from tests.hub import TinyCnn
-from torchopt2edge.backends.litert import LiteRT
-from torchopt2edge.backends.ort import Ort
+from torchopt2edge.backends.litert.backend import LiteRT
+from torchopt2edge.backends.ort.backend import Ort
 from torchopt2edge.converter import Environment
 from torchopt2edge.errors import ConfigError, DataError, EdgeError, ModelError, VerifyError
 from torchopt2edge.store import Store
@@ -107,7 +107,7 @@ def test_both_runtimes_compute_the_same_integers(result: t2e.Result) -> None:
 
 
 def test_the_verdict_is_computed_from_the_rows(result: t2e.Result) -> None:
-    from torchopt2edge.verdict import decide
+    from torchopt2edge.verdict.decide import decide
 
     kept = [
         t2e.Measurement.from_json(json.loads(line))

@@ -14,8 +14,8 @@ from hydra import compose, initialize_config_module
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from torchopt2edge.bench.setting import Bench
-from torchopt2edge.field import targets
+from torchopt2edge.bench.thread_settings import Bench
+from torchopt2edge.cli.config_check import targets
 from torchopt2edge.quantize.decide import Quantize
 from torchopt2edge.types import Constraints
 
@@ -77,7 +77,9 @@ def test_an_option_builds_what_it_names(group: str, option: str) -> None:
 # What a yaml may not list: it would be said to those who put something else in its place, or count
 # in a store's key, where a function's arguments are those that it is given.
 UNLISTED = {
-    "torchopt2edge.ramp.Polynomial": {"power"},  # another one than that of a Linear in its place
+    "torchopt2edge.compression.schedules.Polynomial": {
+        "power"
+    },  # another one than that of a Linear in its place
     "torchopt2edge.models.espcn.espcn": {"channels"},  # of the stage upscaler
 }
 NO_WIDTH = re.compile("efficientnet|resnet|squeezenet")  # families without such members
@@ -139,7 +141,7 @@ def test_a_group_of_the_users_own_repo_is_found(tmp_path: Path) -> None:
 def test_a_folder_of_yaml_may_have_any_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from torchopt2edge.cli import main
+    from torchopt2edge.cli.main import main
 
     folder = tmp_path / "größe (1), x=2's" / "protocol"
     folder.mkdir(parents=True)

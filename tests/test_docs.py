@@ -24,8 +24,9 @@ import yaml
 
 from tests.conftest import users_cache
 from tests.hub import Made
-from torchopt2edge import api, converter, protocols, types, verdict
-from torchopt2edge.bench import validity
+from torchopt2edge import api, converter, interfaces, types
+from torchopt2edge.bench import flags
+from torchopt2edge.verdict import decide
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -117,7 +118,7 @@ def test_a_command_composes(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from torchopt2edge.cli import _parser, main
+    from torchopt2edge.cli.main import _parser, main
 
     monkeypatch.chdir(folder)
     if words[0] not in CONFIGURED:
@@ -176,9 +177,9 @@ def test_every_flag_is_explained() -> None:
     rows = re.findall(
         r"^\| `([a-z-]+)` \|.*\| ([a-z ]+) \|$", tables(ROOT / "docs" / "verdict.md", "Flags"), re.M
     )
-    known = set(re.findall(r'^        "([a-z-]+)": _', inspect.getsource(validity.assess), re.M))
+    known = set(re.findall(r'^        "([a-z-]+)": _', inspect.getsource(flags.assess), re.M))
     assert {flag for flag, _ in rows} == known
-    assert {flag for flag, effect in rows if effect == "no winner"} == verdict.INVALIDATING
+    assert {flag for flag, effect in rows if effect == "no winner"} == decide.INVALIDATING
 
 
 def test_every_scheme_and_its_floor_are_in_the_table() -> None:
@@ -270,9 +271,9 @@ def test_the_pages_of_the_api_run(shown: dict[str, Any]) -> None:
     names = dict(shown)
     for code in (metric, result, optimize, measure):
         exec(textwrap.dedent(code), names)
-    from torchopt2edge.backends.ort import Ort
-    from torchopt2edge.pipeline import signature_in
+    from torchopt2edge.backends.ort.backend import Ort
     from torchopt2edge.store import identity
+    from torchopt2edge.workflow.lowering import signature_in
 
     row = next(row for row in shown["result"].rows if row.candidate == "ort-int8")
     file = Path(row.facts["file"])
@@ -305,7 +306,7 @@ def test_a_repository_of_ones_own_runs(
 ) -> None:
     import torch
 
-    from torchopt2edge.cli import main
+    from torchopt2edge.cli.main import main
 
     monkeypatch.chdir(ROOT / "examples" / "own_repo")
     monkeypatch.syspath_prepend(ROOT / "examples" / "own_repo")
@@ -326,14 +327,14 @@ def test_a_repository_of_ones_own_runs(
 def test_the_backend_of_the_page_is_one(
     tiny: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from torchopt2edge.pipeline import signature_in
-    from torchopt2edge.verify import verify
+    from torchopt2edge.evaluation.parity import verify
+    from torchopt2edge.workflow.lowering import signature_in
 
     code, _ = blocks(ROOT / "docs" / "adding-a-backend.md", "python")
     backend = module("reference_backend", code, tmp_path, monkeypatch).Reference()
-    assert isinstance(backend, protocols.Backend)
+    assert isinstance(backend, interfaces.Backend)
     scheme = types.SCHEMES["fp32"]
-    facts = backend.lower(protocols.Sources(tiny.graph, tiny.graph), scheme, tmp_path)
+    facts = backend.lower(interfaces.Sources(tiny.graph, tiny.graph), scheme, tmp_path)
     session = backend.open(tmp_path / facts["file"], signature_in(tmp_path), 1)
     inputs = {name: array[:4] for name, array in tiny.inputs.items()}
     reference = {"output": tiny.net.eval()(*map(as_tensor, inputs.values())).detach().numpy()}
@@ -351,7 +352,7 @@ def test_the_stage_of_the_page_is_one(tmp_path: Path, monkeypatch: pytest.Monkey
 
     _, code = blocks(ROOT / "docs" / "adding-a-backend.md", "python")
     stage = module("soup_stage", code, tmp_path, monkeypatch).Average(first="a", second="b")
-    assert isinstance(stage, protocols.Stage)
+    assert isinstance(stage, interfaces.Stage)
     factory = partial(cifar_resnet, depth=8)
     made = {}
     for role, seed in (("first", 0), ("second", 1)):

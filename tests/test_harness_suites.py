@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from benchmarks import coverage, equals, frame, nets, overhead, page, planted, steps, truth, turns
-from torchopt2edge.bench.session import Round, open_child
+from torchopt2edge.bench.child_session import Round, open_child
 from torchopt2edge.devices.local import Local
 from torchopt2edge.types import Measurement
 
@@ -224,7 +224,7 @@ def test_the_seconds_of_a_call_are_accounted_for() -> None:
 
 
 def test_the_made_up_run_has_all_that_a_page_shows() -> None:
-    from torchopt2edge.report.page.render import render
+    from torchopt2edge.report.html.run import render
 
     rows, verdict = page.made(2000)
     assert [row.candidate for row in rows] == list(page.NAMES)

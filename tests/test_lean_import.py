@@ -17,7 +17,8 @@ HEAVY = (
 ).split()
 PACKAGE = Path(torchopt2edge.__file__).parent
 BACKENDS = sorted(
-    f"torchopt2edge.backends.{path.stem}" for path in (PACKAGE / "backends").glob("[!_]*.py")
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    for path in (PACKAGE / "backends").rglob("[!_]*.py")
 )
 
 # No torch on the device: an import of it fails as it would there.
@@ -45,10 +46,12 @@ def test_the_package_loads_nothing_heavy() -> None:
 
 
 def test_the_command_line_loads_nothing_heavy() -> None:
-    assert loaded("import torchopt2edge.cli") == set()
+    assert loaded("import torchopt2edge.cli.main") == set()
 
 
-@pytest.mark.parametrize("name", ["types", "errors", "store", "frames", "progress", "devices"])
+@pytest.mark.parametrize(
+    "name", ["types", "errors", "store", "runner.frames", "workflow.progress", "devices"]
+)
 def test_the_lower_rooms_load_nothing_heavy(name: str) -> None:
     assert loaded(f"import torchopt2edge.{name}") == set()
 
@@ -58,10 +61,10 @@ def test_the_functions_load_numpy_alone() -> None:
 
 
 def test_the_runner_loads_numpy_alone() -> None:
-    assert loaded("import torchopt2edge.bench.runner") == {"numpy"}
+    assert loaded("import torchopt2edge.runner.runner") == {"numpy"}
 
 
-@pytest.mark.parametrize("name", ["torchopt2edge.bench.runner", *BACKENDS])
+@pytest.mark.parametrize("name", ["torchopt2edge.runner.runner", *BACKENDS])
 def test_what_goes_to_a_device_imports_without_torch(name: str) -> None:
     assert loaded(f"{WITHOUT_TORCH}\nimport {name}") <= {"numpy"}
 

@@ -14,16 +14,17 @@ import torch
 import torchopt2edge as t2e
 from tests.conftest import users_cache
 from tests.hub import Made
-from torchopt2edge import calibration, converter
-from torchopt2edge.backends.ort import Ort
-from torchopt2edge.cli import main
+from torchopt2edge import converter
+from torchopt2edge.backends.ort.backend import Ort
+from torchopt2edge.cli.main import main
 from torchopt2edge.errors import ExportError
-from torchopt2edge.pipeline import signature_in
-from torchopt2edge.protocols import Sources
+from torchopt2edge.interfaces import Sources
 from torchopt2edge.quantize.decide import Quantize
-from torchopt2edge.quantize.validation import Validation
+from torchopt2edge.quantize.held_out import Validation
 from torchopt2edge.store import Store
 from torchopt2edge.types import SCHEMES, Ranges
+from torchopt2edge.workflow import calibration
+from torchopt2edge.workflow.lowering import signature_in
 
 ALL = tuple(SCHEMES)
 

@@ -121,8 +121,9 @@ def test_the_defaults_of_the_recipe_are_told() -> None:
 
 def test_every_fact_of_a_receipt_is_told() -> None:
     """What the two other runners and the machine say; the Python runner's rows are test_docs'."""
-    bench, web = ROOT / "torchopt2edge" / "bench", ROOT / "torchopt2edge" / "devices" / "web"
-    native = (bench / "native" / "runner.c").read_text().split("put_receipt(Runner")[1]
+    package = ROOT / "torchopt2edge"
+    runner, web = package / "runner", package / "devices" / "web"
+    native = (runner / "native" / "runner.c").read_text().split("put_receipt(Runner")[1]
     page = (web / "runner.mjs").read_text().split("function surroundings()")[1].split("}")[0]
     said = {
         *re.findall(r'\\"(\w+)\\":', native.split("\nstatic ")[0]),

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torchopt2edge import data, devices, integrations, models, stages, tasks
     from torchopt2edge.api import Result, compare, lower, measure, optimize
-    from torchopt2edge.distillation.spec import Distill
+    from torchopt2edge.compression.distillation.spec import Distill
+    from torchopt2edge.compression.pruning.spec import Prune
+    from torchopt2edge.compression.schedules import Iterative, Linear, OneShot, Polynomial
+    from torchopt2edge.compression.sparsity.spec import Sparsify
     from torchopt2edge.errors import EdgeError
     from torchopt2edge.integrations.loop import compress, explain, rebuild
-    from torchopt2edge.preprocess import Preprocess
-    from torchopt2edge.pruning.spec import Prune
+    from torchopt2edge.preprocessing.preprocess import Preprocess
     from torchopt2edge.quantize.decide import Quantize
-    from torchopt2edge.ramp import Iterative, Linear, OneShot, Polynomial
-    from torchopt2edge.sparsity.spec import Sparsify
     from torchopt2edge.stages.qat_session import qat
     from torchopt2edge.types import Constraints, Measurement, Verdict
 
@@ -30,18 +30,18 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {
     "Constraints": "torchopt2edge.types",
-    "Distill": "torchopt2edge.distillation.spec",
+    "Distill": "torchopt2edge.compression.distillation.spec",
     "EdgeError": "torchopt2edge.errors",
-    "Iterative": "torchopt2edge.ramp",
-    "Linear": "torchopt2edge.ramp",
+    "Iterative": "torchopt2edge.compression.schedules",
+    "Linear": "torchopt2edge.compression.schedules",
     "Measurement": "torchopt2edge.types",
-    "OneShot": "torchopt2edge.ramp",
-    "Polynomial": "torchopt2edge.ramp",
-    "Preprocess": "torchopt2edge.preprocess",
-    "Prune": "torchopt2edge.pruning.spec",
+    "OneShot": "torchopt2edge.compression.schedules",
+    "Polynomial": "torchopt2edge.compression.schedules",
+    "Preprocess": "torchopt2edge.preprocessing.preprocess",
+    "Prune": "torchopt2edge.compression.pruning.spec",
     "Quantize": "torchopt2edge.quantize.decide",
     "Result": "torchopt2edge.api",
-    "Sparsify": "torchopt2edge.sparsity.spec",
+    "Sparsify": "torchopt2edge.compression.sparsity.spec",
     "Verdict": "torchopt2edge.types",
     "compare": "torchopt2edge.api",
     "compress": "torchopt2edge.integrations.loop",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchopt2edge.cli import entry
+from torchopt2edge.cli.main import entry
 
 if __name__ == "__main__":
     entry()

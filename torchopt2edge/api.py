@@ -12,29 +12,31 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from torchopt2edge import calibration as calibrating
-from torchopt2edge import existing, many, pipeline, report, run
-from torchopt2edge.bench.setting import Bench
+from torchopt2edge import report
+from torchopt2edge.bench.thread_settings import Bench
 from torchopt2edge.errors import ConfigError, ModelError, NoSamples
-from torchopt2edge.many import Result as Result
-from torchopt2edge.plan import Data, Entry, Labelled, Plan, resolve_backends
-from torchopt2edge.preprocess import Preprocess
-from torchopt2edge.progress import LogProgress, Progress
-from torchopt2edge.protocols import Backend, Device, Session, Stage
+from torchopt2edge.interfaces import Backend, Device, Session, Stage
+from torchopt2edge.preprocessing.preprocess import Preprocess
 from torchopt2edge.quantize.decide import Quantize
-from torchopt2edge.quantize.prepare import content_digest
-from torchopt2edge.report import side
+from torchopt2edge.quantize.graph.prepare import content_digest
+from torchopt2edge.report.devices import table as device_table
 from torchopt2edge.store import Store, identity, key_of, versions
 from torchopt2edge.tasks.classification import Classification
 from torchopt2edge.tasks.task import Task
 from torchopt2edge.types import Artifact, Constraints, Facts
+from torchopt2edge.workflow import calibration as calibrating
+from torchopt2edge.workflow import comparison as run
+from torchopt2edge.workflow import existing_files, lowering, multi_device
+from torchopt2edge.workflow.multi_device import Result as Result
+from torchopt2edge.workflow.progress import LogProgress, Progress
+from torchopt2edge.workflow.settings import Data, Entry, Labelled, Plan, resolve_backends
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from torchopt2edge.bench.protocol import Protocol
+    from torchopt2edge.bench.timing import Protocol
+    from torchopt2edge.compression.pruning.explain import Explanation
     from torchopt2edge.data import DataSet
-    from torchopt2edge.pruning.explain import Explanation
 
 Evaluate = Callable[[Session], dict[str, float]] | Iterable[Any]
 
@@ -117,9 +119,9 @@ class Settings:
                 )
         return cls(**given)
 
-    def run(self, act: many.Act) -> Result:
+    def run(self, act: multi_device.Act) -> Result:
         """Do something by the plan, on each of the devices where there are several."""
-        return many.run(tuple(self.devices), Path(self.out), self.title, self.plan, act)
+        return multi_device.run(tuple(self.devices), Path(self.out), self.title, self.plan, act)
 
     def plan(self, device: Device | None = None, out: Path | None = None) -> Plan:
         """Resolve names into objects, for another device in another folder where they are given.
@@ -128,7 +130,7 @@ class Settings:
             ConfigError: an unknown backend or protocol; names those there are.
         """
         from torchopt2edge import devices
-        from torchopt2edge.bench import protocol
+        from torchopt2edge.bench import timing as protocol
 
         device = device or (None if self.devices else self.device) or devices.Local()
         facts = device.facts()
@@ -229,11 +231,11 @@ def optimize(
         raise ConfigError(
             f"there is no stage {missing or 'to ship'}", mend=f"ship one of {', '.join(stages)}"
         )
-    made = pipeline.run_stages({**stages, **exports}, plan.store, plan.progress)
+    made = lowering.run_stages({**stages, **exports}, plan.store, plan.progress)
     entries = []
     for name in ship:
         exported = made[f"export {name}"].artifact
-        graph = pipeline.share_graph(
+        graph = lowering.share_graph(
             exported.path / "model.onnx", exported.digest, plan.store, data.preprocess
         )
         entries.append(Entry(name, graph, facts=_size(made[name].artifact.facts)))
@@ -270,7 +272,7 @@ def explain_cuts(
     found = {}
     for name, stage in named.items():
         before = _before(stages, stage.source)
-        made = pipeline.run_stages(before, store or Store.default(), progress or LogProgress())
+        made = lowering.run_stages(before, store or Store.default(), progress or LogProgress())
         found[name] = stage.explain({"source": made[stage.source].artifact})
     return found
 
@@ -295,7 +297,7 @@ def measure(artifacts: Sequence[str | Path], **settings: Unpack[SettingsArgs]) -
         EdgeError: no file can be measured at all; the failure of one is a row.
     """
     files = [Path(item) for item in artifacts]
-    return Settings.of(settings).run(lambda plan: existing.measure_files(files, plan))
+    return Settings.of(settings).run(lambda plan: existing_files.measure_files(files, plan))
 
 
 def render(out: str | Path) -> Result:
@@ -305,8 +307,8 @@ def render(out: str | Path) -> Result:
         ConfigError: it is not the folder of a run.
     """
     folder = Path(out)
-    if side.holds(folder):
-        return many.render(folder)
+    if device_table.holds(folder):
+        return multi_device.render(folder)
     rows, verdict, context = report.read(folder)
     report.write(folder, rows, verdict, **context)
     return Result(rows, verdict, folder)
@@ -337,21 +339,21 @@ def _graph(
         path = Path(model)
         if not path.is_file():
             raise ModelError("there is no such file", artifact=path, mend="check model.path")
-        return pipeline.share_graph(path, content_digest(path), plan.store, preprocess)
+        return lowering.share_graph(path, content_digest(path), plan.store, preprocess)
     if not example_inputs:
         raise ModelError(
             "a module is exported with example inputs, and there are none",
             mend="compare(model, example_inputs=(torch.randn(1, 3, 224, 224),), …)",
         )
     from torchopt2edge.stages.export import write_export
-    from torchopt2edge.stages.trace import traced
+    from torchopt2edge.stages.torch_export import traced
 
     with plan.progress.task("export"), traced(model, example_inputs) as trace:
-        key = key_of(write_export, {"program": trace.digest}, versions(pipeline.STAGE_TOOLS))
+        key = key_of(write_export, {"program": trace.digest}, versions(lowering.STAGE_TOOLS))
         write = partial(write_export, model, trace)
         exported, _ = plan.store.make(key, "onnx", write)
     file = exported.path / "model.onnx"
-    return pipeline.share_graph(file, exported.digest, plan.store, preprocess)
+    return lowering.share_graph(file, exported.digest, plan.store, preprocess)
 
 
 def _data(
@@ -375,7 +377,7 @@ def _data(
             return Data(samples, evaluate)
     signature = calibrating.signature_in(graph.path)
     given: list[Any] = (
-        [tuple(example_inputs)] if example_inputs else existing.random_items(signature)
+        [tuple(example_inputs)] if example_inputs else existing_files.random_items(signature)
     )
     logging.getLogger("torchopt2edge").warning(
         "no calibration data: the files are checked on %s alone, and int8 cannot be made",
@@ -389,7 +391,7 @@ def _size(facts: Facts) -> Facts:
     return {name: facts[name] for name in ("params", "macs", "macs_share") if name in facts}
 
 
-def _history(name: str, made: pipeline.Made) -> dict[str, Any]:
+def _history(name: str, made: lowering.Made) -> dict[str, Any]:
     return {
         "name": name,
         "seconds": made.seconds,

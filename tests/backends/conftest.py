@@ -16,7 +16,7 @@ from tests.conftest import users_cache
 from tests.hub import Made
 from torchopt2edge import converter
 from torchopt2edge.backends.torch_cpu import TorchCpu
-from torchopt2edge.protocols import Backend, Sources, TimedSession
+from torchopt2edge.interfaces import Backend, Sources, TimedSession
 from torchopt2edge.store import Store
 from torchopt2edge.types import SCHEMES, Facts, Signature
 

@@ -12,11 +12,11 @@ import pytest
 
 from tests.backends.conftest import BACKENDS, CASES, NETS, RUNTIMES, Lower
 from torchopt2edge.errors import DataError, LowerError
-from torchopt2edge.pipeline import signature_in
-from torchopt2edge.protocols import Backend, Sources
+from torchopt2edge.evaluation.parity import parity
+from torchopt2edge.interfaces import Backend, Sources
 from torchopt2edge.store import identity
 from torchopt2edge.types import SCHEMES
-from torchopt2edge.verify import parity
+from torchopt2edge.workflow.lowering import signature_in
 
 CASE = pytest.mark.parametrize(("backend", "scheme"), CASES)
 NET = pytest.mark.parametrize("net", NETS)

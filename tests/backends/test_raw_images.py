@@ -13,12 +13,12 @@ import torch
 from onnx import TensorProto, helper
 
 from tests.backends.conftest import CASES, Lower
-from torchopt2edge.backends.ort import Ort
+from torchopt2edge.backends.ort.backend import Ort
 from torchopt2edge.backends.torch_cpu import TorchCpu
-from torchopt2edge.evaluate import score
-from torchopt2edge.preprocess import Preprocess
-from torchopt2edge.quantize.raw import with_preprocess
-from torchopt2edge.quantize.samples import Samples, write_samples
+from torchopt2edge.evaluation.score import score
+from torchopt2edge.preprocessing.preprocess import Preprocess
+from torchopt2edge.samples.calibration_set import Samples, write_samples
+from torchopt2edge.samples.raw_images import with_preprocess
 from torchopt2edge.types import Signature, TensorSpec
 
 HOW = Preprocess((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), resize=36, crop=(32, 32))

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from tests.backends.conftest import BACKENDS, NETS, RUNTIMES, Lower
-from torchopt2edge.protocols import Sources
-from torchopt2edge.quantize.tflite import read_graph
+from torchopt2edge.backends.litert.flatbuffer import read_graph
+from torchopt2edge.evaluation.parity import parity
+from torchopt2edge.interfaces import Sources
 from torchopt2edge.types import SCHEMES
-from torchopt2edge.verify import parity
 
 FLOOR_DB = 30.0
 

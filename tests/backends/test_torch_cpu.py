@@ -12,7 +12,7 @@ from tests.backends.conftest import Lower
 from tests.hub import Made
 from torchopt2edge.backends.torch_cpu import TorchCpu, _flat
 from torchopt2edge.errors import LowerError
-from torchopt2edge.protocols import Sources
+from torchopt2edge.interfaces import Sources
 from torchopt2edge.types import SCHEMES, Artifact
 
 

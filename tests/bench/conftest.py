@@ -12,7 +12,7 @@ import psutil
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from torchopt2edge.bench.protocol import Protocol
+from torchopt2edge.bench.timing import Protocol
 from torchopt2edge.types import Candidate, Signature, TensorSpec
 
 SHAPE = (1, 3, 16, 16)

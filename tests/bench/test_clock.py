@@ -12,16 +12,14 @@ import numpy as np
 import pytest
 
 import torchopt2edge
-from torchopt2edge.bench.native import build
-from torchopt2edge.bench.zipapp import runner_file
-from torchopt2edge.devices.process import ProcessJob
+from torchopt2edge.deploy import native_build
+from torchopt2edge.deploy.runner_zip import runner_file
+from torchopt2edge.devices.child_process import ProcessJob
 from torchopt2edge.types import Candidate
 
 PACKAGE = Path(torchopt2edge.__file__).parent
-HARNESS = [
-    PACKAGE / "frames.py",
-    *(path for room in ("bench", "devices") for path in (PACKAGE / room).rglob("*.[pch]*")),
-]
+ROOMS = ("bench", "deploy", "devices", "runner")
+HARNESS = [path for room in ROOMS for path in (PACKAGE / room).rglob("*.[pch]*")]
 WALL = r"time\.time(_ns)?\(|datetime\.(now|today)|utcnow|CLOCK_REALTIME|gettimeofday|[^_]time\(NULL"
 
 JUMPING = """
@@ -60,7 +58,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from torchopt2edge.bench.harness import measure
-from torchopt2edge.bench.protocol import Protocol
+from torchopt2edge.bench.timing import Protocol
 from torchopt2edge.devices import Local
 from torchopt2edge.types import Candidate, Signature
 
@@ -85,7 +83,7 @@ def jumping(tmp_path: Path) -> str:
     """A library that makes the wall clock of whoever loads it jump."""
     source, library = tmp_path / "jumping.c", tmp_path / "jumping.so"
     source.write_text(JUMPING)
-    words = [*build.compiler(), "-shared", "-fPIC", "-O1", "-o", str(library), str(source)]
+    words = [*native_build.compiler(), "-shared", "-fPIC", "-O1", "-o", str(library), str(source)]
     subprocess.run(words, check=True, capture_output=True)
     return str(library)
 
@@ -102,10 +100,13 @@ def test_a_runner_does_not_see_it(
 ) -> None:
     candidate, given = net("a"), {"x": np.ones((1, 3, 16, 16), np.float32)}
     native = runner == "native"
-    argv = [str(build.runner_binary())] if native else [sys.executable, str(runner_file())]
+    argv = [str(native_build.runner_binary())] if native else [sys.executable, str(runner_file())]
     environment = {"LD_PRELOAD": jumping, "ORT_DISABLE_TELEMETRY": "1"}
     opening = {"cmd": "open", "backend": "ort", "file": str(candidate.file), "threads": 1}
-    opening |= {"signature": candidate.signature.to_json(), "library": str(build.library("ort"))}
+    opening |= {
+        "signature": candidate.signature.to_json(),
+        "library": str(native_build.library("ort")),
+    }
     timing = {"cmd": "round", "min_samples": 3, "seconds": 0.05, "max_samples": 1_000_000}
     with ProcessJob.start(argv, environment, tmp_path / "log") as job:
         for header, arrays in ((opening, None), ({"cmd": "load"}, given), (timing, None)):

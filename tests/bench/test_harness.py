@@ -16,17 +16,17 @@ import numpy as np
 import psutil
 import pytest
 
-from torchopt2edge import stats
 from torchopt2edge.bench import harness
 from torchopt2edge.bench.harness import Lane, measure
 from torchopt2edge.bench.profile import profiles
-from torchopt2edge.bench.protocol import Protocol
-from torchopt2edge.bench.setting import Bench
+from torchopt2edge.bench.thread_settings import Bench
+from torchopt2edge.bench.timing import Protocol
 from torchopt2edge.devices import Local
 from torchopt2edge.errors import ConfigError, DeviceError
-from torchopt2edge.protocols import Session
+from torchopt2edge.interfaces import Session
+from torchopt2edge.stats import rounds as round_stats
 from torchopt2edge.types import Candidate, Constraints, Measurement
-from torchopt2edge.verdict import decide
+from torchopt2edge.verdict.decide import decide
 
 MakeNet = Callable[..., Candidate]
 Sample = dict[str, np.ndarray]
@@ -192,7 +192,7 @@ def test_a_large_gap_has_a_winner(
     rows = measure(
         [net("large", width=32, depth=6), net("small")], lambda _: sample, Local(), brief, tmp_path
     )
-    _, low, _ = stats.paired_ratio(rows[0].latency_ns, rows[1].latency_ns)
+    _, low, _ = round_stats.paired_ratio(rows[0].latency_ns, rows[1].latency_ns)
     assert low > 1.01
     calm = [replace(row, facts={**row.facts, "flags": []}) for row in rows]
     assert decide(calm, Constraints(), None).winner == "small"

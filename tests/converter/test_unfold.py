@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from torchopt2edge.converter.unfold import unfold_in_place
-from torchopt2edge.quantize.runtime import host_session
+from torchopt2edge.quantize.graph.host_session import host_session
 
 RNG = np.random.default_rng(0)
 

@@ -108,7 +108,7 @@ def test_identity_is_the_content_and_not_the_place(data: Cifar10Npz, tmp_path: P
 
 def test_randaugment_replays_with_its_view(tmp_path: Path) -> None:
     from torchopt2edge.data.augment import randaugmented
-    from torchopt2edge.training.views import Views
+    from torchopt2edge.training.augmented_views import Views
 
     raw = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     np.savez(tmp_path / "train.npz", x=raw, y=np.arange(4))

@@ -13,7 +13,7 @@ from torchopt2edge.data.dataset import check_disjoint
 from torchopt2edge.data.digit_traits import DigitTraits
 from torchopt2edge.data.super_resolution import Enlarging
 from torchopt2edge.errors import DataError
-from torchopt2edge.training.views import Views
+from torchopt2edge.training.augmented_views import Views
 
 
 def test_splits_are_pairs_that_share_no_pixel() -> None:

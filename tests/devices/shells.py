@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 
 from tests.devices.serving import skip
-from torchopt2edge.devices.channel import Channel
-from torchopt2edge.devices.remote import Remote
-from torchopt2edge.devices.transport import Finished, LinkDown, call, unwrap, wrap
+from torchopt2edge.devices.remote.device import Remote
+from torchopt2edge.devices.remote.stream import Channel
+from torchopt2edge.devices.remote.transport import Finished, LinkDown, call, unwrap, wrap
 
 # Name → the shell, and the program whose links stand for all others on the device's PATH.
 SHELLS = {

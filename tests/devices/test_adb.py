@@ -24,13 +24,13 @@ from tests.devices.serving import (
     sh,
     stopped,
 )
+from torchopt2edge.bench.child_session import open_child
 from torchopt2edge.bench.harness import measure
-from torchopt2edge.bench.protocol import Protocol
-from torchopt2edge.bench.session import open_child
-from torchopt2edge.devices import talk
+from torchopt2edge.bench.timing import Protocol
 from torchopt2edge.devices.adb import Adb, AdbLink, Listed, listed, parse
+from torchopt2edge.devices.discover import reachable
 from torchopt2edge.devices.local import Local
-from torchopt2edge.devices.reach import reachable
+from torchopt2edge.devices.remote import stream_client
 from torchopt2edge.errors import BenchError, DeviceError
 from torchopt2edge.types import Candidate
 
@@ -275,7 +275,7 @@ def test_a_server_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_server_that_hangs_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(talk, "_ROUND_TRIP_S", 2.0)
+    monkeypatch.setattr(stream_client, "_ROUND_TRIP_S", 2.0)
     monkeypatch.setenv("PATH", str(tmp_path / "adb/bin"), prepend=":")
     port = free_port()
     with network(7) as net, adbd(tmp_path / "adb", net, port) as serial:

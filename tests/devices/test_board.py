@@ -22,20 +22,20 @@ from tests.conftest import users_cache
 from tests.devices.arm import ARM, CORES, Board, board
 from tests.devices.serving import Network, network
 from torchopt2edge import converter
-from torchopt2edge.backends.litert import LiteRT
-from torchopt2edge.backends.ort import Ort
+from torchopt2edge.backends.litert.backend import LiteRT
+from torchopt2edge.backends.ort.backend import Ort
+from torchopt2edge.bench.child_session import ChildSession, open_child
 from torchopt2edge.bench.harness import measure
-from torchopt2edge.bench.launch import launch
-from torchopt2edge.bench.protocol import Protocol
-from torchopt2edge.bench.session import ChildSession, open_child
-from torchopt2edge.calibration import signature_in
+from torchopt2edge.bench.timing import Protocol
+from torchopt2edge.deploy.launch import launch
 from torchopt2edge.devices.local import Local
 from torchopt2edge.devices.ssh import Ssh
-from torchopt2edge.protocols import Sources
+from torchopt2edge.evaluation.parity import parity
+from torchopt2edge.interfaces import Sources
 from torchopt2edge.store import Store
 from torchopt2edge.types import SCHEMES, Candidate, Constraints
-from torchopt2edge.verdict import decide
-from torchopt2edge.verify import parity
+from torchopt2edge.verdict.decide import decide
+from torchopt2edge.workflow.calibration import signature_in
 
 if TYPE_CHECKING:
     from tests.hub import Made

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from torchopt2edge.bench.launch import runner_of
+from torchopt2edge.deploy.launch import runner_of
 from torchopt2edge.devices.browser import Browser
 from torchopt2edge.errors import DeviceError
 from torchopt2edge.types import Candidate

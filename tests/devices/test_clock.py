@@ -12,7 +12,7 @@ PACKAGE = Path(str(resources.files("torchopt2edge")))
 # What runs on a device, or measures: of Python, of a page, of C and of the shells.
 FILES = sorted(
     path
-    for folder in ("devices", "bench")
+    for folder in ("bench", "deploy", "devices", "runner")
     for kind in ("py", "mjs", "c", "h")
     for path in (PACKAGE / folder).rglob(f"*.{kind}")
 )

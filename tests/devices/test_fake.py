@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from torchopt2edge.bench.child_session import open_child
 from torchopt2edge.bench.harness import measure
-from torchopt2edge.bench.protocol import Protocol
-from torchopt2edge.bench.session import open_child
+from torchopt2edge.bench.timing import Protocol
 from torchopt2edge.devices.fake import Fake
 from torchopt2edge.errors import BenchError
 from torchopt2edge.types import Candidate

@@ -15,12 +15,12 @@ import pytest
 
 from tests.devices.arm import ARM, CORES, Handset, adb_client, handset
 from tests.devices.serving import network, sh
-from torchopt2edge.bench.session import open_child
+from torchopt2edge.bench.child_session import open_child
 from torchopt2edge.devices.adb import Adb
 from torchopt2edge.devices.local import Local
 from torchopt2edge.errors import DeviceError
+from torchopt2edge.evaluation.parity import parity
 from torchopt2edge.types import Candidate
-from torchopt2edge.verify import parity
 
 MakeNet = Callable[..., Candidate]
 Sample = dict[str, np.ndarray]

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from tests.devices.serving import Server, all_gone
-from torchopt2edge.bench import session as sessions
-from torchopt2edge.bench.session import open_child
+from torchopt2edge.bench import child_session as sessions
+from torchopt2edge.bench.child_session import open_child
 from torchopt2edge.devices.adb import Adb, AdbLink
 from torchopt2edge.devices.local import Local
 from torchopt2edge.devices.ssh import Ssh, SshLink

@@ -18,11 +18,11 @@ import psutil
 import pytest
 
 from tests.devices.serving import Network, Server, all_gone, supervisors
+from torchopt2edge.bench.child_session import open_child
 from torchopt2edge.bench.harness import measure
-from torchopt2edge.bench.protocol import Protocol
-from torchopt2edge.bench.session import open_child
-from torchopt2edge.devices import pushed
+from torchopt2edge.bench.timing import Protocol
 from torchopt2edge.devices.local import Local
+from torchopt2edge.devices.remote import files as remote_files
 from torchopt2edge.devices.ssh import Ssh, SshLink
 from torchopt2edge.errors import BenchError, ConfigError, DeviceError
 from torchopt2edge.types import Candidate
@@ -94,7 +94,7 @@ def test_what_is_there_is_not_sent_again(
     assert board.push(file) == target
     assert len(sent) == 1
     Path(target).write_bytes(b"spoilt")
-    pushed.known.cache_clear()  # as in another process: this one has seen it there
+    remote_files.known.cache_clear()  # as in another process: this one has seen it there
     assert board.push(file) == target
     assert len(sent) == 2
     assert Path(target).read_bytes() == file.read_bytes()

@@ -16,11 +16,11 @@ from torch.utils.data import DataLoader
 
 import torchopt2edge as t2e
 from tests import nets
+from torchopt2edge.compression.distillation.terms import Hint
+from torchopt2edge.compression.sparsity.mask import zeros
 from torchopt2edge.data.digits import Digits
-from torchopt2edge.distillation.terms import Hint
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.models import count
-from torchopt2edge.sparsity.mask import zeros
 
 SHAPE = (3, 16, 16)
 

@@ -14,13 +14,13 @@ from torch import nn
 
 import torchopt2edge as t2e
 from tests import nets
+from torchopt2edge.compression.distillation.terms import Hint
+from torchopt2edge.compression.sparsity.mask import zeros
 from torchopt2edge.data import loader
 from torchopt2edge.data.digits import Digits
-from torchopt2edge.distillation.terms import Hint
 from torchopt2edge.errors import ConfigError, PruneError
 from torchopt2edge.integrations.loop import Compression
 from torchopt2edge.models import count
-from torchopt2edge.sparsity.mask import zeros
 
 SHAPE = (3, 16, 16)
 EXAMPLE = torch.zeros(2, *SHAPE)
@@ -97,8 +97,8 @@ def test_momentum_goes_on_as_if_the_channels_had_been_masked(batches: list[Any])
         F.cross_entropy(one(x), y).backward()
         optimizer.step()
         optimizer.zero_grad()
-    from torchopt2edge.models.plan import Cut, Plan
-    from torchopt2edge.pruning.surgery import cut
+    from torchopt2edge.compression.pruning.optimizer_surgery import cut
+    from torchopt2edge.models.cut_plan import Cut, Plan
 
     gone = (1, 3, 4)
     cut(net, Plan(SHAPE, (Cut("layer2.0.conv1", True, gone),)), optimizers[0])

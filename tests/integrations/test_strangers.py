@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 import torchopt2edge as t2e
 from tests import nets
-from torchopt2edge.distillation.terms import Hint
+from torchopt2edge.compression.distillation.terms import Hint
+from torchopt2edge.compression.sparsity.mask import zeros
 from torchopt2edge.errors import ConfigError, PruneError, TrainError
 from torchopt2edge.integrations.loop import Compression
-from torchopt2edge.sparsity.mask import zeros
 
 SHAPE = (3, 12, 12)
 EXAMPLE = torch.zeros(1, *SHAPE)

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime as ort
 from onnx import numpy_helper, parser
 
-from torchopt2edge.quantize.samples import Samples, write_samples
+from torchopt2edge.samples.calibration_set import Samples, write_samples
 from torchopt2edge.types import TensorSpec
 
 Arrays = dict[str, np.ndarray]

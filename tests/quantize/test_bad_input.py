@@ -13,19 +13,20 @@ from onnx import helper
 
 from tests.conftest import users_cache
 from tests.quantize.graphs import Arrays, floats, graph, norm, run, saved
-from torchopt2edge import calibration, converter, pipeline
-from torchopt2edge.backends.litert import LiteRT
-from torchopt2edge.backends.ort import Ort
+from torchopt2edge import converter
+from torchopt2edge.backends.litert.backend import LiteRT
+from torchopt2edge.backends.ort.backend import Ort
 from torchopt2edge.errors import DataError, ExportError
-from torchopt2edge.protocols import Backend, Sources, TimedSession
+from torchopt2edge.evaluation.parity import parity
+from torchopt2edge.interfaces import Backend, Sources, TimedSession
 from torchopt2edge.quantize.calibrate import calibrate
 from torchopt2edge.quantize.decide import Quantize
-from torchopt2edge.quantize.equalize import equalize
-from torchopt2edge.quantize.lint import lint
-from torchopt2edge.quantize.samples import Samples
+from torchopt2edge.quantize.equalization import equalize
+from torchopt2edge.quantize.graph.lint import lint
+from torchopt2edge.samples.calibration_set import Samples
 from torchopt2edge.store import Store
 from torchopt2edge.types import SCHEMES, Artifact, Facts, Ranges
-from torchopt2edge.verify import parity
+from torchopt2edge.workflow import calibration, lowering
 
 ORT = Ort(isa="x86-vnni")
 OPSETS = range(13, 22)
@@ -56,7 +57,7 @@ class Int8:
 def shared(path: Path, folder: Path) -> tuple[Artifact, Store]:
     """Put an ONNX file on the hub, in a store of its own."""
     store = Store(folder / "store")
-    return pipeline.share_graph(path, pipeline.file_digest(path), store), store
+    return lowering.share_graph(path, lowering.file_digest(path), store), store
 
 
 def lowered(

@@ -13,11 +13,11 @@ from tests.hub import Made
 from tests.quantize.graphs import Arrays, floats, graph, kept, saved
 from torchopt2edge.errors import ConfigError, DataError
 from torchopt2edge.quantize.calibrate import activations, batch_of, calibrate, with_outputs
-from torchopt2edge.quantize.derive import derived
-from torchopt2edge.quantize.observe import OBSERVERS, Histogram
-from torchopt2edge.quantize.runtime import host_session
-from torchopt2edge.quantize.samples import Samples
-from torchopt2edge.quantize.threshold import TAIL, entropy, mse, percentile
+from torchopt2edge.quantize.graph.host_session import host_session
+from torchopt2edge.quantize.histogram import OBSERVERS, Histogram
+from torchopt2edge.quantize.range_search import TAIL, entropy, mse, percentile
+from torchopt2edge.quantize.shared_ranges import derived
+from torchopt2edge.samples.calibration_set import Samples
 from torchopt2edge.types import Ranges
 
 X = floats(11, 3, 8, 8)

@@ -9,14 +9,14 @@ import onnx
 import pytest
 
 from tests.hub import Made
-from torchopt2edge import calibration
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.quantize.decide import AUTO, UNSEEN, Quantize, decide
-from torchopt2edge.quantize.samples import Samples, write_samples
-from torchopt2edge.quantize.simulate import simulation
-from torchopt2edge.quantize.validation import Validation
+from torchopt2edge.quantize.fake_quant import simulation
+from torchopt2edge.quantize.held_out import Validation
+from torchopt2edge.samples.calibration_set import Samples, write_samples
 from torchopt2edge.store import Store
 from torchopt2edge.types import Ranges, TensorSpec
+from torchopt2edge.workflow import calibration
 
 
 def decided(made: Made, out: Path, **options) -> tuple[dict, Ranges]:

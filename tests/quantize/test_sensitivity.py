@@ -11,9 +11,9 @@ import pytest
 from tests.hub import Made
 from tests.quantize.graphs import Arrays, floats
 from tests.quantize.simulated import inferred, ranges_of, samples_of
-from torchopt2edge.quantize.macs import macs_of
+from torchopt2edge.quantize.fake_quant import CEILING_DB, Simulation, simulation
+from torchopt2edge.quantize.graph.macs import macs_of
 from torchopt2edge.quantize.sensitivity import Sensitivity, rank
-from torchopt2edge.quantize.simulate import CEILING_DB, Simulation, simulation
 from torchopt2edge.types import Ranges
 
 NET = """(float[n,4,8,8] x) => (float[n,4,8,8] y) {

@@ -133,11 +133,11 @@ def browser() -> Iterator[Any]:
     """
     found = shutil.which("chromium-headless-shell") or shutil.which("chromium")
     if found is None:
-        pytest.skip("no Chromium: tests/report/page/provide.sh installs it")
+        pytest.skip("no Chromium: tests/report/html/provide.sh installs it")
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        pytest.skip("no Playwright: tests/report/page/provide.sh PYTHON installs it")
+        pytest.skip("no Playwright: tests/report/html/provide.sh PYTHON installs it")
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield started

@@ -153,8 +153,8 @@ def test_a_command_cannot_close_its_block() -> None:
 
 
 def test_what_a_stage_warns_of_stands_on_top() -> None:
-    from torchopt2edge.report import stage
     from torchopt2edge.report.markdown import _stages
+    from torchopt2edge.report.text import stages as stage
 
     stages = [
         {"name": "student", "facts": {"warning": "labels alone gave more", "top1_test": 90.0}},

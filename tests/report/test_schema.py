@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torchopt2edge.report import write
 from torchopt2edge.report.schema import devices_schema, row_schema, schema
 from torchopt2edge.types import Constraints, Measurement, Verdict
-from torchopt2edge.verdict import decide
+from torchopt2edge.verdict.decide import decide
 
 CHECK = jsonschema.Draft202012Validator(schema())
 ROW = jsonschema.Draft202012Validator(row_schema())

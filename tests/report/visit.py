@@ -55,7 +55,7 @@ class Visit:
     def check_access(self) -> None:
         """Fail on what axe finds."""
         pytest.importorskip(
-            "axe_playwright_python", reason="tests/report/page/provide.sh brings axe"
+            "axe_playwright_python", reason="tests/report/html/provide.sh brings axe"
         )
         from axe_playwright_python.sync_playwright import Axe
 

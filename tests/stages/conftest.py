@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from torchopt2edge.data.digits import Digits
+from torchopt2edge.interfaces import Stage
 from torchopt2edge.models.artifact import save_model
-from torchopt2edge.protocols import Stage
 from torchopt2edge.types import Artifact
 
 Run = Callable[..., Artifact]

@@ -11,10 +11,10 @@ from torch import nn
 
 from tests import nets
 from tests.stages.conftest import Run
+from torchopt2edge.compression.distillation.loss import Distillation
+from torchopt2edge.compression.distillation.spec import Teaching
+from torchopt2edge.compression.distillation.terms import Hint
 from torchopt2edge.data.digits import Digits
-from torchopt2edge.distillation.loss import Distillation
-from torchopt2edge.distillation.spec import Teaching
-from torchopt2edge.distillation.terms import Hint
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.models.artifact import load_model
 from torchopt2edge.stages.distill import Distill

@@ -11,15 +11,15 @@ from torch import nn
 
 from tests import nets
 from tests.stages.conftest import Run
+from torchopt2edge.compression.pruning.search import prepare
+from torchopt2edge.compression.pruning.spec import Prune as Spec
+from torchopt2edge.compression.pruning.statistics import from_samples
+from torchopt2edge.compression.schedules import Polynomial
 from torchopt2edge.data.digits import Digits
 from torchopt2edge.errors import ConfigError, PruneError
 from torchopt2edge.models import count
 from torchopt2edge.models.artifact import load_model
 from torchopt2edge.models.torchvision_net import torchvision_net
-from torchopt2edge.pruning.search import prepare
-from torchopt2edge.pruning.spec import Prune as Spec
-from torchopt2edge.pruning.statistics import from_samples
-from torchopt2edge.ramp import Polynomial
 from torchopt2edge.stages.prune import Prune
 from torchopt2edge.types import Artifact
 

@@ -13,12 +13,12 @@ from torch import nn
 import torchopt2edge as t2e
 from tests import nets
 from tests.stages.conftest import Run
+from torchopt2edge.compression.schedules import Polynomial
+from torchopt2edge.compression.sparsity.mask import zeros
 from torchopt2edge.converter import Environment
 from torchopt2edge.data.digits import Digits
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.models.artifact import load_model
-from torchopt2edge.ramp import Polynomial
-from torchopt2edge.sparsity.mask import zeros
 from torchopt2edge.stages.qat import Qat
 from torchopt2edge.stages.sparsify import Sparsify
 from torchopt2edge.stages.train import Train

@@ -13,7 +13,7 @@ from torchopt2edge.tasks.classification import Classification
 from torchopt2edge.training.fit import fit
 from torchopt2edge.training.loss import TaskLoss
 from torchopt2edge.training.recipe import Recipe, seeded
-from torchopt2edge.training.splits import splits_of
+from torchopt2edge.training.validation_split import splits_of
 
 
 def train(out: Path, every_s: float, devices: int = 1) -> None:

@@ -27,7 +27,7 @@ from torchopt2edge.training.mix import mixing
 from torchopt2edge.training.recipe import Recipe, seeded
 from torchopt2edge.training.schedule import shape
 from torchopt2edge.training.score import scores
-from torchopt2edge.training.splits import splits_of
+from torchopt2edge.training.validation_split import splits_of
 
 
 def trained(digits: Digits, *controls: Control, **settings: Any) -> tuple[nn.Module, Fitted]:
@@ -205,12 +205,12 @@ def test_other_loggers_write(digits: Digits, tmp_path: Path, logger: str, file: 
 def test_a_logger_that_is_not_installed_says_what_to_type(
     digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from torchopt2edge.training import logbook
+    from torchopt2edge.training import loggers
 
     def absent(kind: str, folder: Path, name: str) -> Any:
         raise ModuleNotFoundError("tensorboard")
 
-    monkeypatch.setattr(logbook, "_made", absent)
+    monkeypatch.setattr(loggers, "_made", absent)
     with pytest.raises(ConfigError, match="pip install tensorboard"):
         trained(digits, logger="tensorboard", log_dir=str(tmp_path))
 

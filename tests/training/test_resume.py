@@ -14,10 +14,10 @@ import torch
 
 from tests import nets
 from tests.training.killed import train
+from torchopt2edge.compression.distillation.loss import Distillation
+from torchopt2edge.compression.distillation.spec import Teaching
+from torchopt2edge.compression.distillation.terms import KD
 from torchopt2edge.data.digits import Digits
-from torchopt2edge.distillation.loss import Distillation
-from torchopt2edge.distillation.spec import Teaching
-from torchopt2edge.distillation.terms import KD
 from torchopt2edge.errors import TrainError
 from torchopt2edge.tasks.classification import Classification
 from torchopt2edge.training import checkpoint

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-from torchopt2edge.backends.quiet import quiet
-from torchopt2edge.backends.session import FileSession
+from torchopt2edge.backends.file_session import FileSession
+from torchopt2edge.backends.silence import quiet
 from torchopt2edge.errors import LowerError
-from torchopt2edge.protocols import Sources
+from torchopt2edge.interfaces import Sources
 from torchopt2edge.types import Artifact, Facts, Scheme, Signature
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torchopt2edge.backends.session import Array
+    from torchopt2edge.backends.file_session import Array
     from torchopt2edge.store import Store
 
 

@@ -30,13 +30,13 @@ from typing import Any
 
 import numpy as np
 
-from torchopt2edge.bench.protocol import Protocol
-from torchopt2edge.bench.row import failed, measured
-from torchopt2edge.bench.session import ChildSession, Round, open_child
-from torchopt2edge.bench.watched import joined, series, steady, temperature
+from torchopt2edge.bench.child_session import ChildSession, Round, open_child
+from torchopt2edge.bench.device_monitor import joined, series, steady, temperature
+from torchopt2edge.bench.measurement import failed, measured
+from torchopt2edge.bench.timing import Protocol
 from torchopt2edge.errors import BenchError, ConfigError, EdgeError
-from torchopt2edge.protocols import Device, Session, Watch
-from torchopt2edge.stats import is_flat
+from torchopt2edge.interfaces import Device, Session, Watch
+from torchopt2edge.stats.rounds import is_flat
 from torchopt2edge.types import Candidate, Facts, Measurement
 
 Array = np.ndarray[Any, Any]

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchopt2edge.bench.session import open_child
+from torchopt2edge.bench.child_session import open_child
 from torchopt2edge.errors import EdgeError
-from torchopt2edge.protocols import Device
+from torchopt2edge.interfaces import Device
 from torchopt2edge.types import Candidate, Facts
 
 if TYPE_CHECKING:

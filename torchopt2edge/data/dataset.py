@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from torchopt2edge.errors import DataError
-from torchopt2edge.preprocess import Preprocess
+from torchopt2edge.preprocessing.preprocess import Preprocess
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torchopt2edge.data.dataset import Mapped, Samples, Split
 from torchopt2edge.data.digits import Digits
 from torchopt2edge.errors import DataError
-from torchopt2edge.preprocess import Preprocess
+from torchopt2edge.preprocessing.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from torch import Tensor

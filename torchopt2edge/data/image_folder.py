@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchopt2edge.data.dataset import Mapped, Samples, Split, check_name, prepared, stratified
 from torchopt2edge.errors import DataError
-from torchopt2edge.preprocess import Preprocess
+from torchopt2edge.preprocessing.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from torch import Tensor

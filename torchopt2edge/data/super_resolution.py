@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchopt2edge.data.dataset import Samples, Split, check_name
 from torchopt2edge.errors import DataError
-from torchopt2edge.preprocess import Preprocess
+from torchopt2edge.preprocessing.preprocess import Preprocess
 
 if TYPE_CHECKING:
     import numpy as np

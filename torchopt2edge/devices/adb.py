@@ -10,12 +10,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from torchopt2edge.devices.channel import Channel
-from torchopt2edge.devices.remote import Remote
-from torchopt2edge.devices.steady import steady
-from torchopt2edge.devices.transport import Finished, LinkDown, call, patience_for, unwrap, wrap
+from torchopt2edge.devices.android.steady import steady
+from torchopt2edge.devices.remote.device import Remote
+from torchopt2edge.devices.remote.stream import Channel
+from torchopt2edge.devices.remote.transport import (
+    Finished,
+    LinkDown,
+    call,
+    patience_for,
+    unwrap,
+    wrap,
+)
 from torchopt2edge.errors import DeviceError
-from torchopt2edge.protocols import Watch
+from torchopt2edge.interfaces import Watch
 
 # A state of ``adb devices`` → what it means, what mends it.
 STATES: Mapping[str, tuple[str, str]] = {

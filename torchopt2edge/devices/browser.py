@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchopt2edge.devices import cores as core
-from torchopt2edge.devices import linux, web_packages
+from torchopt2edge.devices import core_classes as core
 from torchopt2edge.devices.adb import Adb
-from torchopt2edge.devices.web import shown
+from torchopt2edge.devices.web import browsers
+from torchopt2edge.devices.web import packages as web_packages
 from torchopt2edge.devices.web.job import BrowserJob, Shown
 from torchopt2edge.devices.web.server import PageServer
 from torchopt2edge.errors import DeviceError
+from torchopt2edge.runner import system_info
 from torchopt2edge.types import Facts
 
 USER = "user"
@@ -68,10 +69,14 @@ class Browser:
             "device_cores": self.cores,
         }
         if self.adb is not None:
-            return {**Adb(serial=self.adb).facts(), "browser": linux.UNAVAILABLE, **ours}
+            return {**Adb(serial=self.adb).facts(), "browser": system_info.UNAVAILABLE, **ours}
         if self.browser == USER:
-            return {**linux.machine(), "browser": linux.UNAVAILABLE, **ours}
-        return {**linux.machine(), "browser": shown.version(shown.find(self.browser)), **ours}
+            return {**system_info.machine(), "browser": system_info.UNAVAILABLE, **ours}
+        return {
+            **system_info.machine(),
+            "browser": browsers.version(browsers.find(self.browser)),
+            **ours,
+        }
 
     @property
     def pinned(self) -> tuple[int, ...] | None:
@@ -102,13 +107,13 @@ class Browser:
 
     def _show(self, server: PageServer, log: Path) -> tuple[Shown, Facts]:
         if self.adb is not None:
-            return shown.phone(self.adb, server.url, server.port), {}
+            return browsers.phone(self.adb, server.url, server.port), {}
         if self.browser == USER:
-            return shown.person(server.url), {}
+            return browsers.person(server.url), {}
         pinned = self.pinned
         cores = pinned or sorted(os.sched_getaffinity(0))
-        program = shown.find(self.browser)
-        return shown.chromium(program, server.url, pinned, log), {"affinity": list(cores)}
+        program = browsers.find(self.browser)
+        return browsers.chromium(program, server.url, pinned, log), {"affinity": list(cores)}
 
     def _check(self) -> None:
         if self.runner != "web":

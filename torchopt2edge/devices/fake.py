@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchopt2edge.devices.process import LoggedJob
+from torchopt2edge.devices.child_process import LoggedJob
 from torchopt2edge.types import Facts
 
 if TYPE_CHECKING:

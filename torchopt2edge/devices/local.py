@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torchopt2edge.devices import cores as core
-from torchopt2edge.devices import linux, program
-from torchopt2edge.devices.process import ProcessJob
-from torchopt2edge.devices.transport import Finished
+from torchopt2edge.devices import core_classes as core
+from torchopt2edge.devices.child_process import ProcessJob
+from torchopt2edge.devices.remote import command as remote_command
+from torchopt2edge.devices.remote.transport import Finished
 from torchopt2edge.errors import DeviceError
+from torchopt2edge.runner import system_info
 from torchopt2edge.types import Facts
 
 # What a child may see of our environment: enough to find libraries and write temporary files,
@@ -55,7 +56,7 @@ class Local:
         self._check()
         affinity = None if self.affinity is None else list(self.affinity)
         return {
-            **linux.machine(),
+            **system_info.machine(),
             "core_classes": _classes(),
             "device_threads": self.threads,
             "device_affinity": affinity,
@@ -91,7 +92,7 @@ class Local:
     def execute(self, argv: Sequence[str], timeout_s: float) -> Finished:
         """Run a plain program to its end, or to its time limit, with the same environment."""
         self._check()
-        return program.run_here(argv, self.environment(), self.pinned, timeout_s)
+        return remote_command.run_here(argv, self.environment(), self.pinned, timeout_s)
 
     def environment(self) -> dict[str, str]:
         """Return the whole environment of a child."""
@@ -101,7 +102,7 @@ class Local:
         return {**kept, **pools, **quiet, "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
 
     def _check(self) -> None:
-        program.check(self.runner, self.native_tools)
+        remote_command.check(self.runner, self.native_tools)
         core.check(self.threads, self.cores, self.affinity, self.name)
         core.check_ours(self.affinity)
 

@@ -16,9 +16,16 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchopt2edge.devices.channel import Channel
-from torchopt2edge.devices.remote import Remote
-from torchopt2edge.devices.transport import Finished, LinkDown, call, patience_for, unwrap, wrap
+from torchopt2edge.devices.remote.device import Remote
+from torchopt2edge.devices.remote.stream import Channel
+from torchopt2edge.devices.remote.transport import (
+    Finished,
+    LinkDown,
+    call,
+    patience_for,
+    unwrap,
+    wrap,
+)
 from torchopt2edge.errors import ConfigError, DeviceError
 
 # A name of ~/.ssh/config, user@host, an address, or ssh://user@host:port. Nothing that a shell

@@ -10,17 +10,17 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from torchopt2edge.distillation.hooks import Hook
-from torchopt2edge.distillation.spec import Distill
+from torchopt2edge.compression.distillation.hooks import Hook
+from torchopt2edge.compression.distillation.spec import Distill
+from torchopt2edge.compression.pruning.control import PruneControl
+from torchopt2edge.compression.pruning.optimizer_surgery import cut, trains
+from torchopt2edge.compression.pruning.spec import Prune
+from torchopt2edge.compression.sparsity.spec import Sparsify
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.integrations.parts import Parts, example_of, parts_of
 from torchopt2edge.integrations.session import Compression
-from torchopt2edge.models.plan import Plan
-from torchopt2edge.protocols import Meter
-from torchopt2edge.pruning.control import PruneControl
-from torchopt2edge.pruning.spec import Prune
-from torchopt2edge.pruning.surgery import cut, trains
-from torchopt2edge.sparsity.spec import Sparsify
+from torchopt2edge.interfaces import Meter
+from torchopt2edge.models.cut_plan import Plan
 from torchopt2edge.training.batch import Batch
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from torchopt2edge.distillation.spec import Distill
+from torchopt2edge.compression.distillation.spec import Distill
+from torchopt2edge.compression.pruning import explain as pruning
+from torchopt2edge.compression.pruning.explain import Explanation
+from torchopt2edge.compression.pruning.spec import Prune
+from torchopt2edge.compression.sparsity.spec import Sparsify
 from torchopt2edge.integrations.parts import example_of, parts_of
 from torchopt2edge.integrations.session import Compression
-from torchopt2edge.protocols import Meter
-from torchopt2edge.pruning import explain as pruning
-from torchopt2edge.pruning.explain import Explanation
-from torchopt2edge.pruning.spec import Prune
-from torchopt2edge.sparsity.spec import Sparsify
+from torchopt2edge.interfaces import Meter
 
 
 def compress(
@@ -51,7 +51,8 @@ def compress(
         sparsify: which weights become zero; with ``prune`` not before the last cut.
         distill: who teaches, and what is copied.
         optimizer: one or several; given, none is looked for.
-        meter: measures, for a budget in milliseconds (``torchopt2edge.meter.Meter()``).
+        meter: measures, for a budget in milliseconds
+            (``torchopt2edge.workflow.latency_meter.Meter()``).
 
     Raises:
         ConfigError: nothing to do, a model that cannot be changed while it trains, or an example

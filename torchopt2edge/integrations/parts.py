@@ -10,19 +10,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from torchopt2edge.distillation.loss import Distillation
-from torchopt2edge.distillation.spec import Distill
+from torchopt2edge.compression.distillation.loss import Distillation
+from torchopt2edge.compression.distillation.spec import Distill
+from torchopt2edge.compression.pruning.control import PruneControl
+from torchopt2edge.compression.pruning.spec import Prune
+from torchopt2edge.compression.schedules import Iterative, OneShot, Polynomial, Schedule
+from torchopt2edge.compression.sparsity.control import MaskControl
+from torchopt2edge.compression.sparsity.mask import zeros
+from torchopt2edge.compression.sparsity.spec import Sparsify
 from torchopt2edge.errors import ConfigError
-from torchopt2edge.models.mode import modes_kept
-from torchopt2edge.protocols import Meter
-from torchopt2edge.pruning.control import PruneControl
-from torchopt2edge.pruning.spec import Prune
-from torchopt2edge.ramp import Iterative, OneShot, Polynomial, Schedule
-from torchopt2edge.sparsity.control import MaskControl
-from torchopt2edge.sparsity.mask import zeros
-from torchopt2edge.sparsity.spec import Sparsify
+from torchopt2edge.interfaces import Meter
+from torchopt2edge.models.eval_mode import modes_kept
 from torchopt2edge.training.control import Control
-from torchopt2edge.training.wrapped import unwrapped, wrapper_of
+from torchopt2edge.training.unwrap import unwrapped, wrapper_of
 from torchopt2edge.types import Facts
 
 

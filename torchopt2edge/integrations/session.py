@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from torchopt2edge.compression.pruning.optimizer_surgery import trains, uncut
+from torchopt2edge.compression.pruning.statistics import refresh
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.integrations.parts import Parts, through_of
-from torchopt2edge.models.plan import Plan
-from torchopt2edge.pruning.statistics import refresh
-from torchopt2edge.pruning.surgery import trains, uncut
+from torchopt2edge.models.cut_plan import Plan
 from torchopt2edge.training.batch import Batch
-from torchopt2edge.training.weight import refuse_broken
+from torchopt2edge.training.weight_checks import refuse_broken
 
 _SHOWN = 16  # batches whose inputs are kept to measure BatchNorm statistics after a cut
 _LOOP = "loss = c.loss(x, y, criterion); loss.backward(); optimizer.step(); c.step()"

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from torchopt2edge.errors import ModelError
-from torchopt2edge.models.plan import Plan
+from torchopt2edge.models.cut_plan import Plan
 
 _PLAIN = "make the model a module-level function, with plain numbers, strings, lists and dicts"
 _WRAPPERS = ("state_dict", "model_state_dict", "model")

@@ -8,7 +8,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from torchopt2edge.models.mode import modes_kept, zeros
+from torchopt2edge.models.eval_mode import modes_kept, zeros
 
 
 @dataclass(frozen=True)

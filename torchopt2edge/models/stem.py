@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from torchopt2edge.errors import ModelError
-from torchopt2edge.models.mode import modes_kept, zeros
+from torchopt2edge.models.eval_mode import modes_kept, zeros
 
 _SHRINKING = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 _KEPT = 4  # the factor that the stem no longer shrinks by

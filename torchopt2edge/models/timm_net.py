@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from torchopt2edge.errors import ModelError
-from torchopt2edge.models.start import start
+from torchopt2edge.models.pretrained import start
 from torchopt2edge.models.stem import small_stem
-from torchopt2edge.preprocess import Preprocess
+from torchopt2edge.preprocessing.preprocess import Preprocess
 
 
 def timm_net(

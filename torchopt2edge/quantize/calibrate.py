@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchopt2edge.errors import ConfigError
-from torchopt2edge.quantize.derive import derived, overflows
-from torchopt2edge.quantize.observe import OBSERVERS, Bounds
-from torchopt2edge.quantize.samples import Samples
-from torchopt2edge.quantize.watch import SEARCHES, watch
+from torchopt2edge.quantize.collect import SEARCHES, watch
+from torchopt2edge.quantize.histogram import OBSERVERS, Bounds
+from torchopt2edge.quantize.shared_ranges import derived, overflows
+from torchopt2edge.samples.calibration_set import Samples
 from torchopt2edge.types import Ranges
 
 if TYPE_CHECKING:

@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchopt2edge.errors import ConfigError
-from torchopt2edge.quantize.observe import OBSERVERS
-from torchopt2edge.quantize.samples import Samples
+from torchopt2edge.quantize.histogram import OBSERVERS
+from torchopt2edge.samples.calibration_set import Samples
 from torchopt2edge.types import Facts, Ranges
 
 if TYPE_CHECKING:
+    from torchopt2edge.quantize.fake_quant import Simulation
     from torchopt2edge.quantize.sensitivity import Sensitivity
-    from torchopt2edge.quantize.simulate import Simulation
 
 Tick = Callable[[int, int, str], None]
 AUTO = tuple(name for name in OBSERVERS if name != "ema")  # ema depends on the samples' order
@@ -106,7 +106,7 @@ def decide(
     ``model.onnx`` is written too when the graph itself was changed (D2); ``ranges.json`` is then
     of that graph. ``validation`` is what D4 is judged on.
     """
-    from torchopt2edge.quantize.lint import lint
+    from torchopt2edge.quantize.graph.lint import lint
 
     options.check()
     tick(0, 4, "ranges")
@@ -138,7 +138,7 @@ def decide(
 def _calibrated(graph: Path, samples: Samples, options: Quantize) -> State:
     """D1, with the ranges already as both runtimes can hold them (`join`)."""
     from torchopt2edge.quantize.calibrate import calibrate
-    from torchopt2edge.quantize.choose import choose
+    from torchopt2edge.quantize.select_observer import choose
 
     named, why = options.calibrator, "asked for"
     simulated = _simulated(graph, samples)
@@ -159,7 +159,7 @@ def _simulated(graph: Path, samples: Samples) -> Simulation | None:
     """Return the simulation of the graph, None when no output of it is float."""
     import onnx
 
-    from torchopt2edge.quantize.simulate import simulation
+    from torchopt2edge.quantize.fake_quant import simulation
 
     outputs = onnx.load(graph).graph.output
     if not any(v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT for v in outputs):
@@ -170,7 +170,7 @@ def _simulated(graph: Path, samples: Samples) -> Simulation | None:
 def _joined(graph: Path, found: Mapping[str, Ranges]) -> dict[str, Ranges]:
     import onnx
 
-    from torchopt2edge.quantize.join import join_ranges
+    from torchopt2edge.quantize.concat_ranges import join_ranges
 
     proto = onnx.load(graph)
     return {
@@ -181,8 +181,8 @@ def _joined(graph: Path, found: Mapping[str, Ranges]) -> dict[str, Ranges]:
 
 def _tuned(state: State, samples: Samples, options: Quantize, out: Path, source: Path) -> State:
     """D2: equalize first, since the bias is corrected for the ranges that are then used."""
-    from torchopt2edge.quantize.bias import correct_bias
-    from torchopt2edge.quantize.equalize import equalize
+    from torchopt2edge.quantize.bias_correction import correct_bias
+    from torchopt2edge.quantize.equalization import equalize
 
     def equalized(now: State) -> Iterator[State]:
         for by, given in (("weights", None), ("weights and activations", samples)):
@@ -228,7 +228,7 @@ def _settled(state: State, out: Path, source: Path) -> State:
 
 def _sqnr(state: State, samples: Samples, source: Path) -> float:
     """Hold the quantized changed graph against the float outputs of the source."""
-    from torchopt2edge.quantize.simulate import simulation
+    from torchopt2edge.quantize.fake_quant import simulation
 
     return simulation(state.graph, samples, SIMULATED, reference=source).sqnr(state.ranges)
 
@@ -236,7 +236,7 @@ def _sqnr(state: State, samples: Samples, source: Path) -> float:
 def _completed(graph: Path, samples: Samples, learned: Ranges) -> State:
     """D3."""
     from torchopt2edge.quantize.calibrate import calibrate
-    from torchopt2edge.quantize.learned import merge
+    from torchopt2edge.quantize.qat_ranges import merge
 
     rest = _joined(graph, calibrate(graph, samples, ("minmax",)))["minmax"]
     ranges = merge(learned, rest)
@@ -269,9 +269,9 @@ def _ranking(state: State, samples: Samples) -> tuple[list[Sensitivity], float]:
     """Rank the operators; beside them, on the same samples, the SQNR with all of them in int8."""
     import onnx
 
-    from torchopt2edge.quantize.macs import macs_of
+    from torchopt2edge.quantize.fake_quant import simulation
+    from torchopt2edge.quantize.graph.macs import macs_of
     from torchopt2edge.quantize.sensitivity import rank
-    from torchopt2edge.quantize.simulate import simulation
 
     macs = macs_of(onnx.load(state.graph))
     simulated = simulation(state.graph, samples, RANKED)
@@ -282,8 +282,8 @@ def _mixed(
     state: State, ranking: list[Sensitivity], options: Quantize, validation: Samples, out: Path
 ) -> tuple[State, Facts]:
     """D4; the trail of evaluations outlives a killed run beside the store's temporary folder."""
-    from torchopt2edge.quantize.mixed import search
-    from torchopt2edge.quantize.validation import Validation
+    from torchopt2edge.quantize.held_out import Validation
+    from torchopt2edge.quantize.mixed_precision import search
 
     assert options.max_drop is not None
     judge = Validation(state.graph, validation)

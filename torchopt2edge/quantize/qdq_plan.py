@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from torchopt2edge.quantize.calibrate import activations
-from torchopt2edge.quantize.grid import grid_of
-from torchopt2edge.quantize.islands import islands
-from torchopt2edge.quantize.kinds import name_of
-from torchopt2edge.quantize.prepare import nodes
+from torchopt2edge.quantize.float_ops import islands
+from torchopt2edge.quantize.graph.op_types import name_of
+from torchopt2edge.quantize.graph.prepare import nodes
+from torchopt2edge.quantize.qparams import grid_of
 from torchopt2edge.types import Ranges
 
 if TYPE_CHECKING:

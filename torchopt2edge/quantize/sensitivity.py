@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from torchopt2edge.quantize.simulate import Simulation
+from torchopt2edge.quantize.fake_quant import Simulation
 from torchopt2edge.types import Ranges
 
 MOST = 150  # ops ranked one by one; a longer net is ranked in blocks of neighbours

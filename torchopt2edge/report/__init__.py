@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torchopt2edge.report.console import show
-from torchopt2edge.report.folder import read, write
-from torchopt2edge.report.words import headline
+from torchopt2edge.report.run_folder import read, write
+from torchopt2edge.report.text.verdict_text import headline
 
 __all__ = ["headline", "read", "show", "write"]

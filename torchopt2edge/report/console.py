@@ -6,10 +6,10 @@ from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
 from torchopt2edge.errors import MEND
-from torchopt2edge.report.column import Column, columns
-from torchopt2edge.report.line import Line, lines, plain
-from torchopt2edge.report.quantization import notes
-from torchopt2edge.report.words import headline, reasons
+from torchopt2edge.report.text.columns import Column, columns
+from torchopt2edge.report.text.quantization import notes
+from torchopt2edge.report.text.row_view import Line, lines, plain
+from torchopt2edge.report.text.verdict_text import headline, reasons
 from torchopt2edge.types import Measurement, Verdict
 
 if TYPE_CHECKING:

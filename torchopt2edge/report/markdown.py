@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torchopt2edge.report import stage
-from torchopt2edge.report.column import columns
-from torchopt2edge.report.line import Line, lines, metric_title, plain
-from torchopt2edge.report.method import limits, method
-from torchopt2edge.report.number import count
-from torchopt2edge.report.quantization import holds, notes, sections
-from torchopt2edge.report.words import headline, reasons, warnings
+from torchopt2edge.report.text import stages as stage
+from torchopt2edge.report.text.columns import columns
+from torchopt2edge.report.text.method import limits, method
+from torchopt2edge.report.text.numbers import count
+from torchopt2edge.report.text.quantization import holds, notes, sections
+from torchopt2edge.report.text.row_view import Line, lines, metric_title, plain
+from torchopt2edge.report.text.verdict_text import headline, reasons, warnings
 from torchopt2edge.types import Measurement, Verdict
 
 _SPECIAL = re.compile(r"([\\`*_\[\]#|~$])")

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
+from torchopt2edge.compression.distillation.spec import Teaching
 from torchopt2edge.data.dataset import DataSet
-from torchopt2edge.distillation.spec import Teaching
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.models.artifact import describe, load_factory, load_model, load_plan, save_model
-from torchopt2edge.models.plan import Plan
-from torchopt2edge.models.start import weights_digest
-from torchopt2edge.stages.teach import loss_of
+from torchopt2edge.models.cut_plan import Plan
+from torchopt2edge.models.pretrained import weights_digest
+from torchopt2edge.stages.teacher import loss_of
 from torchopt2edge.stages.train import finish
 from torchopt2edge.store import work_of
 from torchopt2edge.training.loss import Loss, TaskLoss
 from torchopt2edge.training.recipe import Recipe, seeded
 from torchopt2edge.training.score import per_sample
-from torchopt2edge.training.splits import Joined, Splits, splits_of
+from torchopt2edge.training.validation_split import Joined, Splits, splits_of
 from torchopt2edge.types import Artifact, Facts
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Distill(Recipe, Teaching):
         return {**facts, **self._against_plain(net, inputs, splits, work_of(out))}
 
     def _fit(self, net: nn.Module, loss: Loss, splits: Splits, name: str, work: Path) -> Fitted:
-        from torchopt2edge.distillation.loss import Distillation
+        from torchopt2edge.compression.distillation.loss import Distillation
         from torchopt2edge.training.fit import fit
 
         try:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from torchopt2edge.canonicalize import canonicalize
 from torchopt2edge.data.dataset import DataSet
 from torchopt2edge.errors import ConfigError, ExportError
 from torchopt2edge.models import count
 from torchopt2edge.models.artifact import load_model
+from torchopt2edge.quantize.graph.canonicalize import canonicalize
 from torchopt2edge.stages.parity import check_parity
-from torchopt2edge.stages.trace import UNEXPORTED, Trace, enough, hushed, short, traced
+from torchopt2edge.stages.torch_export import UNEXPORTED, Trace, enough, hushed, short, traced
 from torchopt2edge.types import Artifact, Facts, Signature, TensorSpec
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchopt2edge.errors import ExportError
-from torchopt2edge.quantize.runtime import ort_errors
+from torchopt2edge.quantize.graph.host_session import ort_errors
 from torchopt2edge.types import Facts
 
 if TYPE_CHECKING:

@@ -12,23 +12,23 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from torchopt2edge.compression.distillation.spec import Teaching
+from torchopt2edge.compression.pruning import statistics
+from torchopt2edge.compression.pruning.budget_target import target_of
+from torchopt2edge.compression.pruning.control import PruneControl
+from torchopt2edge.compression.pruning.explain import Explanation, explain
+from torchopt2edge.compression.pruning.spec import Prune as Spec
+from torchopt2edge.compression.schedules import timed
 from torchopt2edge.data.dataset import DataSet, Samples, loader
-from torchopt2edge.distillation.spec import Teaching
+from torchopt2edge.interfaces import Meter
 from torchopt2edge.models.artifact import load_factory, load_model, load_plan, save_model
-from torchopt2edge.models.plan import Plan
-from torchopt2edge.protocols import Meter
-from torchopt2edge.pruning import statistics
-from torchopt2edge.pruning.control import PruneControl
-from torchopt2edge.pruning.explain import Explanation, explain
-from torchopt2edge.pruning.spec import Prune as Spec
-from torchopt2edge.pruning.target import target_of
-from torchopt2edge.ramp import timed
-from torchopt2edge.stages.teach import loss_of
+from torchopt2edge.models.cut_plan import Plan
+from torchopt2edge.stages.teacher import loss_of
 from torchopt2edge.stages.train import finish
 from torchopt2edge.store import identity, work_of
+from torchopt2edge.training.augmented_views import Order
 from torchopt2edge.training.recipe import Recipe
-from torchopt2edge.training.splits import splits_of
-from torchopt2edge.training.views import Order
+from torchopt2edge.training.validation_split import splits_of
 from torchopt2edge.types import Artifact, Facts
 
 

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import torch
 
+from torchopt2edge.compression.distillation.spec import Teaching
+from torchopt2edge.compression.sparsity.control import MaskControl
 from torchopt2edge.data.dataset import DataSet, loader
-from torchopt2edge.distillation.spec import Teaching
 from torchopt2edge.models import count
 from torchopt2edge.models.artifact import load_model
-from torchopt2edge.sparsity.control import MaskControl
 from torchopt2edge.stages.qat_session import QatSession, qat
-from torchopt2edge.stages.teach import loss_of
+from torchopt2edge.stages.teacher import loss_of
 from torchopt2edge.store import work_of
 from torchopt2edge.training.control import Control
 from torchopt2edge.training.recipe import Recipe
 from torchopt2edge.training.score import score_test
-from torchopt2edge.training.splits import splits_of
+from torchopt2edge.training.validation_split import splits_of
 from torchopt2edge.types import Artifact, Facts
 
 _PARITY = 16  # calibration samples that the export is checked on

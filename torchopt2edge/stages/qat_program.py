@@ -17,7 +17,7 @@ from torch.fx import GraphModule, Node
 from torchopt2edge.errors import ConfigError, ExportError, TrainError
 from torchopt2edge.stages.parity import named_outputs, sqnr_db
 from torchopt2edge.stages.qat_fold import constant, fold, put
-from torchopt2edge.stages.trace import hushed, program_of
+from torchopt2edge.stages.torch_export import hushed, program_of
 
 if TYPE_CHECKING:
     from torchao.quantization.pt2e import FakeQuantize
@@ -130,7 +130,7 @@ def prepare(net: nn.Module, inputs: dict[str, Tensor], bits: int) -> Trainee:
         from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
         from torchao.quantization.pt2e.utils import _fuse_linear_bn_
 
-        from torchopt2edge.stages.qat_spots import Spots
+        from torchopt2edge.stages.qat_quantizers import Spots
 
         graph = program.module(check_guards=False)
         _functional(graph)
@@ -281,7 +281,7 @@ def _value(graph: GraphModule, node: Node) -> Tensor:
 
 def _to_int8(graph: GraphModule, levels: int) -> None:
     """Write codes in -levels … levels as codes of the 127 grid, and the scales with them."""
-    from torchopt2edge.stages.qat_spots import on_int8
+    from torchopt2edge.stages.qat_quantizers import on_int8
 
     for node in graph.graph.nodes:
         if _kind(node) == "dequantize_per_channel.default" and node.args[0].op == "get_attr":

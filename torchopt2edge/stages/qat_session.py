@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.models import count
-from torchopt2edge.quantize.learned import learned, split
+from torchopt2edge.quantize.qat_ranges import learned, split
 from torchopt2edge.stages.export import onnx_of, write_export
 from torchopt2edge.stages.parity import named_outputs
 from torchopt2edge.stages.qat_program import Trainee, convert, floating, prepare, refuse_other
-from torchopt2edge.stages.trace import enough, input_names, program_of, trace_of
+from torchopt2edge.stages.torch_export import enough, input_names, program_of, trace_of
 from torchopt2edge.types import Facts, Ranges
 
 _LOG = logging.getLogger("torchopt2edge")

@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from torchopt2edge.compression.distillation.spec import Teaching
+from torchopt2edge.compression.schedules import timed
+from torchopt2edge.compression.sparsity.control import MaskControl
+from torchopt2edge.compression.sparsity.mask import zeros
+from torchopt2edge.compression.sparsity.spec import Sparsify as Spec
 from torchopt2edge.data.dataset import DataSet
-from torchopt2edge.distillation.spec import Teaching
 from torchopt2edge.models.artifact import load_factory, load_model, load_plan, save_model
-from torchopt2edge.ramp import timed
-from torchopt2edge.sparsity.control import MaskControl
-from torchopt2edge.sparsity.mask import zeros
-from torchopt2edge.sparsity.spec import Sparsify as Spec
-from torchopt2edge.stages.teach import loss_of
+from torchopt2edge.stages.teacher import loss_of
 from torchopt2edge.stages.train import finish
 from torchopt2edge.store import work_of
+from torchopt2edge.training.augmented_views import Order
 from torchopt2edge.training.recipe import Recipe
-from torchopt2edge.training.splits import splits_of
-from torchopt2edge.training.views import Order
+from torchopt2edge.training.validation_split import splits_of
 from torchopt2edge.types import Artifact, Facts
 
 
@@ -80,6 +80,6 @@ class Sparsify(Recipe, Spec, Teaching):
 
 
 def _at_once() -> object:
-    from torchopt2edge.ramp import OneShot
+    from torchopt2edge.compression.schedules import OneShot
 
     return OneShot()

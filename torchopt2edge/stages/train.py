@@ -14,12 +14,12 @@ from torchopt2edge.data.dataset import DataSet
 from torchopt2edge.errors import ModelError
 from torchopt2edge.models import count
 from torchopt2edge.models.artifact import describe, load_checkpoint, save_model
-from torchopt2edge.models.start import weights_digest
+from torchopt2edge.models.pretrained import weights_digest
 from torchopt2edge.store import work_of
 from torchopt2edge.training.loss import TaskLoss
 from torchopt2edge.training.recipe import Recipe, seeded
 from torchopt2edge.training.score import score_test
-from torchopt2edge.training.splits import splits_of
+from torchopt2edge.training.validation_split import splits_of
 from torchopt2edge.types import Artifact, Facts
 
 if TYPE_CHECKING:

@@ -23,18 +23,18 @@ from torch import Tensor, nn
 
 from torchopt2edge.data.dataset import Samples
 from torchopt2edge.errors import ConfigError, TrainError
-from torchopt2edge.training import checkpoint, views
+from torchopt2edge.training import augmented_views, checkpoint
 from torchopt2edge.training.batch import Batch
 from torchopt2edge.training.control import Control
+from torchopt2edge.training.determinism import quiet, repeatable
 from torchopt2edge.training.ema import Ema
-from torchopt2edge.training.logbook import Logbook, open_logbook
+from torchopt2edge.training.loggers import Logbook, open_logbook
 from torchopt2edge.training.loss import Loss
 from torchopt2edge.training.mix import Mix, mixing
-from torchopt2edge.training.quiet import quiet, repeatable
 from torchopt2edge.training.recipe import Recipe, seeded
 from torchopt2edge.training.schedule import shape
 from torchopt2edge.training.score import scores
-from torchopt2edge.training.splits import Splits
+from torchopt2edge.training.validation_split import Splits
 from torchopt2edge.types import Facts
 
 _LOG = logging.getLogger("torchopt2edge")
@@ -145,7 +145,7 @@ class _Loop:
         """Train to the end."""
         optimizer = self._begin(fabric)
         recipe, order = self.recipe, self._order(fabric)
-        loading = views.batches(self.splits.train, order, recipe.workers, self._view_seed)
+        loading = augmented_views.batches(self.splits.train, order, recipe.workers, self._view_seed)
         model, stepper = fabric.setup(self.net, optimizer)
         for control in self.controls:
             control.attach(self.net, optimizer)
@@ -167,11 +167,13 @@ class _Loop:
     def _view_seed(self) -> int:
         return self.recipe.seed if self.recipe.view_seed is None else self.recipe.view_seed
 
-    def _order(self, fabric: Fabric) -> views.Order:
+    def _order(self, fabric: Fabric) -> augmented_views.Order:
         recipe = self.recipe
         size = recipe.batch_size * fabric.world_size
         world = (fabric.global_rank, fabric.world_size)
-        return views.Order(len(self.splits.train), size, recipe.seed, recipe.views, *world)
+        return augmented_views.Order(
+            len(self.splits.train), size, recipe.seed, recipe.views, *world
+        )
 
     def _begin(self, fabric: Fabric) -> torch.optim.Optimizer:
         """Bring the parts to the device, and to where a checkpoint left them."""
@@ -197,8 +199,8 @@ class _Loop:
     def _example(self, fabric: Fabric) -> Batch:
         """Return two samples, as a batch shows them."""
         keys = [(0, 0), (0, 1)]
-        drawn = views.Views(self.splits.train, self._view_seed).__getitems__(keys)
-        return views.to_batch(views.collate(drawn), 0, fabric.device)
+        drawn = augmented_views.Views(self.splits.train, self._view_seed).__getitems__(keys)
+        return augmented_views.to_batch(augmented_views.collate(drawn), 0, fabric.device)
 
     def _go_on(self, kept: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
         optimizer.load_state_dict(kept["optimizer"])
@@ -311,8 +313,8 @@ class _Epoch:
         loop, recipe = self.loop, self.loop.recipe
         loop.net.train()
         for loaded in loading:
-            torch.manual_seed(views.mixed(recipe.seed, loop.at.step, 2))
-            batch = views.to_batch(loaded, view, self.fabric.device)
+            torch.manual_seed(augmented_views.mixed(recipe.seed, loop.at.step, 2))
+            batch = augmented_views.to_batch(loaded, view, self.fabric.device)
             loss = self._step(self.mix(batch) if self.mix else batch)
             loop.at.loss += loss.double().cpu() if self.on_cpu else loss.double()
             loop.at.done += 1

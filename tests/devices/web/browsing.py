@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-MISSING = "no Chromium; as root: tests/report/page/provide.sh installs it"
+MISSING = "no Chromium; as root: tests/report/html/provide.sh installs it"
 
 
 def browsers(folder: Path) -> list[int]:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.devices.web.browsing import MISSING, browsers, settled
-from torchopt2edge.devices import web_packages
 from torchopt2edge.devices.browser import Browser
-from torchopt2edge.devices.web import shown
+from torchopt2edge.devices.web import browsers as shown
+from torchopt2edge.devices.web import packages as web_packages
 
 
 @pytest.fixture(autouse=True)

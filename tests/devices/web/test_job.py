@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from tests.devices.web.browsing import browsers, mains, pages, settled
+from torchopt2edge.bench.child_session import open_child
 from torchopt2edge.bench.harness import measure
-from torchopt2edge.bench.protocol import by_name
-from torchopt2edge.bench.session import open_child
+from torchopt2edge.bench.timing import by_name
 from torchopt2edge.devices.browser import Browser
 from torchopt2edge.devices.web.usage import members
 from torchopt2edge.errors import BenchError, DeviceError

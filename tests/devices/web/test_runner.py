@@ -15,13 +15,13 @@ import psutil
 import pytest
 from onnx import TensorProto, helper
 
+from torchopt2edge.bench.child_session import open_child
 from torchopt2edge.bench.harness import measure
-from torchopt2edge.bench.protocol import by_name
-from torchopt2edge.bench.session import open_child
+from torchopt2edge.bench.timing import by_name
 from torchopt2edge.devices.browser import Browser
 from torchopt2edge.devices.local import Local
+from torchopt2edge.devices.web.browsers import Chromium
 from torchopt2edge.devices.web.server import own
-from torchopt2edge.devices.web.shown import Chromium
 from torchopt2edge.errors import BenchError
 from torchopt2edge.types import Candidate, Signature, TensorSpec
 

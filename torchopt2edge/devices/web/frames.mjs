@@ -1,4 +1,4 @@
-// Frames, as torchopt2edge/frames.py speaks them: one line of JSON, then the little-endian bytes
+// Frames, as torchopt2edge/runner/frames.py speaks them: one line of JSON, then the little-endian bytes
 // of the arrays that it lists. An array here is {dtype, shape, data}, data a typed array; a dtype
 // without a typed array of its own (bool, and float16 in older browsers) has its raw bits.
 

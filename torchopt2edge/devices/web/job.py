@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from torchopt2edge.devices import linux
-from torchopt2edge.devices.job import Spool
-from torchopt2edge.devices.process import LoggedJob
+from torchopt2edge.devices.child_process import LoggedJob
+from torchopt2edge.devices.remote.job import Spool
 from torchopt2edge.devices.web.server import PageServer
 from torchopt2edge.devices.web.usage import Usage
 from torchopt2edge.errors import BenchError, DeviceError
-from torchopt2edge.frames import encode
+from torchopt2edge.runner import system_info
+from torchopt2edge.runner.frames import encode
 from torchopt2edge.types import Facts
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class BrowserJob(LoggedJob):
         if given.get("cmd") in _TIMED:
             self._shown.front()
         if given.get("cmd") == "round":
-            self._before = (self._shown.usage(), linux.cpu_ticks())
+            self._before = (self._shown.usage(), system_info.cpu_ticks())
         self._server.desk.command(encode(given, arrays))
 
     def receive(self, timeout_s: float) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
@@ -139,7 +139,7 @@ class BrowserJob(LoggedJob):
         if header.get("event") == "round" and before is not None and used is not None:
             header["cpu_ns"] = max(0, used.cpu_ns - before.cpu_ns)
             header["involuntary"] = max(0, used.involuntary - before.involuntary)
-            after = linux.cpu_ticks()
+            after = system_info.cpu_ticks()
             if ticks is not None and after is not None:
                 header |= {"steal": after[0] - ticks[0], "ticks": after[1] - ticks[1]}
         return header

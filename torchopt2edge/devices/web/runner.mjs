@@ -1,4 +1,4 @@
-// The commands of torchopt2edge/bench/runner.py in a page: the same questions, the same answers.
+// The commands of torchopt2edge/runner/runner.py in a page: the same questions, the same answers.
 // What is timed is set input, run, read output. What a page cannot know (CPU time, switches,
 // memory, sensors) is -1 or "unavailable" here; the host fills in what it can see of the browser.
 

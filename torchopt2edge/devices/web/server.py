@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from torchopt2edge.devices.web.desk import Desk
+from torchopt2edge.devices.web.mailbox import Desk
 
 HOST = "127.0.0.1"
 _TYPES = {

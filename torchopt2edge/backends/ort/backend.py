@@ -1,0 +1,222 @@
+"""ONNX Runtime on CPU: float, float16, int8 weights, dynamic int8, static per-channel int8."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torchopt2edge.backends.file_session import Array, FileSession
+from torchopt2edge.errors import LowerError
+from torchopt2edge.interfaces import Sources
+from torchopt2edge.quantize.graph.host_session import ort_errors
+from torchopt2edge.types import Artifact, Facts, Ranges, Scheme, Signature
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from torchopt2edge.store import Store
+
+# Activation type by the target's instruction set, and whether the weights give up a bit: without
+# VNNI the u8·s8 products are added in pairs in 16 bits and saturate.
+ISA = {"x86-vnni": ("uint8", False), "x86": ("uint8", True), "arm64": ("int8", False)}
+SLOW = {
+    "fp16": "fp16 halves the file and gains no speed on CPUs without float16 kernels (x86): "
+    "ONNX Runtime computes in fp32 there",
+    "int8_dynamic": "convolutions whose ranges are found at run time are often slower than in "
+    "fp32; int8 with calibration data is the fast one",
+}
+
+
+@dataclass(frozen=True)
+class Ort:
+    """The ONNX Runtime backend.
+
+    ``isa`` is the *target's*, one of `ISA`, or "auto" for that of the device that measures: on
+    x86 with VNNI U8S8 is fast and S8S8 four times slower; on arm64 it is S8S8. ``optimize=False``
+    opens files without graph rewriting, which is how a float ONNX serves as its own reference.
+    """
+
+    isa: str = "auto"
+    optimize: bool = True
+
+    name = "ort"
+    schemes = ("fp32", "fp16", "int8_weights", "int8_dynamic", "int8", "int8_io")
+    tools = ("onnx", "onnxruntime")
+    runtime_module = "onnxruntime"
+    library = "onnxruntime/capi/onnxruntime_pybind11_state*.so"
+    suffix = ".onnx"
+
+    @property
+    def _isa(self) -> str:
+        return "x86-vnni" if self.isa == "auto" else self.isa
+
+    def for_target(self, facts: Facts) -> Ort:
+        """Choose the integer types for the target's instruction set, unless they were chosen."""
+        return replace(self, isa=isa_of(facts)) if self.isa == "auto" else self
+
+    def base(self, graph: Artifact, store: Store) -> Artifact:
+        """Lower straight from the shared float graph."""
+        return graph
+
+    def lower(self, sources: Sources, scheme: Scheme, out: Path) -> Facts:
+        """Write ``model.onnx`` and ``signature.json``; the facts are read back from the file.
+
+        Raises:
+            LowerError: a tensor has no range, or nothing in the file is what the scheme says.
+        """
+        import onnx
+
+        from torchopt2edge.backends.ort.inspect import read_back
+        from torchopt2edge.quantize.graph.macs import macs_of
+        from torchopt2edge.quantize.graph.strip import compact, names_of
+
+        source, target = sources.graph.path / "model.onnx", out / "model.onnx"
+        ranges = self._ranges(sources, scheme)
+        given = onnx.load(source)
+        shutil.copyfile(sources.graph.path / "signature.json", out / "signature.json")
+        if scheme.name == "fp32":
+            shutil.copyfile(source, target)
+        else:
+            made = self._made(source, scheme, ranges, out / "signature.json")
+            target.write_bytes(compact(made, names_of(given)).SerializeToString())
+        macs, excluded = macs_of(given), ranges.excluded if ranges else ()
+        facts: Facts = {"file": target.name, **read_back(target, macs, excluded)}
+        if ranges is not None:
+            facts["ranges_origin"] = ranges.origin
+        if scheme.weights == "int8" and scheme.activations != "float32":
+            _check(facts, scheme, bool(macs), target)
+        if scheme.name in SLOW and (scheme.name == "fp16" or "ConvInteger" in facts["integer_ops"]):
+            facts["notes"] = [SLOW[scheme.name]]
+        return facts if scheme.name == "fp32" else {**facts, "isa": self._isa}
+
+    def _ranges(self, sources: Sources, scheme: Scheme) -> Ranges | None:
+        if not scheme.needs_ranges:
+            return None
+        if sources.ranges is None:
+            raise LowerError(f"{scheme.name} takes activation ranges", mend="pass calibration data")
+        return sources.ranges
+
+    def _made(
+        self, source: Path, scheme: Scheme, ranges: Ranges | None, signature: Path
+    ) -> ModelProto:
+        """Return the graph in that format; write its signature anew where its ends change."""
+        from torchopt2edge.backends.ort import dynamic_int8, integer_io, weight_only
+        from torchopt2edge.quantize.qdq_writer import Types, load_modern, quantize_graph
+
+        if self._isa not in ISA:
+            raise LowerError(f"there is no isa {self.isa!r}", mend=f"isa= one of {', '.join(ISA)}")
+        dtype, reduced = ISA[self._isa]
+        if ranges is not None:
+            made = quantize_graph(source, ranges, Types(dtype, reduced))
+            if scheme.io != "float32":
+                before = Signature.from_json(json.loads(signature.read_text()))
+                after = integer_io.integer_ends(made, before, ranges.bounds, dtype)
+                signature.write_text(json.dumps(after.to_json(), indent=1))
+            return made
+        made = load_modern(source)
+        if scheme.name == "fp16":
+            return weight_only.half(made)
+        if scheme.name == "int8_weights":
+            weight_only.weights_only(made)
+        else:
+            dynamic_int8.dynamic(made, reduced=reduced)
+        return made
+
+    def read_signature(self, file: Path) -> Signature:
+        """Read the ONNX graph's own inputs and outputs, integer ones with what they mean."""
+        from torchopt2edge.backends.ort.integer_io import read_ends
+        from torchopt2edge.quantize.graph.prepare import load, signature_of
+
+        proto = load(file)
+        return read_ends(proto, signature_of(proto, file))
+
+    def read_scheme(self, file: Path) -> str:
+        """Read the numeric format off the file's operators and weights."""
+        from torchopt2edge.backends.ort.inspect import scheme_of
+        from torchopt2edge.quantize.graph.prepare import load
+
+        return scheme_of(load(file))
+
+    def read_facts(self, file: Path) -> Facts:
+        """Count what the file computes in, and what ONNX Runtime makes of it."""
+        from torchopt2edge.backends.ort.inspect import read_back
+        from torchopt2edge.quantize.graph.macs import macs_of
+        from torchopt2edge.quantize.graph.prepare import load
+
+        return read_back(file, macs_of(load(file)))
+
+    def open(self, file: Path, signature: Signature, threads: int) -> FileSession:
+        """Open with pinned threads and no spinning: a session that waits must cost nothing.
+
+        Raises:
+            LowerError: ONNX Runtime cannot load the file.
+        """
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if not self.optimize:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except ort_errors() as error:
+            raise LowerError(
+                f"ONNX Runtime cannot open this file: {str(error).splitlines()[0]}", artifact=file
+            ) from error
+        names = [spec.file_name for spec in signature.outputs]
+
+        def execute(feeds: Mapping[str, Array]) -> dict[str, Array]:
+            outputs = session.run(names, feeds)
+            return {name: outputs[at] for at, name in enumerate(names)}
+
+        return FileSession(signature, execute)
+
+    def profile(
+        self, file: Path, threads: int, arrays: Mapping[str, Array], runs: int
+    ) -> list[Facts]:
+        """Return what each kernel takes (`ort_profile.profile`)."""
+        from torchopt2edge.backends.ort.profile import profile
+
+        return profile(file, threads, arrays, runs)
+
+    def receipt(self) -> Facts:
+        """Name the runtime, its version and the options that are pinned."""
+        import onnxruntime as ort
+
+        return {
+            "runtime": "onnxruntime",
+            "runtime_version": ort.__version__,
+            "provider": "CPUExecutionProvider",
+            "spinning": False,
+            "graph_optimization": "all" if self.optimize else "none",
+        }
+
+
+def isa_of(facts: Facts) -> str:
+    """Return the key of `ISA` for a device's facts."""
+    if str(facts.get("arch", "")).startswith(("aarch64", "arm")):
+        return "arm64"
+    return "x86-vnni" if any("vnni" in flag for flag in facts.get("cpu_flags", ())) else "x86"
+
+
+def _check(facts: Facts, scheme: Scheme, heavy: bool, file: Path) -> None:
+    """Refuse a file whose label says integers when it has none where they count.
+
+    Raises:
+        LowerError: no multiplication is on integers, or no operator in a graph without any.
+    """
+    if (facts["int8_macs"] > 0) if heavy else facts["integer_ops"]:
+        return
+    kept = ", ".join(f"{count} {op}" for op, count in facts["float_ops"].items()) or "nothing"
+    raise LowerError(
+        f"nothing of this model would run on integers under {scheme.name}: {kept} stay in float",
+        artifact=file,
+        mend="exclude fewer nodes, or leave the scheme out for this backend",
+    )

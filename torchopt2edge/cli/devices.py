@@ -1,0 +1,251 @@
+"""The commands of devices: what can be reached from here, and what was left there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torchopt2edge.cli.console import console
+from torchopt2edge.deploy.launch import NATIVE, launch
+from torchopt2edge.devices import discover
+from torchopt2edge.devices.remote.device import Remote
+from torchopt2edge.devices.remote.files import digest
+from torchopt2edge.devices.remote.transport import Transport
+from torchopt2edge.errors import ConfigError, EdgeError
+from torchopt2edge.interfaces import Device
+from torchopt2edge.report.text.numbers import count, significant
+from torchopt2edge.report.text.row_view import plain
+from torchopt2edge.runner import system_info
+from torchopt2edge.types import Candidate, Facts, Signature
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+OnDevice = Callable[[Callable[[Device], int], Sequence[str]], int]
+"""Builds the device that overrides describe and does something with it; returns the exit code."""
+
+# Prints how many bytes lie there; nothing where there is nothing.
+_HELD = "cd {folder} 2>/dev/null || exit 0; find files jobs -type f -exec cat {{}} + | wc -c"
+_LISTED = "cd {folder}/files 2>/dev/null || exit 0; find . -type f -exec wc -c {{}} +"
+
+
+def add_commands(commands: Any, on_device: OnDevice) -> None:
+    """Add ``devices`` and ``devices clean`` to the command line's subparsers."""
+    devices = commands.add_parser(
+        "devices", help="what can be reached from here, and what to type for it"
+    )
+    devices.add_argument("--connect", action="store_true", help="ask the hosts of ~/.ssh/config")
+    devices.add_argument("--json", action="store_true", help="print the facts as JSON")
+    devices.set_defaults(run=_list)
+    actions = devices.add_subparsers(metavar="ACTION")
+    clean = actions.add_parser("clean", help="remove what was left on a device")
+    clean.add_argument("overrides", nargs="*", help="device=ssh device.host=pi")
+    clean.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    clean.set_defaults(run=partial(_clean, on_device))
+
+
+def _list(given: argparse.Namespace) -> int:
+    rows = [_with_push(device, row) for device, row in discover.found(given.connect)]
+    if given.json:
+        sys.stdout.write(f"{json.dumps(rows, indent=1, ensure_ascii=False)}\n")
+    else:
+        render(console(), rows)
+    return 0
+
+
+def _clean(on_device: OnDevice, given: argparse.Namespace) -> int:
+    return on_device(_cleaned, given.overrides)
+
+
+def _cleaned(device: Device) -> int:
+    freed, left = clean(device)
+    said = f"{device.name}: {_bytes(freed)} removed"
+    said += f"; {_bytes(left)} stay, of jobs that run" if left else ""
+    console().print(said, markup=False, highlight=False)
+    return 0
+
+
+def clean(device: Device) -> tuple[int, int]:
+    """Remove what was left on a device; return the bytes that went and those that stay.
+
+    Raises:
+        ConfigError: nothing is ever left on such a device.
+        DeviceError: it cannot be reached.
+    """
+    if not isinstance(device, Remote):
+        raise ConfigError(
+            f"nothing is ever left on {device.name}: files are used where they are",
+            mend="torchopt2edge devices clean device=ssh device.host=HOST",
+        )
+    before = _held(device)
+    device.clean()
+    after = _held(device)
+    return before - after, after
+
+
+def _held(device: Remote) -> int:
+    said = device.run(_HELD.format(folder=shlex.quote(device.folder))).stdout.split()
+    return int(said[-1]) if said and said[-1].isdigit() else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rehearsal(Remote):
+    """Stands in for a device while what would be started there is got ready: it only counts.
+
+    ``there`` maps what lies in its folder of files (``DIGEST/name``) to sizes; ``sizes`` is what
+    it would be sent.
+    """
+
+    real: Remote
+    known: Facts
+    there: Mapping[str, int]
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The word in the rows' ``device``."""
+        return self.real.name
+
+    @property
+    def link(self) -> Transport:
+        """The link to the device itself."""
+        return self.real.link
+
+    def facts(self) -> Facts:
+        """Return what the device said already."""
+        return self.known
+
+    def push(self, file: Path) -> str:
+        """Count a file's bytes, unless it is there."""
+        sha, size = digest(file)
+        place = f"{sha[:16]}/{file.name}"
+        if place not in self.there:
+            self.sizes[place] = size
+        return place
+
+    def push_all(self, files: Mapping[str, Path]) -> str:
+        """Count the bytes of files that go into one folder, unless one there holds just those."""
+        sizes = {name: file.stat().st_size for name, file in files.items()}
+        folders = {place.partition("/")[0] for place in self.there}
+        held = ({n: self.there.get(f"{one}/{n}") for n in sizes} == sizes for one in folders)
+        if not any(held):
+            self.sizes.update((str(file), sizes[name]) for name, file in files.items())
+        return "folder"
+
+
+def to_push(device: Remote, facts: Facts) -> int:
+    """Return the bytes that a first run would bring there, before packing and without its files.
+
+    What brings them is asked, with a device that counts: the runner, and the runtimes' libraries
+    where the runner takes them along.
+
+    Raises:
+        EdgeError: the device cannot be reached, or what it needs cannot be got ready here.
+    """
+    said = device.run(_LISTED.format(folder=shlex.quote(device.folder))).stdout.decode()
+    lines = (line.strip().split(" ./", 1) for line in said.splitlines())
+    there = {one[1]: int(one[0]) for one in lines if len(one) == 2 and one[0].isdigit()}
+    asked = {one.name: getattr(device, one.name) for one in fields(Remote)}
+    rehearsal = _Rehearsal(**asked | {"fetch": False}, real=device, known=facts, there=there)
+    for backend in sorted(NATIVE):
+        launch(Candidate("", backend, "fp32", Path(), Signature((), ()), ""), rehearsal)
+    return sum(rehearsal.sizes.values())
+
+
+def _with_push(device: Device | None, row: Facts) -> Facts:
+    """Add to a row what a first run would push, or why that cannot be told."""
+    if row["state"] != "ready" or device is None:
+        return row
+    if not isinstance(device, Remote):
+        return {**row, "push_bytes": 0}
+    try:
+        return {**row, "push_bytes": to_push(device, row)}
+    except EdgeError as error:
+        return {**row, "push_bytes": None, "push_error": str(error)}
+
+
+def render(console: Console, rows: Sequence[Facts]) -> None:
+    """Print a table of the devices, and below it what to type where one cannot be used."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0), header_style="bold")
+    table.add_column("what to type", no_wrap=True)  # broken it could not be copied
+    for title in ("state", "machine", "runtimes", "sensors", "first push"):
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        words = str(row["device"]).replace(" ", "\n")
+        short = "not to be used" if _broken(row) else str(row["state"])
+        cells = (words, short, machine(row), _runtimes(row), _sensors(row), _push(row))
+        table.add_row(*(Text(cell) for cell in cells))
+    console.print(table)
+    for row in rows:
+        said = [plain(row["state"]) if _broken(row) else "", plain(row.get("push_error") or "")]
+        for one in filter(None, said):
+            console.print(Text(f"{row['device']}: {one}", style="yellow"), soft_wrap=True)
+        if row.get("mend"):
+            # Unbroken, so that a command can be copied from a narrow terminal.
+            console.print(Text(f"  → {plain(row['mend'])}"), soft_wrap=True)
+
+
+def _broken(row: Facts) -> bool:
+    return row["state"] not in ("ready", "not asked")
+
+
+def machine(row: Facts) -> str:
+    """Return what a device is, in lines: model, processor, cores, memory, system, browser."""
+    known = {name: row[name] for name in row if row[name] != system_info.UNAVAILABLE}
+    arch = known.get("abi") or known.get("arch", "")
+    memory = known.get("memory_gb")
+    lines = (
+        known.get("model", ""),
+        known.get("cpu", ""),
+        ", ".join(filter(None, (arch, cores(known)))),
+        f"{significant(memory)} GB memory" if memory else "",
+        known.get("os", ""),
+        known.get("browser", ""),
+        "emulated" if known.get("emulated") else "",
+    )
+    return "\n".join(plain(line) for line in lines if line)
+
+
+def cores(facts: Facts) -> str:
+    """Return how many cores there are, and of which classes: "8 cores: 1 big at 3187 MHz, …"."""
+    total, classes = facts.get("cores"), facts.get("core_classes") or ()
+    if total is None:
+        return ""
+    said = ", ".join(map(_class, classes)) if len(classes) > 1 else ""
+    return f"{total} core{'' if total == 1 else 's'}{': ' if said else ''}{said}"
+
+
+def _class(one: Mapping[str, Any]) -> str:
+    speed = f" at {one['max_mhz']:.0f} MHz" if "max_mhz" in one else ""
+    return f"{len(one['cores'])} {one.get('name', '')}{speed}"
+
+
+def _runtimes(row: Facts) -> str:
+    return "\n".join(f"{plain(name)} {plain(one)}" for name, one in row.get("runtimes", {}).items())
+
+
+def _sensors(row: Facts) -> str:
+    if "sensors" not in row:
+        return ""
+    return "\n".join(map(plain, row["sensors"])) or "none"
+
+
+def _push(row: Facts) -> str:
+    size = row.get("push_bytes")
+    if size is None:
+        return "cannot be told" if "push_error" in row else ""
+    return _bytes(size) if size else "nothing"
+
+
+def _bytes(size: int) -> str:
+    return f"{count(size)}B" if size >= 1000 else f"{size} B"

@@ -1,0 +1,1 @@
+"""Pruning, sparsity and distillation."""

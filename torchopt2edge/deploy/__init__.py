@@ -1,0 +1,1 @@
+"""What must lie on a device before anything is measured there."""

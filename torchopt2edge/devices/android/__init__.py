@@ -1,0 +1,1 @@
+"""Android phones: their sensors, and how they are kept steady."""

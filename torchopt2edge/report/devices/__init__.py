@@ -1,0 +1,1 @@
+"""One run per device, side by side."""

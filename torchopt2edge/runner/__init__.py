@@ -1,0 +1,1 @@
+"""The program that measures on a device, without torch."""

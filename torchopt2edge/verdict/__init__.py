@@ -1,0 +1,1 @@
+"""Which candidate is chosen, which ones are excluded, and why."""

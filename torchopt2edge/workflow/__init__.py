@@ -1,0 +1,1 @@
+"""The steps of a run, from its settings to its result."""

@@ -1,0 +1,201 @@
+"""Files that exist already: find out what they are, feed them something, measure them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchopt2edge.bench import harness
+from torchopt2edge.errors import ConfigError, EdgeError, LowerError
+from torchopt2edge.interfaces import Backend
+from torchopt2edge.quantize.graph import prepare
+from torchopt2edge.types import Candidate, Measurement, Signature, TensorSpec, Verdict
+from torchopt2edge.workflow import comparison, lowering
+from torchopt2edge.workflow.settings import Plan, backend_names, resolve_backends
+
+_READ_S = 120
+
+
+def measure_files(files: Sequence[Path], plan: Plan) -> tuple[list[Measurement], Verdict]:
+    """Measure the files in turns and write the run's folder.
+
+    Raises:
+        ConfigError: no files, or a suffix that no backend opens.
+    """
+    if not files:
+        raise ConfigError("there are no files", mend="torchopt2edge bench 'artifacts=[a.onnx]'")
+    plan.out.mkdir(parents=True, exist_ok=True)
+    found: list[Candidate] = []
+    broken: list[Measurement] = []
+    for file, group in zip(files, _names(files), strict=True):
+        backend = _backend(file)
+        try:
+            found.append(describe(_whole(file, plan.out), backend, group))
+        except EdgeError as error:
+            broken.append(lowering.failed(group, backend.name, "unknown", error))
+    found, refused = comparison.placed(_short(found), plan)
+    try:
+        rows = comparison.race(found, lambda one: random_sample(one.signature), plan)
+    except harness.Interrupted as stop:
+        comparison.finish([*stop.rows, *refused, *broken], plan)
+        raise
+    rows = [replace(row, facts={**row.facts, "checked": "against itself"}) for row in rows]
+    return comparison.finish([*rows, *refused, *broken], plan)
+
+
+def _short(found: Sequence[Candidate]) -> list[Candidate]:
+    """Say backend and scheme once where a file's name ends with them, as those of `lower` do."""
+    made = []
+    for one in found:
+        said = lowering.candidate_id("", one.backend, one.scheme)
+        group = one.group.removesuffix(said).rstrip("-_.")
+        name = lowering.candidate_id(group, one.backend, one.scheme)
+        made.append(replace(one, id=name, group=group))
+    return made if len({one.id for one in made}) == len(made) else list(found)
+
+
+def _whole(file: Path, out: Path) -> Path:
+    """Return the file, or one in the folder ``out`` that holds the weights which lie beside it.
+
+    What is weighed, hashed and brought to a device is one file.
+
+    Raises:
+        ExportError: the weights cannot be read.
+    """
+    if file.suffix != ".onnx" or not file.is_file() or not prepare.weights_beside(file):
+        return file
+    import onnx
+
+    target = out / "whole" / prepare.content_digest(file)[:16] / file.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(prepare.load(file), target)
+    declared = file.with_name("signature.json")
+    if declared.is_file():
+        shutil.copyfile(declared, target.with_name(declared.name))
+    return target
+
+
+def describe(file: Path, backend: Backend, group: str) -> Candidate:
+    """Say what a file is: its scheme and signature are read from the file itself.
+
+    Raises:
+        EdgeError: it cannot be read.
+    """
+    if not file.is_file():
+        raise ConfigError("there is no such file", artifact=file)
+    told = _ask_child(file)
+    scheme = str(told["scheme"])
+    beside = file.parent / "signature.json"
+    declared = json.loads(beside.read_text()) if beside.is_file() else told["signature"]
+    signature = Signature.from_json(declared)
+    cls = type(backend)
+    return Candidate(
+        lowering.candidate_id(group, backend.name, scheme),
+        backend.name,
+        scheme,
+        file,
+        signature,
+        lowering.file_digest(file),
+        {
+            **told["facts"],
+            "target": f"{cls.__module__}.{cls.__qualname__}",
+            "options": lowering.options(backend),
+        },
+        group,
+    )
+
+
+def _ask_child(file: Path) -> dict[str, Any]:
+    """Have a child read the file: a damaged .tflite can take its reader's process along."""
+    command = [sys.executable, "-m", "torchopt2edge.workflow.existing_files", str(file)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_READ_S)
+    except subprocess.TimeoutExpired as error:
+        raise LowerError(f"reading it took more than {_READ_S} s", artifact=file) from error
+    if done.returncode < 0:
+        raise LowerError(
+            f"its reader was killed by signal {-done.returncode}: the file is damaged",
+            artifact=file,
+            mend="write it again",
+        )
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise LowerError(f"it cannot be read: {said}", artifact=file)
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if "what" in told:
+        raise LowerError(told["what"], artifact=file, mend=told["mend"])
+    return told
+
+
+def _tell(file: Path) -> None:
+    """Be that child: say what the file declares, or what is wrong, as JSON on the last line."""
+    backend = _backend(file)
+    try:
+        told: dict[str, Any] = {
+            "scheme": backend.read_scheme(file),
+            "signature": backend.read_signature(file).to_json(),
+            "facts": backend.read_facts(file),
+        }
+    except EdgeError as error:
+        told = {"what": error.what, "mend": error.mend}
+    sys.stdout.write(f"{json.dumps(told)}\n")
+
+
+def random_items(signature: Signature) -> list[dict[str, Any]]:
+    """Return a few random samples for a signature, by input name."""
+    return [random_sample(signature, seed) for seed in range(8)]
+
+
+def random_sample(signature: Signature, seed: int = 0) -> dict[str, Any]:
+    """Return one random sample: normal floats (not denormal, not constant), small integers."""
+    rng = np.random.default_rng(seed)
+    return {spec.name: _random(spec, rng) for spec in signature.inputs}
+
+
+def _random(spec: TensorSpec, rng: np.random.Generator) -> Any:
+    shape = tuple(1 if size < 0 else size for size in spec.shape)
+    dtype = np.dtype(spec.dtype)
+    if np.issubdtype(dtype, np.floating):
+        return rng.standard_normal(shape).astype(dtype)
+    return rng.integers(0, 2, shape).astype(dtype)
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """Name each file by its stem, with its folder's name or a number where stems repeat."""
+    counts = Counter(file.stem for file in files)
+    names = [
+        f.stem if counts[f.stem] == 1 else f"{f.resolve().parent.name}-{f.stem}" for f in files
+    ]
+    again = Counter(names)
+    seen: Counter[str] = Counter()
+    out = []
+    for name in names:
+        seen[name] += 1
+        out.append(name if again[name] == 1 else f"{name}-{seen[name]}")
+    return out
+
+
+def _backend(file: Path) -> Backend:
+    """Return the backend whose files end like this one."""
+    backends = resolve_backends(backend_names())
+    for backend in backends:
+        if file.suffix == backend.suffix:
+            return backend
+    raise ConfigError(
+        f"no backend opens {file.suffix or 'a file without suffix'}",
+        artifact=file,
+        mend=f"give files that end in {' or '.join(backend.suffix for backend in backends)}",
+    )
+
+
+if __name__ == "__main__":
+    _tell(Path(sys.argv[1]))

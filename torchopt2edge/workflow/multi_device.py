@@ -1,0 +1,143 @@
+"""One comparison on several devices: a whole run on each, and one report above them.
+
+What a candidate is lowered from and calibrated on is decided once; what is lowered for one
+device is found in the store by the next.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from torchopt2edge.bench import harness
+from torchopt2edge.errors import DeviceError
+from torchopt2edge.interfaces import Device
+from torchopt2edge.report import run_folder
+from torchopt2edge.report.devices import table as device_table
+from torchopt2edge.report.devices import write as device_write
+from torchopt2edge.report.devices.table import Column, Side
+from torchopt2edge.types import BASELINE, Measurement, Verdict
+from torchopt2edge.workflow.progress import Progress, Tick
+from torchopt2edge.workflow.settings import Plan
+
+Act = Callable[[Plan], tuple[list[Measurement], Verdict]]
+PlanFor = Callable[[Device | None, Path | None], Plan]
+
+_UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run found; its folder ``out`` holds the same on disk.
+
+    A run on several ``devices`` has a result for each by its name, all their rows together, and
+    a verdict that names a winner only where it is the winner on all of them.
+    """
+
+    rows: list[Measurement]
+    verdict: Verdict
+    out: Path
+    devices: Mapping[str, Result] = field(default_factory=dict)
+
+    @property
+    def worked(self) -> bool:
+        """Whether a row came through; PyTorch's, which nobody ships, counts only alone."""
+        shipped = [row for row in self.rows if row.backend != BASELINE] or self.rows
+        return any(row.err is None for row in shipped)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A progress that says of every task which device it is for."""
+
+    inner: Progress
+    device: str
+
+    def task(self, title: str) -> AbstractContextManager[Tick]:
+        """Open a task."""
+        return self.inner.task(f"{self.device}: {title}")
+
+
+def run(devices: Sequence[Device], out: Path, title: str, plan: PlanFor, act: Act) -> Result:
+    """Do something by a plan: on the plan's own device, or on each of several.
+
+    ``plan`` makes a plan for a device in a folder (None: its own). A device that cannot be
+    reached or used is a column with its error, and the others go on.
+
+    Raises:
+        DeviceError: none of the devices could be used; the report says why of each.
+        EdgeError: what ends a run on one device.
+    """
+    if not devices:
+        made = plan(None, None)
+        return Result(*act(made), made.out)
+    columns: list[Column] = []
+    command = ""
+    try:
+        for device, name, place in _places(devices):
+            logging.getLogger("torchopt2edge").info("device %s", name)
+            try:
+                made = plan(device, out / place)
+                command = str(made.environment.get("command", ""))
+                act(replace(made, progress=_Named(made.progress, name)))
+            except harness.Interrupted:  # its rows are in its folder, as far as they came
+                columns.append(Column(name, place, *run_folder.read(out / place)))
+                raise
+            except DeviceError as error:
+                columns.append(Column(name, place, err=str(error)))
+            else:
+                columns.append(Column(name, place, *run_folder.read(out / place)))
+    finally:  # also after Ctrl-C: what was measured until then is shown
+        found = Side(title, tuple(columns), command)
+        if columns:
+            device_write.write(out, found)
+    if not found.used:
+        each = " ".join(f"{column.device}: {column.err}" for column in columns)
+        raise DeviceError(f"none of the {len(columns)} devices could be used. {each.rstrip('.')}")
+    return _result(found, out)
+
+
+def render(out: Path) -> Result:
+    """Read the folder of a run on several devices and write every report of it again.
+
+    Raises:
+        ConfigError: it is not the folder of such a run.
+    """
+    found = device_table.read(out)
+    for column in found.used:
+        assert column.verdict is not None
+        run_folder.write(out / column.folder, column.rows, column.verdict, **column.context)
+    device_write.write(out, found)
+    return _result(found, out)
+
+
+def _result(found: Side, out: Path) -> Result:
+    rows = [row for column in found.columns for row in column.rows]
+    winner = found.to_json()["winner"]
+    verdict = Verdict(winner, reasons=[device_table.headline(found), *device_table.flips(found)])
+    each = {
+        column.device: Result(
+            list(column.rows),
+            column.verdict or Verdict(None, reasons=[column.err]),
+            out / column.folder,
+        )
+        for column in found.columns
+    }
+    return Result(rows, verdict, out, each)
+
+
+def _places(devices: Sequence[Device]) -> list[tuple[Device, str, str]]:
+    """Give every device a name of its own and a folder; the second of a name is ``local 2``."""
+    found: list[tuple[Device, str, str]] = []
+    for device in devices:
+        again = sum(one.name == device.name for one, _, _ in found)
+        name = f"{device.name} {again + 1}" if again else device.name
+        place = _UNFIT.sub("-", name).strip("-.") or "device"
+        taken = {one for _, _, one in found}
+        place = place if place not in taken else f"{place}-{len(found) + 1}"
+        found.append((device, name, place))
+    return found
