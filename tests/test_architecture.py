@@ -33,7 +33,7 @@ LAYERS = (
     {"interfaces", "store", "samples", "data", "models", "tasks"},
     {"types", "stats"},
     {"preprocessing"},
-    {"errors"},
+    {"errors", "_moved"},
 )
 SIBLINGS = {
     ("api", "workflow"),

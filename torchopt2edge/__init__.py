@@ -9,6 +9,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from torchopt2edge import _moved
+
 if TYPE_CHECKING:
     from torchopt2edge import data, devices, integrations, models, stages, tasks
     from torchopt2edge.api import Result, compare, lower, measure, optimize
@@ -27,6 +29,7 @@ __version__ = "0.1.0"
 
 # ONNX Runtime's wheel notes every start and sends it home unless this is set before its import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+_moved.install()
 
 _HOME = {
     "Constraints": "torchopt2edge.types",

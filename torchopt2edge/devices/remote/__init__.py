@@ -1,1 +1,8 @@
 """Devices that are reached over a link."""
+
+from typing import TYPE_CHECKING
+
+from torchopt2edge._moved import names_of
+
+if not TYPE_CHECKING:
+    __getattr__ = names_of(__name__)
