@@ -109,7 +109,7 @@ def agreement(rows: Sequence[Measurement], exam: Exam, one: str, other: str) -> 
 
 def table(rows: Sequence[Measurement], exam: Exam) -> list[dict[str, Any]]:
     """Return a line per candidate, its answers beside PyTorch's."""
-    from torchopt2edge.evaluation.score import paired_drop
+    from torchopt2edge.stats.paired import paired_drop
 
     made = []
     base = next((row for row in rows if row.backend == "torch"), None)

@@ -34,7 +34,7 @@ def pick(rows: Rows, candidate: str) -> Measurement | None:
 
 def drop(above: Measurement | None, below: Measurement | None) -> tuple[float, float, float] | None:
     """Return the points lost from one row to the other, with their interval."""
-    from torchopt2edge.evaluation.score import paired_drop
+    from torchopt2edge.stats.paired import paired_drop
 
     if above is None or below is None:
         return None

@@ -142,7 +142,7 @@ def answers(stages: Mapping[str, Stage], data: Any) -> dict[str, str]:
 
 def accuracy(hits: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return a line per net: its score, and what it lost, on the same images."""
-    from torchopt2edge.evaluation.score import paired_drop
+    from torchopt2edge.stats.paired import paired_drop
 
     made = []
     for name, bits in hits.items():
@@ -155,7 +155,7 @@ def accuracy(hits: Mapping[str, str]) -> list[dict[str, Any]]:
 
 def goals(hits: Mapping[str, str], lines: Sequence[Mapping[str, Any]]) -> list[frame.Goal]:
     """Hold the figures against what was promised."""
-    from torchopt2edge.evaluation.score import paired_drop
+    from torchopt2edge.stats.paired import paired_drop
 
     made = []
     if hits:

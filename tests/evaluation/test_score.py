@@ -10,12 +10,10 @@ import pytest
 import torch
 from scipy import stats
 
-from torchopt2edge.errors import BenchError, DataError, EvaluateError
-from torchopt2edge.evaluation.score import _share, hashes, paired, score, score_beside
+from torchopt2edge.errors import DataError, EvaluateError
+from torchopt2edge.evaluation.score import _share, hashes, score
 from torchopt2edge.interfaces import Session
 from torchopt2edge.samples.calibration_set import check_disjoint, sample_hash
-from torchopt2edge.tasks.classification import Classification
-from torchopt2edge.tasks.super_resolution import SuperResolution
 from torchopt2edge.types import Manifest, TensorSpec
 
 INPUTS = (TensorSpec("x", (-1, 3)),)
@@ -183,85 +181,3 @@ def test_a_leak_is_found() -> None:
     with pytest.raises(DataError, match="1 of 2 calibration samples"):
         check_disjoint(kept, hashes(scored, INPUTS))
     check_disjoint(Manifest("calibration", (sample_hash([batch(2)[0]]),)), hashes(scored, INPUTS))
-
-
-def test_scores_that_are_no_hits_are_paired_by_their_differences() -> None:
-    rng = np.random.default_rng(0)
-    best = rng.normal(30, 5, 200)
-    worse = best - 0.5 + rng.normal(0, 0.1, 200)
-    drop = paired({"scores": best.tolist()}, {"scores": worse.tolist()})
-    assert drop["drop"] == pytest.approx(0.5, abs=0.03)
-    assert drop["drop_low"] < 0.5 < drop["drop_high"]
-    assert drop["drop_high"] - drop["drop_low"] < 0.1  # far below the spread of the images
-    assert paired({}, {"scores": [1.0]}) == {}
-    hits = paired({"correct": "1111"}, {"correct": "1110"})
-    assert hits["drop"] == 25.0
-
-
-class Turned(Scores):
-    """Another machine: of the first samples it says the next class, and of the rest nearly ours."""
-
-    def __init__(self, wrong: int) -> None:
-        self.wrong = wrong
-
-    def __call__(self, inputs: Any) -> dict[str, np.ndarray]:
-        """Count the samples down as they come."""
-        found = super().__call__(inputs)
-        scores = found["scores"] + np.float32(0.001)
-        turned, self.wrong = min(self.wrong, len(scores)), max(0, self.wrong - len(scores))
-        scores[:turned] = np.roll(scores[:turned], 1, axis=1)
-        return {**found, "scores": scores}
-
-
-HUNDRED = [(batch(*[0, 1, 2, 2, 1] * 10), np.array([0, 1, 2, 2, 1] * 10))] * 2
-
-
-@pytest.mark.parametrize(("wrong", "said"), [(0, False), (1, False), (2, True), (60, True)])
-def test_another_machines_answers_are_held_against_ours(wrong: int, said: bool) -> None:
-    made = score_beside(Turned(wrong), Scores(), HUNDRED, INPUTS, Classification())
-    assert made.metrics["top1"] == made.facts["host_agreement"] == pytest.approx(100.0 - wrong)
-    assert made.facts["host_metric"] == 100.0
-    assert (made.facts["host_n"], made.facts["n_eval"]) == (100, 100)
-    assert made.facts["host_max_abs"] == pytest.approx(1.001 if wrong else 0.001, abs=1e-6)
-    note = f"the device answers otherwise than this machine on {wrong} of 100 samples"
-    assert made.facts.get("notes", []) == ([note] if said else [])
-
-
-def test_hits_that_are_lost_more_than_by_chance_are_said_below_a_per_cent() -> None:
-    """Of 1000 samples 7 answers change, and each change loses a hit: McNemar's p is 0.016."""
-    many = HUNDRED * 10
-    made = score_beside(Turned(7), Scores(), many, INPUTS, Classification())
-    assert made.facts["host_agreement"] == pytest.approx(99.3)
-    assert "on 7 of 1000 samples" in made.facts["notes"][0]
-    made = score_beside(Turned(5), Scores(), many, INPUTS, Classification())
-    assert "notes" not in made.facts  # 0.063
-
-
-def test_a_callable_and_answers_that_are_no_classes_are_compared_too() -> None:
-    def metric(session: Session) -> dict[str, float]:
-        session({"x": batch(0, 1, 2)})
-        return {"mine": 3.0}
-
-    made = score_beside(Turned(1), Scores(), metric, INPUTS, Classification())
-    assert made.facts["host_n"] == 3
-    assert made.facts["host_agreement"] == pytest.approx(200 / 3)
-    assert "on 1 of 3 samples" in made.facts["notes"][0]
-    image = np.random.default_rng(0).random((4, 1, 24, 24)).astype(np.float32)
-    inputs = (TensorSpec("x", (-1, 1, 24, 24)),)
-    made = score_beside(Turned(0), Scores(), [(image, image)], inputs, SuperResolution())
-    assert "host_agreement" not in made.facts
-    assert made.facts["host_max_abs"] == pytest.approx(0.001, abs=1e-6)
-
-
-def test_a_file_that_does_not_run_here_is_scored_all_the_same() -> None:
-    asked: list[int] = []
-
-    def refuses(inputs: Any) -> dict[str, np.ndarray]:
-        asked.append(1)
-        raise BenchError("the process was killed by SIGILL")
-
-    made = score_beside(Turned(0), refuses, HUNDRED, INPUTS, Classification())
-    assert made.metrics["top1"] == 100.0
-    assert "killed by SIGILL" in made.facts["notes"][0]
-    assert "host_n" not in made.facts
-    assert len(asked) == 1

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from torchopt2edge.errors import ConfigError
-from torchopt2edge.evaluation.score import paired_drop
+from torchopt2edge.stats.paired import paired_drop
 from torchopt2edge.types import Constraints, Measurement, Verdict
 from torchopt2edge.verdict.decide import INVALIDATING, decide
 

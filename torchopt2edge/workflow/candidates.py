@@ -15,6 +15,7 @@ from torchopt2edge.bench.child_session import ChildSession, open_child
 from torchopt2edge.deploy.launch import NATIVE
 from torchopt2edge.devices import Local
 from torchopt2edge.errors import ConfigError, EdgeError
+from torchopt2edge.evaluation import host_check
 from torchopt2edge.evaluation import parity as verify
 from torchopt2edge.evaluation import score as scoring
 from torchopt2edge.interfaces import Backend, Device, Session
@@ -168,7 +169,7 @@ class Bed:
         if self.host is None:
             made = scoring.score(self.session(), evaluate, inputs, task)
         else:
-            made = scoring.score_beside(self.session(), self.host, evaluate, inputs, task)
+            made = host_check.score_beside(self.session(), self.host, evaluate, inputs, task)
         drawn = evaluate.loader if isinstance(evaluate, Labelled) else evaluate
         if isinstance(drawn, Drawn):
             made = replace(made, facts={**made.facts, "n_eval_of": drawn.of})

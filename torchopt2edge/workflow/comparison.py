@@ -17,6 +17,7 @@ from torchopt2edge.errors import BenchError, VerifyError
 from torchopt2edge.evaluation import parity
 from torchopt2edge.evaluation import score as scoring
 from torchopt2edge.interfaces import Device, Session
+from torchopt2edge.stats.paired import paired
 from torchopt2edge.store import versions
 from torchopt2edge.types import SCHEMES, Candidate, Facts, Measurement, Verdict
 from torchopt2edge.verdict import decide
@@ -94,7 +95,7 @@ def against(row: Measurement, rows: Sequence[Measurement], reference: str | None
     base = next((one for one in rows if one.candidate == reference), None)
     if base is None:
         return row
-    drop = scoring.paired(base.facts, row.facts)
+    drop = paired(base.facts, row.facts)
     return replace(row, metrics={**row.metrics, **drop})
 
 

@@ -21,13 +21,13 @@ from rich.console import Console
 
 from tests.report.visit import Opener
 from torchopt2edge.errors import ConfigError
-from torchopt2edge.evaluation.score import paired_drop
 from torchopt2edge.report import read
 from torchopt2edge.report import write as write_run
 from torchopt2edge.report.diff.compare import Against, Run, compare, parse_share
 from torchopt2edge.report.diff.text import headline
 from torchopt2edge.report.diff.write import render_console, render_markdown, write
 from torchopt2edge.report.html.diff import render_html
+from torchopt2edge.stats.paired import paired_drop
 from torchopt2edge.types import Measurement, Verdict
 
 FILES = {"torch-fp32": 3.9, "ort-fp32": 1.4, "ort-int8": 0.74, "litert-int8": 0.55}

@@ -228,7 +228,7 @@ def _quality(pair: Pair) -> Iterator[Change]:
 
 def _drop(pair: Pair, metric: str) -> tuple[dict[str, float], str]:
     """Return the loss with its interval, paired where the samples were kept, and how it was got."""
-    from torchopt2edge.evaluation.score import paired
+    from torchopt2edge.stats.paired import paired
 
     old, new = pair.before.facts, pair.after.facts
     same = old.get("n_eval") == new.get("n_eval")
