@@ -78,7 +78,7 @@ def test_a_quantized_onnx_gives_its_ranges_to_both_runtimes(
     made = tmp_path / "made"
     made.mkdir()
     given = Sources(tiny.graph, tiny.graph, tiny.ranges, tiny.samples.path)
-    Ort(isa="x86-vnni").lower(given, SCHEMES["int8"], made)
+    Ort(isa="portable").lower(given, SCHEMES["int8"], made)
     qdq = tmp_path / "qdq.onnx"
     qdq.write_bytes((made / "model.onnx").read_bytes())
     images = tiny.inputs["image"]

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnxruntime.quantization.quant_utils import compute_scale_zp
 
-from torchopt2edge.quantize.qparams import LEVELS, bias_codes, bias_floor, grid_of, weight_codes
+from torchopt2edge.quantize.qparams import (
+    LEVELS,
+    as_unsigned,
+    bias_codes,
+    bias_floor,
+    grid_of,
+    weight_codes,
+)
 
 EDGE = st.floats(-1e4, 1e4, width=32)
 TYPES = st.sampled_from(["uint8", "int8"])
@@ -47,14 +54,23 @@ def test_a_tensor_that_was_never_activated(low: float, high: float, dtype: str) 
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize(("reduced", "most"), [(False, LEVELS), (True, 64)])
-def test_a_channels_peak_is_its_last_code(axis: int, reduced: bool, most: int) -> None:
+def test_a_channels_peak_is_its_last_code(axis: int) -> None:
     weight = np.random.default_rng(0).standard_normal((6, 5, 3, 3)).astype(np.float32)
-    codes, scales = weight_codes(weight, axis, reduced=reduced)
+    codes, scales = weight_codes(weight, axis)
     peaks = np.abs(codes.astype(int)).max(axis=tuple({0, 1, 2, 3} - {axis}))
-    assert (peaks == most).all()
+    assert (peaks == LEVELS).all()
     spread = scales.reshape([-1 if at == axis else 1 for at in range(4)])
     assert np.abs(codes * spread - weight).max() <= 0.5001 * scales.max()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_unsigned_codes_hold_the_same_integers(axis: int) -> None:
+    codes = np.random.default_rng(0).integers(-127, 128, (6, 5), np.int8)
+    raised, zero = as_unsigned(codes, axis)
+    assert raised.dtype == zero.dtype == np.uint8
+    assert zero.shape == (codes.shape[axis],)
+    spread = zero.reshape([-1 if at == axis else 1 for at in range(2)])
+    assert (raised.astype(int) - spread == codes).all()
 
 
 @settings(max_examples=60, deadline=None)

@@ -109,7 +109,7 @@ def lowered(result: Learned, folder: Path) -> tuple[Path, Ranges, Path]:
     (graph / "signature.json").write_text(signature)
     ranges = qat_ranges.carry(result.ranges, graph / "model.onnx")
     artifact = Artifact("graph", graph, "graph")
-    backend = Ort(isa="x86-vnni")
+    backend = Ort(isa="portable")
     facts = backend.lower(Sources(artifact, artifact, ranges), SCHEMES["int8"], low)
     return low / facts["file"], ranges, graph / "model.onnx"
 

@@ -12,7 +12,11 @@ Q3. What only moves values (Reshape, MaxPool …) passes its input's grid on. Pa
 Q4. A Relu or a Clip whose bounds are the ends of its output's grid goes: the rounding cuts there.
     One with other bounds stays, which onnxruntime.quantization takes out all the same.
 Q5. Weights get int8 codes per output channel, and back the grid they were trained on (`grid`);
-    an operand that is a constant gets the activations' type over its own range.
+    an operand that is a constant gets the activations' type over its own range. For a processor
+    without VNNI, the weights of a layer that can saturate there (`saturation`) are written with
+    zero point 128, as uint8: the same integers, multiplied exactly; or, where they were trained
+    with fewer bits, on the coarsest grid that holds them, if that cannot saturate. No weight
+    changes its value.
 Q6. Biases get int32 codes in steps of input scale · weight scale. Two nodes that share weights
     share the codes; a float node keeps the floats.
 Q7. A float layer that reads integers gives its output through a LeakyRelu of slope 1, which ONNX
@@ -39,7 +43,16 @@ from torchopt2edge.errors import LowerError
 from torchopt2edge.quantize.graph.canonicalize import drop_unused
 from torchopt2edge.quantize.graph.gemm import as_gemm
 from torchopt2edge.quantize.qdq_plan import MOVES, Plan, attributes, floats_held, plan_of, values
-from torchopt2edge.quantize.qparams import Grid, bias_codes, bias_floor, grid_of, weight_codes
+from torchopt2edge.quantize.qparams import (
+    Grid,
+    as_unsigned,
+    bias_codes,
+    bias_floor,
+    coarsest,
+    grid_of,
+    weight_codes,
+)
+from torchopt2edge.quantize.saturation import can_saturate, is_depthwise, kernel_rows
 from torchopt2edge.types import Ranges
 
 if TYPE_CHECKING:
@@ -53,14 +66,20 @@ LAYERS = ("Conv", "ConvTranspose", "Gemm")
 
 @dataclass(frozen=True)
 class Types:
-    """The integer type of the activations, and whether the weights give up a bit.
+    """The integer type of the activations, and on which processors the products are exact.
 
-    ``reduced`` weights use codes -64 to 64: a processor that adds pairs of u8·s8 products in 16
-    bits would saturate with more.
+    With ``exact_everywhere`` the weights of layers that can saturate on x86 without VNNI are
+    uint8, if the activations are; there is no integer kernel for int8 activations with uint8
+    weights. Without it all weights are int8.
     """
 
     activation: str = "uint8"
-    reduced: bool = False
+    exact_everywhere: bool = True
+
+    @property
+    def unsigned_weights(self) -> bool:
+        """Whether weights may be uint8."""
+        return self.exact_everywhere and self.activation == "uint8"
 
 
 def quantize_graph(source: Path, ranges: Ranges, how: Types) -> ModelProto:
@@ -192,7 +211,7 @@ class _Writer:
             elif axis is None:
                 node.input[place] = self._operand(name)
             elif place == 1:
-                node.input[place] = self._weight(name, axis, floors)
+                node.input[place] = self._weight(node, axis, floors)
             else:
                 node.input[place] = self._bias(node, self.grids[source].scale, axis)
 
@@ -235,14 +254,23 @@ class _Writer:
             self._constants(made, grid.codes(value), scale, np.array(grid.zero_point, grid.dtype))
         return made
 
-    def _weight(self, name: str, axis: int, floors: Mapping[str, Array]) -> str:
+    def _weight(self, node: NodeProto, axis: int, floors: Mapping[str, Array]) -> str:
         """Q5: the weights of a heavy node."""
-        made = f"{name}@{axis}"
+        name = node.input[1]
+        signed = f"{name}@{axis}"
+        floor = floors.get(signed)
+        if signed in self.scales and not self.how.unsigned_weights:
+            return signed
+        codes, scale = weight_codes(values(self.weights[name]), axis, floor=floor)
+        made, zero = signed, np.zeros(len(scale), np.int8)
+        if self.how.unsigned_weights and _can_saturate(node, codes, axis):
+            coarse, factors = coarsest(codes, axis)
+            if _can_saturate(node, coarse, axis):
+                made, (codes, zero) = f"{signed}@unsigned", as_unsigned(codes, axis)
+            else:
+                made, codes, scale = f"{signed}@coarse", coarse, scale * factors
         if made not in self.scales:
-            codes, scale = weight_codes(
-                values(self.weights[name]), axis, reduced=self.how.reduced, floor=floors.get(made)
-            )
-            self._constants(made, codes, scale, np.zeros(len(scale), np.int8), axis=axis)
+            self._constants(made, codes, scale, zero, axis=axis)
         return made
 
     def _bias(self, node: NodeProto, step: float, axis: int) -> str:
@@ -292,3 +320,11 @@ class _Writer:
         from onnx import helper
 
         self.nodes.append(helper.make_node(op, given, [made], axis=axis))
+
+
+def _can_saturate(node: NodeProto, codes: Array, axis: int) -> bool:
+    """Tell whether a layer with these int8 weights can saturate on x86 without VNNI."""
+    conv = node.op_type == "Conv"
+    if conv and is_depthwise(codes, attributes(node).get("group", 1)):
+        return False
+    return can_saturate(kernel_rows(codes, axis, convolution=conv))

@@ -14,7 +14,6 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 LEVELS = 127  # steps to a side of a symmetric int8 weight; -128 is left out, as TFLite wants it
-_REDUCED = 64  # one bit less, for processors that add pairs of products in 16 bits
 _NEAR = 1e-3  # in steps: how close to a grid a weight must lie to be called on it
 _FEW = 8  # values of a channel that are tried before all are
 _INT32 = 2**31 - 1
@@ -60,20 +59,17 @@ def grid_of(low: float, high: float, dtype: str) -> Grid:
     return Grid(float(np.float32(scale)), round(int(limits.min) - low / scale), dtype)
 
 
-def weight_codes(
-    weight: Array, axis: int, *, reduced: bool = False, floor: Array | None = None
-) -> tuple[Array, Array]:
+def weight_codes(weight: Array, axis: int, *, floor: Array | None = None) -> tuple[Array, Array]:
     """Return the int8 codes of a weight and its float32 scale per channel along ``axis``.
 
-    A channel's greatest |value| is code 127 (64 when ``reduced``), unless all its values lie on
-    a coarser grid already, as after quantization-aware training with a frozen scale or fewer
-    bits: then it gets that grid back. ``floor`` holds the least scale of each channel
-    (`bias_floor`).
+    A channel's greatest |value| is code 127, unless all its values lie on a coarser grid already,
+    as after quantization-aware training with a frozen scale or fewer bits: then it gets that grid
+    back. ``floor`` holds the least scale of each channel (`bias_floor`).
     """
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
     rows = np.abs(rows.astype(np.float64))
     peaks = rows.max(axis=1, initial=0.0)
-    scales = peaks / (_REDUCED if reduced else _levels(rows, peaks))
+    scales = peaks / _levels(rows, peaks)
     scales = _filled(scales)
     if floor is not None:
         scales = np.maximum(scales, floor)
@@ -81,6 +77,28 @@ def weight_codes(
     shape = [-1 if at == axis else 1 for at in range(weight.ndim)]
     codes = np.rint(weight.astype(np.float64) / scales.reshape(shape).astype(np.float64))
     return np.clip(codes, -LEVELS, LEVELS).astype(np.int8), scales
+
+
+def as_unsigned(codes: Array, axis: int) -> tuple[Array, Array]:
+    """Return int8 weight codes as uint8 ones, and the zero point per channel along ``axis``.
+
+    Both hold the same integers: code + 128 with zero point 128.
+    """
+    raised = (codes.astype(np.int16) + 128).astype(np.uint8)
+    return raised, np.full(codes.shape[axis], 128, np.uint8)
+
+
+def coarsest(codes: Array, axis: int) -> tuple[Array, Array]:
+    """Return int8 weight codes on the coarsest grid that holds them, per channel of ``axis``.
+
+    Returns:
+        The codes divided by their greatest common divisor, and the divisors (float32) by which
+        the channels' scales grow.
+    """
+    rows = np.moveaxis(codes, axis, 0).reshape(codes.shape[axis], -1).astype(np.int32)
+    divisors = np.maximum(np.gcd.reduce(rows, axis=1), 1)
+    shape = [-1 if at == axis else 1 for at in range(codes.ndim)]
+    return (codes // divisors.reshape(shape)).astype(np.int8), divisors.astype(np.float32)
 
 
 def bias_floor(bias: Array, input_scale: float) -> Array:

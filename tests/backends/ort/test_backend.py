@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,14 +47,28 @@ def test_the_targets_integer_types(
     found = types_of(proto)
     activation = TensorProto.INT8 if isa == "arm64" else TensorProto.UINT8
     assert found["QuantizeLinear"] == {activation}
-    assert found["DequantizeLinear"] == {TensorProto.INT8, TensorProto.INT32}  # and the biases
+    unsigned = {TensorProto.UINT8} if isa in ("x86", "portable") else set()
+    assert found["DequantizeLinear"] - {TensorProto.INT8, TensorProto.INT32} == unsigned
     codes = [
         numpy_helper.to_array(weight)
         for weight in proto.graph.initializer
-        if weight.data_type == TensorProto.INT8 and len(weight.dims) == 4
+        if weight.data_type in (TensorProto.INT8, TensorProto.UINT8) and len(weight.dims) == 4
     ]
-    most = max(int(np.abs(code.astype(int)).max()) for code in codes)
-    assert most == (64 if isa == "x86" else 127), "without VNNI the weights give up a bit"
+    steps = [code.astype(int) - (128 if code.dtype == np.uint8 else 0) for code in codes]
+    assert max(int(np.abs(step).max()) for step in steps) == 127, "no processor costs a bit"
+
+
+@pytest.mark.parametrize("isa", ISA)
+def test_a_file_says_on_which_processors_it_is_exact(
+    isa: str, sources: Callable[[str, str], Sources], tmp_path: Path
+) -> None:
+    facts = Ort(isa=isa).lower(sources("tiny", "ort"), INT8, tmp_path)
+    everywhere = isa in ("x86", "portable")
+    assert (facts["saturating_layers"] == 0) is everywhere
+    assert ("x86" in facts["exact_on"]) is everywhere
+    assert {"x86-vnni", "arm64", "arm64-dotprod"} <= set(facts["exact_on"])
+    beside = json.loads((tmp_path / "signature.json").read_text())
+    assert beside["exact_on"] == facts["exact_on"]
 
 
 def test_an_unknown_isa(sources: Callable[[str, str], Sources], tmp_path: Path) -> None:

@@ -93,14 +93,16 @@ def test_layers_with_int8_weights(layer: str) -> None:
 
 
 @pytest.mark.parametrize("layer", [one for one in LAYERS if "Transpose" not in one])
-@pytest.mark.parametrize("reduced", [False, True])
-def test_layers_with_ranges_found_in_every_run(layer: str, reduced: bool) -> None:
+def test_layers_with_ranges_found_in_every_run(layer: str) -> None:
     proto, inputs = net_of(layer)
     want = run(proto, inputs)
-    dynamic_int8.dynamic(proto, reduced=reduced)
+    dynamic_int8.dynamic(proto, exact_everywhere=True)
     onnx.checker.check_model(proto, full_check=True)
-    codes = next(w for w in proto.graph.initializer if w.data_type == TensorProto.INT8 and w.dims)
-    assert np.abs(numpy_helper.to_array(codes).astype(int)).max() == (64 if reduced else 127)
+    held = (
+        numpy_helper.to_array(w).astype(int) for w in proto.graph.initializer if len(w.dims) > 1
+    )
+    codes = next(held) - (0 if "Conv" in layer else 128)
+    assert np.abs(codes).max() == 127
     assert parity(want, run(proto, inputs)).sqnr_db > 30
     louder = {"x": inputs["x"] * 1000}
     want = run(net_of(layer)[0], louder)
@@ -109,18 +111,24 @@ def test_layers_with_ranges_found_in_every_run(layer: str, reduced: bool) -> Non
 
 def test_what_has_no_integer_kernel_stays_in_float() -> None:
     proto, inputs = net_of("y = ConvTranspose(x, w)", ((2, 4, 5, 5), (4, 3, 2, 2)))
-    dynamic_int8.dynamic(proto, reduced=False)
+    dynamic_int8.dynamic(proto, exact_everywhere=True)
     assert [node.op_type for node in proto.graph.node] == ["ConvTranspose"]
     assert run(proto, inputs)["y"].shape == (2, 3, 6, 6)
 
 
 def test_weights_that_two_layers_share_are_held_once() -> None:
-    for write in (weight_only.weights_only, lambda p: dynamic_int8.dynamic(p, reduced=False)):
+    def dynamic(proto: onnx.ModelProto) -> None:
+        dynamic_int8.dynamic(proto, exact_everywhere=True)
+
+    for write, kind in (
+        (weight_only.weights_only, TensorProto.INT8),
+        (dynamic, TensorProto.UINT8),
+    ):
         proto, inputs = net_of("h = MatMul(x, w) y = MatMul(h, w)", ((3, 8), (8, 8)))
         want = run(proto, inputs)
         write(proto)
         held = [w for w in proto.graph.initializer if list(w.dims) == [8, 8]]
-        assert [w.data_type for w in held] == [TensorProto.INT8]
+        assert [w.data_type for w in held] == [kind]
         assert parity(want, run(proto, inputs)).sqnr_db > 28
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from torchopt2edge.backends.file_session import Array, FileSession
 from torchopt2edge.errors import LowerError
 from torchopt2edge.interfaces import Sources
+from torchopt2edge.quantize import isa
 from torchopt2edge.quantize.graph.host_session import ort_errors
 from torchopt2edge.types import Artifact, Facts, Ranges, Scheme, Signature
 
@@ -20,9 +21,14 @@ if TYPE_CHECKING:
 
     from torchopt2edge.store import Store
 
-# Activation type by the target's instruction set, and whether the weights give up a bit: without
-# VNNI the u8·s8 products are added in pairs in 16 bits and saturate.
-ISA = {"x86-vnni": ("uint8", False), "x86": ("uint8", True), "arm64": ("int8", False)}
+# By the processor that a file is made for: the type of its activations, and whether the products
+# must be exact without VNNI too (`quantize.saturation`). "portable" is right on every processor.
+ISA = {
+    isa.X86_VNNI: ("uint8", False),
+    isa.X86: ("uint8", True),
+    isa.ARM64: ("int8", False),
+    "portable": ("uint8", True),
+}
 SLOW = {
     "fp16": "fp16 halves the file and gains no speed on CPUs without float16 kernels (x86): "
     "ONNX Runtime computes in fp32 there",
@@ -35,8 +41,9 @@ SLOW = {
 class Ort:
     """The ONNX Runtime backend.
 
-    ``isa`` is the *target's*, one of `ISA`, or "auto" for that of the device that measures: on
-    x86 with VNNI U8S8 is fast and S8S8 four times slower; on arm64 it is S8S8. ``optimize=False``
+    ``isa`` is the *target's*, one of `ISA`, or "auto" for that of the device that measures
+    ("portable" where no device is known): on x86 with VNNI U8S8 is fast and S8S8 four times
+    slower; without VNNI layers that can saturate are U8U8; on arm64 it is S8S8. ``optimize=False``
     opens files without graph rewriting, which is how a float ONNX serves as its own reference.
     """
 
@@ -52,7 +59,7 @@ class Ort:
 
     @property
     def _isa(self) -> str:
-        return "x86-vnni" if self.isa == "auto" else self.isa
+        return "portable" if self.isa == "auto" else self.isa
 
     def for_target(self, facts: Facts) -> Ort:
         """Choose the integer types for the target's instruction set, unless they were chosen."""
@@ -91,7 +98,10 @@ class Ort:
             _check(facts, scheme, bool(macs), target)
         if scheme.name in SLOW and (scheme.name == "fp16" or "ConvInteger" in facts["integer_ops"]):
             facts["notes"] = [SLOW[scheme.name]]
-        return facts if scheme.name == "fp32" else {**facts, "isa": self._isa}
+        if scheme.name == "fp32":
+            return facts
+        _note_processors(out / "signature.json", facts["exact_on"])
+        return {**facts, "isa": self._isa}
 
     def _ranges(self, sources: Sources, scheme: Scheme) -> Ranges | None:
         if not scheme.needs_ranges:
@@ -109,9 +119,9 @@ class Ort:
 
         if self._isa not in ISA:
             raise LowerError(f"there is no isa {self.isa!r}", mend=f"isa= one of {', '.join(ISA)}")
-        dtype, reduced = ISA[self._isa]
+        dtype, exact = ISA[self._isa]
         if ranges is not None:
-            made = quantize_graph(source, ranges, Types(dtype, reduced))
+            made = quantize_graph(source, ranges, Types(dtype, exact))
             if scheme.io != "float32":
                 before = Signature.from_json(json.loads(signature.read_text()))
                 after = integer_io.integer_ends(made, before, ranges.bounds, dtype)
@@ -123,7 +133,7 @@ class Ort:
         if scheme.name == "int8_weights":
             weight_only.weights_only(made)
         else:
-            dynamic_int8.dynamic(made, reduced=reduced)
+            dynamic_int8.dynamic(made, exact_everywhere=exact)
         return made
 
     def read_signature(self, file: Path) -> Signature:
@@ -200,10 +210,15 @@ class Ort:
 
 
 def isa_of(facts: Facts) -> str:
-    """Return the key of `ISA` for a device's facts."""
-    if str(facts.get("arch", "")).startswith(("aarch64", "arm")):
-        return "arm64"
-    return "x86-vnni" if any("vnni" in flag for flag in facts.get("cpu_flags", ())) else "x86"
+    """Return the key of `ISA` for a device's facts; "portable" for an unknown processor."""
+    kind = isa.kind_of(facts)
+    return isa.ARM64 if kind == isa.ARM64_DOT else kind or "portable"
+
+
+def _note_processors(signature: Path, exact_on: Sequence[str]) -> None:
+    """Write beside a file for which kinds of processor its checked outputs hold."""
+    data = json.loads(signature.read_text())
+    signature.write_text(json.dumps({**data, "exact_on": list(exact_on)}, indent=1))
 
 
 def _check(facts: Facts, scheme: Scheme, heavy: bool, file: Path) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 
 from torchopt2edge.backends.ort.weight_only import constant, heavy, rewrite
 from torchopt2edge.quantize.qdq_plan import attributes, floats_held, values
-from torchopt2edge.quantize.qparams import weight_codes
+from torchopt2edge.quantize.qparams import as_unsigned, weight_codes
+from torchopt2edge.quantize.saturation import can_saturate, kernel_rows
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -18,14 +19,17 @@ if TYPE_CHECKING:
 KINDS = {"Conv": "ConvInteger", "Gemm": "MatMulInteger", "MatMul": "MatMulInteger"}
 
 
-def dynamic(proto: ModelProto, *, reduced: bool) -> None:
+def dynamic(proto: ModelProto, *, exact_everywhere: bool) -> None:
     """Run heavy nodes on int8 weights and on u8 activations whose range is found in every run.
 
     y = Cast(Integer(x, w)) · (scale of x · scale per channel of w) + bias; ONNX Runtime fuses the
     MatMul kind of it into one kernel. A tensor that two nodes read is quantized once.
+
+    With ``exact_everywhere`` the weights of a MatMul that can saturate on x86 without VNNI are
+    uint8 with zero point 128 (`quantize.saturation`; ConvInteger cannot saturate).
     """
     graph = proto.graph
-    writer = _Dynamic(graph, reduced)
+    writer = _Dynamic(graph, exact_everywhere)
     for node, weight, axis in heavy(graph):
         if weight is not None and writer.takes(node, weight):
             writer.write(node, weight, axis)
@@ -35,8 +39,8 @@ def dynamic(proto: ModelProto, *, reduced: bool) -> None:
 
 
 class _Dynamic:
-    def __init__(self, graph: GraphProto, reduced: bool) -> None:
-        self.graph, self.reduced = graph, reduced
+    def __init__(self, graph: GraphProto, exact_everywhere: bool) -> None:
+        self.graph, self.exact_everywhere = graph, exact_everywhere
         self.weights = floats_held(graph)
         self.nodes: list[NodeProto] = []
         self.codes: dict[str, tuple[Array, Array]] = {}
@@ -85,13 +89,20 @@ class _Dynamic:
         names = f"{made}@codes", f"{made}@scale", f"{made}@zero"
         if made not in self.seen:
             self.seen.add(made)
-            codes, scale = weight_codes(value, axis, reduced=self.reduced)
+            codes, scale = weight_codes(value, axis)
+            zero = np.zeros((), np.int8)
+            if not conv and self._can_saturate(codes, axis):
+                codes, zero = as_unsigned(codes, axis)[0], np.full((), 128, np.uint8)
             turned = node.op_type == "Gemm" and axis == 0
             constant(self.graph, names[0], np.ascontiguousarray(codes.T) if turned else codes)
             shape = (-1, *[1] * (value.ndim - 2)) if conv else (-1,)
             constant(self.graph, names[1], scale.reshape(shape))
-            constant(self.graph, names[2], np.zeros((), np.int8))
+            constant(self.graph, names[2], zero)
         return names
+
+    def _can_saturate(self, codes: Array, axis: int) -> bool:
+        rows = kernel_rows(codes, axis, convolution=False)
+        return self.exact_everywhere and can_saturate(rows)
 
     def _bias(self, node: NodeProto, bias: Array, rank: int) -> str:
         value = bias.ravel() * np.float32(attributes(node).get("beta", 1.0))

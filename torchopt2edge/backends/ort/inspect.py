@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from torchopt2edge.quantize import isa
 from torchopt2edge.quantize.graph.prepare import QUANTIZED_OPS, nodes
 from torchopt2edge.quantize.qdq_plan import MOVES
+from torchopt2edge.quantize.saturation import saturating_layers
 from torchopt2edge.types import Facts
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ def read_back(file: Path, macs: Mapping[str, int], excluded: Collection[str] = (
     ``unfused_qdq`` counts the dequantizations that are left inside of the graph. ``excluded``
     are those of the given nodes that are left in float: a light one between two integer nodes is
     not, since rounding what it reads and makes is all that its integer kernel does.
+    ``saturating_layers`` counts the integer layers whose sums can saturate on x86 without VNNI
+    (`quantize.saturation`); ``exact_on`` lists the kinds of processor (`isa.KINDS`) on which no
+    sum saturates, so that the file's outputs are those that were checked.
     """
     import onnx
 
@@ -55,6 +60,7 @@ def read_back(file: Path, macs: Mapping[str, int], excluded: Collection[str] = (
         for node in proto.graph.node
         if node.name and node.op_type not in _PLAIN and node.name not in names | counting
     ]
+    saturating = saturating_layers(graph)
     total = sum(macs.values())
     done = sum(count for name, count in macs.items() if name in names)
     return {
@@ -67,6 +73,8 @@ def read_back(file: Path, macs: Mapping[str, int], excluded: Collection[str] = (
         "transposes": _transposes(_optimized(proto, everything=True) if integer else graph),
         "excluded": sorted({node.name for node in proto.graph.node} & set(excluded) - names),
         "facts_host": platform.machine(),
+        "saturating_layers": len(saturating),
+        "exact_on": [kind for kind in isa.KINDS if kind != isa.X86 or not saturating],
     }
 
 
@@ -74,11 +82,12 @@ def zeros(proto: ModelProto) -> float:
     """Return the per cent of zeros among the weights: initializers of two dimensions or more."""
     from onnx import TensorProto, numpy_helper
 
-    kinds = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8)
+    kinds = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8)
     known = [w for w in proto.graph.initializer if len(w.dims) > 1 and w.data_type in kinds]
     arrays = [numpy_helper.to_array(weight) for weight in known]
     total = sum(array.size for array in arrays)
-    gone = sum(array.size - int(np.count_nonzero(array)) for array in arrays)
+    # the package's uint8 weights have zero point 128 (`quantize.grid.as_unsigned`)
+    gone = sum(int(np.count_nonzero(a == (128 if a.dtype == np.uint8 else 0))) for a in arrays)
     return round(100.0 * gone / total, 2) if total else 0.0
 
 
