@@ -300,9 +300,10 @@ def check_cpu(model: str, flags: Sequence[str]) -> Check:
         return Check(
             "cpu",
             "warn",
-            f"{said}: without VNNI, u8 activations with full-range s8 weights saturate",
-            'make the files that run here with the ONNX Runtime backend\'s isa "x86", which '
-            "gives up one bit of the weights",
+            f"{said}: without VNNI, u8 activations with s8 weights can saturate, and int8 gains "
+            "less speed",
+            "make the .onnx files that run here with backend.ort.isa=x86 or isa=portable "
+            "(the default takes it from the device)",
         )
     return Check(
         "cpu",

@@ -37,6 +37,7 @@ from torchopt2edge.verdict.remarks import (
     caution,
     flagged,
     flags_of,
+    processors,
     sentence,
     several,
     spread_of,
@@ -69,6 +70,7 @@ def decide(rows: Sequence[Measurement], constraints: Constraints, reference: str
             *doubts(admissible, constraints, compared),
             *flagged(live),
             *unlike(live),
+            *processors(live),
             *caution(live),
         ],
     )

@@ -27,7 +27,7 @@ ISA = {
     isa.X86_VNNI: ("uint8", False),
     isa.X86: ("uint8", True),
     isa.ARM64: ("int8", False),
-    "portable": ("uint8", True),
+    isa.PORTABLE: ("uint8", True),
 }
 SLOW = {
     "fp16": "fp16 halves the file and gains no speed on CPUs without float16 kernels (x86): "
@@ -59,7 +59,7 @@ class Ort:
 
     @property
     def _isa(self) -> str:
-        return "portable" if self.isa == "auto" else self.isa
+        return isa.PORTABLE if self.isa == "auto" else self.isa
 
     def for_target(self, facts: Facts) -> Ort:
         """Choose the integer types for the target's instruction set, unless they were chosen."""
@@ -210,9 +210,8 @@ class Ort:
 
 
 def isa_of(facts: Facts) -> str:
-    """Return the key of `ISA` for a device's facts; "portable" for an unknown processor."""
-    kind = isa.kind_of(facts)
-    return isa.ARM64 if kind == isa.ARM64_DOT else kind or "portable"
+    """Return the key of `ISA` for a device's facts."""
+    return isa.preset_of(isa.kind_of(facts))
 
 
 def _note_processors(signature: Path, exact_on: Sequence[str]) -> None:
