@@ -5,7 +5,7 @@ BIN := .venv/bin
 SUITE ?= digits
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test zoo cores check bench clean
+.PHONY: help setup demo test zoo cores check architecture bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/' | expand -t 10
@@ -37,6 +37,9 @@ check: setup ## lint, format, types, architecture
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+architecture: setup ## draw the layers in docs/architecture.md
+	$(BIN)/python -m tests.test_architecture
 
 bench: setup ## run one suite of benchmarks/: make bench SUITE=name
 	$(BIN)/python -m benchmarks.$(SUITE) $(ARGS)

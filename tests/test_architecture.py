@@ -53,6 +53,10 @@ TOP = {  # what may be imported at the top of a module besides numpy, so that im
 }
 
 
+PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
+MARKS = "<!-- layers: drawn -->\n", "<!-- layers: end -->"
+
+
 def room(name: str) -> str:
     """Return the room of a file: its folder, or its stem."""
     return name.partition("/")[0].removesuffix(".py")
@@ -194,3 +198,40 @@ def test_files_and_functions_are_short(name: str) -> None:
             assert node.end_lineno - node.lineno < 60, node.name
             given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             assert len([one for one in given if one.arg != "self"]) <= 7, node.name
+
+
+def purpose(name: str) -> str:
+    """Return the first sentence of a room's docstring."""
+    path = PACKAGE / name / "__init__.py"
+    path = path if path.is_file() else PACKAGE / f"{name}.py"
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    assert text, f"{name} does not say what it is for"
+    return " ".join(text.partition("\n\n")[0].split())
+
+
+def drawing() -> str:
+    """Draw the layers, and say what each room is for."""
+    lines = ["```mermaid", "flowchart TD"]
+    for at, layer in enumerate(LAYERS):
+        names = " · ".join(sorted(layer))
+        lines.append(f'    layer{at}["{names}"]')
+    lines += [f"    layer{at} --> layer{at + 1}" for at in range(len(LAYERS) - 1)]
+    lines += ["```", "", "| layer | package or module | what it is for |", "|---|---|---|"]
+    for at, layer in enumerate(LAYERS, 1):
+        lines += [f"| {at} | `{name}` | {purpose(name)} |" for name in sorted(layer)]
+    listed = "; ".join(f"`{ours}` imports `{theirs}`" for ours, theirs in sorted(SIBLINGS))
+    return "\n".join([*lines, "", f"Exceptions within a layer: {listed or 'none'}.", ""])
+
+
+def page() -> str:
+    """Return the page of the architecture with its layers drawn."""
+    head, _, rest = PAGE.read_text().partition(MARKS[0])
+    return f"{head}{MARKS[0]}{drawing()}{MARKS[1]}{rest.partition(MARKS[1])[2]}"
+
+
+def test_the_page_shows_these_layers() -> None:
+    assert PAGE.read_text() == page(), "make architecture"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -1,4 +1,4 @@
-"""The whole road as plain functions: no configuration framework, plain objects in and out."""
+"""The public functions: plain objects in and out, no configuration framework."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seams of the project: what a session, a stage, a backend and a device must offer.
+"""Interfaces: what a session, a stage, a backend and a device must offer.
 
 Standard library only (numpy appears in annotations alone), as in `types`.
 """

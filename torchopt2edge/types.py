@@ -1,4 +1,4 @@
-"""The nouns of the project: plain data that crosses from one room to another.
+"""Plain data that crosses package boundaries: signatures, schemes, ranges, rows, verdicts.
 
 Standard library only (numpy appears in annotations alone), so that a device without torch can
 import it. Everything that is written to disk has ``to_json`` and ``from_json``.

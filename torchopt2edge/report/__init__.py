@@ -1,4 +1,4 @@
-"""The report: what a run measured, for a terminal, a pull request and a later reading."""
+"""The report of a run: console, markdown, HTML, figures, and the comparison of two runs."""
 
 from __future__ import annotations
 
