@@ -30,8 +30,8 @@ LAYERS = (
     {"devices"},
     {"backends", "compression", "evaluation", "runner", "verdict"},
     {"converter", "quantize", "training"},
-    {"interfaces", "store", "samples", "data", "models", "tasks"},
-    {"types", "stats"},
+    {"interfaces", "store", "samples", "stats", "data", "models", "tasks"},
+    {"types"},
     {"preprocessing"},
     {"errors", "_moved"},
 )

@@ -27,8 +27,9 @@ import numpy as np
 
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.stats import rounds as round_stats
+from torchopt2edge.stats.rows import metric_of, speed_ms
 from torchopt2edge.types import BASELINE, Constraints, Measurement, Verdict
-from torchopt2edge.verdict.constraints import Breach, breaches, doubts, metric_of, pareto, speed_ms
+from torchopt2edge.verdict.constraints import Breach, breaches, doubts, pareto
 from torchopt2edge.verdict.remarks import (
     MARGIN,
     accuracy,

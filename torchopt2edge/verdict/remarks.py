@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from torchopt2edge.stats import rounds as round_stats
+from torchopt2edge.stats.rows import drop_of, speed_ms
 from torchopt2edge.types import BASELINE, Measurement, Verdict
-from torchopt2edge.verdict.constraints import drop_of, speed_ms
 
 MARGIN = 0.01
 """Within 1 % two latencies are equal for every practical purpose."""

@@ -18,6 +18,7 @@ from torchopt2edge.evaluation import parity
 from torchopt2edge.evaluation import score as scoring
 from torchopt2edge.interfaces import Device, Session
 from torchopt2edge.stats.paired import paired
+from torchopt2edge.stats.rows import reference_row
 from torchopt2edge.store import versions
 from torchopt2edge.types import SCHEMES, Candidate, Facts, Measurement, Verdict
 from torchopt2edge.verdict import decide
@@ -97,14 +98,6 @@ def against(row: Measurement, rows: Sequence[Measurement], reference: str | None
         return row
     drop = paired(base.facts, row.facts)
     return replace(row, metrics={**row.metrics, **drop})
-
-
-def reference_row(rows: Sequence[Measurement]) -> str | None:
-    """Name the row that accuracy is held against: the first PyTorch row, else the first fp32."""
-    measured = [row for row in rows if row.err is None]
-    order = sorted(measured, key=lambda row: (row.backend != "torch", row.scheme != "fp32"))
-    good = [row for row in order if row.scheme == "fp32"]
-    return good[0].candidate if good else None
 
 
 def _measure(made: candidates.Made, plan: Plan) -> list[Measurement]:
