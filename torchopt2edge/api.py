@@ -17,9 +17,10 @@ from torchopt2edge.bench.thread_settings import Bench
 from torchopt2edge.errors import ConfigError, ModelError, NoSamples
 from torchopt2edge.interfaces import Backend, Device, Session, Stage
 from torchopt2edge.preprocessing.preprocess import Preprocess
-from torchopt2edge.quantize.decide import Quantize
 from torchopt2edge.quantize.graph.prepare import content_digest
+from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.report.devices import table as device_table
+from torchopt2edge.samples import random_inputs
 from torchopt2edge.store import Store, identity, key_of, versions
 from torchopt2edge.tasks.classification import Classification
 from torchopt2edge.tasks.task import Task
@@ -377,7 +378,7 @@ def _data(
             return Data(samples, evaluate)
     signature = calibrating.signature_in(graph.path)
     given: list[Any] = (
-        [tuple(example_inputs)] if example_inputs else existing_files.random_items(signature)
+        [tuple(example_inputs)] if example_inputs else random_inputs.random_items(signature)
     )
     logging.getLogger("torchopt2edge").warning(
         "no calibration data: the files are checked on %s alone, and int8 cannot be made",

@@ -20,9 +20,9 @@ from torchopt2edge.errors import DataError, ExportError
 from torchopt2edge.evaluation.parity import parity
 from torchopt2edge.interfaces import Backend, Sources, TimedSession
 from torchopt2edge.quantize.calibrate import calibrate
-from torchopt2edge.quantize.decide import Quantize
 from torchopt2edge.quantize.equalization import equalize
 from torchopt2edge.quantize.graph.lint import lint
+from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.samples.calibration_set import Samples
 from torchopt2edge.store import Store
 from torchopt2edge.types import SCHEMES, Artifact, Facts, Ranges

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from torchopt2edge.quantize.calibrate import activations
+from torchopt2edge.quantize.graph.activations import activations
 from torchopt2edge.quantize.graph.gemm import biases
 from torchopt2edge.quantize.graph.index import View
 from torchopt2edge.quantize.graph.op_types import FUSED, LAYERS, MOVES, OPS, name_of

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torchopt2edge.quantize.calibrate import activations
 from torchopt2edge.quantize.float_ops import islands
+from torchopt2edge.quantize.graph.activations import activations
 from torchopt2edge.quantize.graph.op_types import name_of
 from torchopt2edge.quantize.graph.prepare import nodes
 from torchopt2edge.quantize.qparams import grid_of

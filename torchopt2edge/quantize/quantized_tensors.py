@@ -21,8 +21,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torchopt2edge.quantize.calibrate import activations
 from torchopt2edge.quantize.float_ops import islands
+from torchopt2edge.quantize.graph.activations import activations
 from torchopt2edge.quantize.graph.gemm import biases
 from torchopt2edge.quantize.graph.index import View
 from torchopt2edge.quantize.graph.op_types import (
