@@ -38,7 +38,6 @@ LAYERS = (
 SIBLINGS = {
     ("api", "workflow"),
     ("workflow", "api"),  # the latency meter exports a net as the api does
-    ("interfaces", "store"),  # in annotations of the Backend interface alone
 }
 TOP = {  # what may be imported at the top of a module besides numpy, so that importing is cheap
     "stages": {"torch"},

@@ -18,7 +18,7 @@ from torchopt2edge.types import Artifact, Facts, Ranges, Scheme, Signature
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from torchopt2edge.store import Store
+    from torchopt2edge.interfaces import ArtifactStore
 
 # Activation type by the target's instruction set, and whether the weights give up a bit: without
 # VNNI the u8·s8 products are added in pairs in 16 bits and saturate.
@@ -58,7 +58,7 @@ class Ort:
         """Choose the integer types for the target's instruction set, unless they were chosen."""
         return replace(self, isa=isa_of(facts)) if self.isa == "auto" else self
 
-    def base(self, graph: Artifact, store: Store) -> Artifact:
+    def base(self, graph: Artifact, store: ArtifactStore) -> Artifact:
         """Lower straight from the shared float graph."""
         return graph
 
