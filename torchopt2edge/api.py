@@ -24,13 +24,16 @@ from torchopt2edge.samples import random_inputs
 from torchopt2edge.store import Store, identity, key_of, versions
 from torchopt2edge.tasks.classification import Classification
 from torchopt2edge.tasks.task import Task
-from torchopt2edge.types import Artifact, Constraints, Facts
+from torchopt2edge.types import Artifact, Constraints
 from torchopt2edge.workflow import calibration as calibrating
 from torchopt2edge.workflow import comparison as run
-from torchopt2edge.workflow import existing_files, lowering, multi_device
-from torchopt2edge.workflow.multi_device import Result as Result
+from torchopt2edge.workflow import existing_files, multi_device
+from torchopt2edge.workflow.float_graph import share_graph
+from torchopt2edge.workflow.inputs import Data, Entry, Labelled, history_of, sizes_of, task_of
 from torchopt2edge.workflow.progress import LogProgress, Progress
-from torchopt2edge.workflow.settings import Data, Entry, Labelled, Plan, resolve_backends
+from torchopt2edge.workflow.result import Result as Result
+from torchopt2edge.workflow.run_stages import STAGE_TOOLS, run_stages
+from torchopt2edge.workflow.settings import Plan, resolve_backends
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -223,7 +226,7 @@ def optimize(
     from torchopt2edge.data import loader
     from torchopt2edge.stages.export import Export
 
-    given = {"calibration_seed": data.seed, **_task_of(stages, ship), **settings}
+    given = {"calibration_seed": data.seed, **task_of(stages, ship), **settings}
     options = Settings.of(given)
     plan = options.plan()
     exports = {f"export {name}": Export(source=name, data=data) for name in ship}
@@ -232,27 +235,20 @@ def optimize(
         raise ConfigError(
             f"there is no stage {missing or 'to ship'}", mend=f"ship one of {', '.join(stages)}"
         )
-    made = lowering.run_stages({**stages, **exports}, plan.store, plan.progress)
+    made = run_stages({**stages, **exports}, plan.store, plan.progress)
     entries = []
     for name in ship:
         exported = made[f"export {name}"].artifact
-        graph = lowering.share_graph(
+        graph = share_graph(
             exported.path / "model.onnx", exported.digest, plan.store, data.preprocess
         )
-        entries.append(Entry(name, graph, facts=_size(made[name].artifact.facts)))
+        entries.append(Entry(name, graph, facts=sizes_of(made[name].artifact.facts)))
     calibration = loader(data.split("calibration"), batch_size=32)
     seen = hashlib.sha256(json.dumps(identity(data), sort_keys=True).encode()).hexdigest()
     evaluate = Labelled(loader(data.split("test"), batch_size=64), seen)
     taken = _data(calibration, evaluate, entries[0].graph, None, options)
-    history = [_history(name, one) for name, one in made.items()]
+    history = [history_of(name, one) for name, one in made.items()]
     return options.run(lambda each: run.compare(entries, taken, each, history))
-
-
-def _task_of(stages: Mapping[str, Stage], ship: Sequence[str]) -> dict[str, Task]:
-    """Return the task of the first shipped stage that has one: what its files are scored by."""
-    found = (getattr(stages[name], "task", None) for name in ship if name in stages)
-    task = next((one for one in found if one is not None), None)
-    return {} if task is None else {"task": task}
 
 
 def explain_cuts(
@@ -273,7 +269,7 @@ def explain_cuts(
     found = {}
     for name, stage in named.items():
         before = _before(stages, stage.source)
-        made = lowering.run_stages(before, store or Store.default(), progress or LogProgress())
+        made = run_stages(before, store or Store.default(), progress or LogProgress())
         found[name] = stage.explain({"source": made[stage.source].artifact})
     return found
 
@@ -340,7 +336,7 @@ def _graph(
         path = Path(model)
         if not path.is_file():
             raise ModelError("there is no such file", artifact=path, mend="check model.path")
-        return lowering.share_graph(path, content_digest(path), plan.store, preprocess)
+        return share_graph(path, content_digest(path), plan.store, preprocess)
     if not example_inputs:
         raise ModelError(
             "a module is exported with example inputs, and there are none",
@@ -350,11 +346,11 @@ def _graph(
     from torchopt2edge.stages.torch_export import traced
 
     with plan.progress.task("export"), traced(model, example_inputs) as trace:
-        key = key_of(write_export, {"program": trace.digest}, versions(lowering.STAGE_TOOLS))
+        key = key_of(write_export, {"program": trace.digest}, versions(STAGE_TOOLS))
         write = partial(write_export, model, trace)
         exported, _ = plan.store.make(key, "onnx", write)
     file = exported.path / "model.onnx"
-    return lowering.share_graph(file, exported.digest, plan.store, preprocess)
+    return share_graph(file, exported.digest, plan.store, preprocess)
 
 
 def _data(
@@ -386,16 +382,3 @@ def _data(
     )
     samples = calibrating.keep_samples(given, graph, 8, calibrating.EXAMPLE, options.store)
     return Data(samples, evaluate)
-
-
-def _size(facts: Facts) -> Facts:
-    return {name: facts[name] for name in ("params", "macs", "macs_share") if name in facts}
-
-
-def _history(name: str, made: lowering.Made) -> dict[str, Any]:
-    return {
-        "name": name,
-        "seconds": made.seconds,
-        "cached": made.cached,
-        "facts": made.artifact.facts,
-    }

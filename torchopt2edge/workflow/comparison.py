@@ -22,8 +22,11 @@ from torchopt2edge.stats.rows import reference_row
 from torchopt2edge.store import versions
 from torchopt2edge.types import SCHEMES, Candidate, Facts, Measurement, Verdict
 from torchopt2edge.verdict import decide
-from torchopt2edge.workflow import candidates, crosscheck, lowering
-from torchopt2edge.workflow.settings import Data, Entry, Plan
+from torchopt2edge.workflow import candidates, crosscheck
+from torchopt2edge.workflow.check import runs_there
+from torchopt2edge.workflow.inputs import Data, Entry
+from torchopt2edge.workflow.reference import load_arrays
+from torchopt2edge.workflow.settings import Plan
 
 RECHECKED = 4
 
@@ -107,8 +110,8 @@ def _measure(made: candidates.Made, plan: Plan) -> list[Measurement]:
         return refused
     arrays = {
         group: (
-            lowering.load_arrays(probe.path / "inputs.npz"),
-            lowering.load_arrays(probe.path / "outputs.npz"),
+            load_arrays(probe.path / "inputs.npz"),
+            load_arrays(probe.path / "outputs.npz"),
         )
         for group, probe in made.probes.items()
     }
@@ -166,7 +169,7 @@ def _untimed(one: Candidate, device: Device) -> Measurement:
 
 
 def _runs(one: Candidate, device: Device) -> bool:
-    return candidates.runs_there(one, device) and runner_of(one, device) == device.runner
+    return runs_there(one, device) and runner_of(one, device) == device.runner
 
 
 def _why_not(device: Device) -> str:

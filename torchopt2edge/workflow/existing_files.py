@@ -19,6 +19,7 @@ from torchopt2edge.quantize.graph import prepare
 from torchopt2edge.samples.random_inputs import random_sample
 from torchopt2edge.types import Candidate, Measurement, Signature, Verdict
 from torchopt2edge.workflow import comparison, lowering
+from torchopt2edge.workflow.float_graph import file_digest
 from torchopt2edge.workflow.settings import Plan, backend_names, resolve_backends
 
 _READ_S = 120
@@ -103,7 +104,7 @@ def describe(file: Path, backend: Backend, group: str) -> Candidate:
         scheme,
         file,
         signature,
-        lowering.file_digest(file),
+        file_digest(file),
         {
             **told["facts"],
             "target": f"{cls.__module__}.{cls.__qualname__}",

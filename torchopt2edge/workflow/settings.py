@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -16,7 +16,7 @@ from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.store import Store
 from torchopt2edge.tasks.classification import Classification
 from torchopt2edge.tasks.task import Task
-from torchopt2edge.types import Artifact, Constraints, Facts
+from torchopt2edge.types import Constraints
 from torchopt2edge.workflow.progress import Progress
 
 if TYPE_CHECKING:
@@ -50,40 +50,6 @@ class Plan:
     evaluate_samples: int | None = None
     title: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One model of the comparison: its name in candidate ids ("" when alone), its graph."""
-
-    group: str
-    graph: Artifact
-    facts: Facts = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Data:
-    """What calibrates (``samples``), scores (``evaluate``) and judges mixed precision.
-
-    ``evaluate`` is a labelled loader or a callable; ``validation`` are calibration samples that
-    the ranges were not found on, None when there are no more than those.
-    """
-
-    samples: Artifact
-    evaluate: Any = None
-    validation: Artifact | None = None
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """A labelled loader whose content has an identity, so that a score can be kept."""
-
-    loader: Iterable[Any]
-    fingerprint: str
-
-    def __iter__(self) -> Iterator[Any]:
-        """Walk the loader."""
-        return iter(self.loader)
 
 
 def resolve_backends(wanted: Sequence[str | Backend]) -> tuple[Backend, ...]:
