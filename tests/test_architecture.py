@@ -24,21 +24,18 @@ CHILD = "converter/child.py"  # a script of the sealed environment, never import
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"api", "workflow"},
+    {"api"},
+    {"workflow"},
     {"bench", "report"},
     {"deploy", "stages", "integrations"},
-    {"devices"},
-    {"backends", "compression", "evaluation", "runner", "verdict"},
-    {"converter", "quantize", "training"},
+    {"devices", "backends", "compression"},
+    {"runner", "converter", "quantize", "training", "evaluation", "verdict"},
     {"interfaces", "store", "samples", "stats", "data", "models", "tasks"},
     {"types"},
     {"preprocessing"},
     {"errors", "_moved"},
 )
-SIBLINGS = {
-    ("api", "workflow"),
-    ("workflow", "api"),  # the latency meter exports a net as the api does
-}
+SIBLINGS: set[tuple[str, str]] = set()
 TOP = {  # what may be imported at the top of a module besides numpy, so that importing is cheap
     "stages": {"torch"},
     "training": {"torch"},

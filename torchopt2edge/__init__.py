@@ -13,7 +13,7 @@ from torchopt2edge import _moved
 
 if TYPE_CHECKING:
     from torchopt2edge import data, devices, integrations, models, stages, tasks
-    from torchopt2edge.api import Result, compare, lower, measure, optimize
+    from torchopt2edge.api import compare, lower, measure, optimize
     from torchopt2edge.compression.distillation.spec import Distill
     from torchopt2edge.compression.pruning.spec import Prune
     from torchopt2edge.compression.schedules import Iterative, Linear, OneShot, Polynomial
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torchopt2edge.quantize.options import Quantize
     from torchopt2edge.stages.qat_session import qat
     from torchopt2edge.types import Constraints, Measurement, Verdict
+    from torchopt2edge.workflow.result import Result
 
 __version__ = "0.1.0"
 
@@ -43,7 +44,7 @@ _HOME = {
     "Preprocess": "torchopt2edge.preprocessing.preprocess",
     "Prune": "torchopt2edge.compression.pruning.spec",
     "Quantize": "torchopt2edge.quantize.decide",
-    "Result": "torchopt2edge.api",
+    "Result": "torchopt2edge.workflow.result",
     "Sparsify": "torchopt2edge.compression.sparsity.spec",
     "Verdict": "torchopt2edge.types",
     "compare": "torchopt2edge.api",

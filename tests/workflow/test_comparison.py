@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 import torchopt2edge as t2e
-from torchopt2edge.api import Settings
 from torchopt2edge.bench.thread_settings import Bench
 from torchopt2edge.devices.fake import Fake
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.store import Store
 from torchopt2edge.types import Candidate, Facts, Signature
 from torchopt2edge.workflow import comparison
+from torchopt2edge.workflow.settings import Settings
 
 INTEGER: Facts = {
     "ops": {"Conv": 4}, "integer_ops": {"QLinearConv": 3}, "float_ops": {"Conv": 1},

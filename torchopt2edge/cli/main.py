@@ -30,8 +30,9 @@ from torchopt2edge.errors import ConfigError, EdgeError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from torchopt2edge.api import Result, SettingsArgs
     from torchopt2edge.interfaces import Device
+    from torchopt2edge.workflow.result import Result
+    from torchopt2edge.workflow.settings import SettingsArgs
 
 log = logging.getLogger("torchopt2edge")
 

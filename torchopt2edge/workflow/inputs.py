@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from torchopt2edge.interfaces import Stage
+from torchopt2edge.errors import ModelError, NoSamples
+from torchopt2edge.interfaces import Session, Stage
+from torchopt2edge.preprocessing.preprocess import Preprocess
+from torchopt2edge.quantize.graph.prepare import content_digest
+from torchopt2edge.samples.random_inputs import random_items
+from torchopt2edge.store import key_of, versions
 from torchopt2edge.tasks.task import Task
 from torchopt2edge.types import Artifact, Facts
-from torchopt2edge.workflow.run_stages import Made
+from torchopt2edge.workflow import calibration as calibrating
+from torchopt2edge.workflow.float_graph import share_graph
+from torchopt2edge.workflow.run_stages import STAGE_TOOLS, Made
+from torchopt2edge.workflow.settings import Plan, Settings, SettingsArgs
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Evaluate = Callable[[Session], dict[str, float]] | Iterable[Any]
 
 
 @dataclass(frozen=True)
@@ -66,3 +82,74 @@ def history_of(name: str, made: Made) -> dict[str, Any]:
         "cached": made.cached,
         "facts": made.artifact.facts,
     }
+
+
+def resolved(
+    model: nn.Module | str | Path,
+    example_inputs: tuple[Tensor, ...] | None,
+    calibration: Iterable[Any] | None,
+    evaluate: Evaluate | None,
+    settings: SettingsArgs,
+) -> tuple[Entry, Data, Settings]:
+    """Put one model on the hub and keep its calibration samples."""
+    options = Settings.of(settings)
+    plan = options.plan()  # a wrong name is told before anything is made
+    entry = Entry("", _graph(model, example_inputs, plan, options.preprocess))
+    data = data_of(calibration, evaluate, entry.graph, example_inputs, options)
+    return entry, data, options
+
+
+def _graph(
+    model: nn.Module | str | Path,
+    example_inputs: tuple[Tensor, ...] | None,
+    plan: Plan,
+    preprocess: Preprocess | None,
+) -> Artifact:
+    if isinstance(model, str | Path):
+        path = Path(model)
+        if not path.is_file():
+            raise ModelError("there is no such file", artifact=path, mend="check model.path")
+        return share_graph(path, content_digest(path), plan.store, preprocess)
+    if not example_inputs:
+        raise ModelError(
+            "a module is exported with example inputs, and there are none",
+            mend="compare(model, example_inputs=(torch.randn(1, 3, 224, 224),), …)",
+        )
+    from torchopt2edge.stages.export import write_export
+    from torchopt2edge.stages.torch_export import traced
+
+    with plan.progress.task("export"), traced(model, example_inputs) as trace:
+        key = key_of(write_export, {"program": trace.digest}, versions(STAGE_TOOLS))
+        write = partial(write_export, model, trace)
+        exported, _ = plan.store.make(key, "onnx", write)
+    file = exported.path / "model.onnx"
+    return share_graph(file, exported.digest, plan.store, preprocess)
+
+
+def data_of(
+    calibration: Iterable[Any] | None,
+    evaluate: Evaluate | None,
+    graph: Artifact,
+    example_inputs: tuple[Tensor, ...] | None,
+    options: Settings,
+) -> Data:
+    """Keep the calibration samples; without any, the check runs on what there is."""
+    if calibration is not None:
+        count, store = options.calibration_samples, options.store
+        keep = partial(calibrating.keep_samples, calibration, graph, store=store)
+        samples = keep(limit=count, split="calibration", seed=options.calibration_seed)
+        if options.quantize.max_drop is None:
+            return Data(samples, evaluate)
+        try:
+            limit = options.quantize.validation_samples
+            return Data(samples, evaluate, keep(limit=limit, split="validation", skip=count))
+        except NoSamples:  # there are no more than those that calibrate
+            return Data(samples, evaluate)
+    signature = calibrating.signature_in(graph.path)
+    given: list[Any] = [tuple(example_inputs)] if example_inputs else random_items(signature)
+    logging.getLogger("torchopt2edge").warning(
+        "no calibration data: the files are checked on %s alone, and int8 cannot be made",
+        "the example inputs" if example_inputs else "random inputs",
+    )
+    samples = calibrating.keep_samples(given, graph, 8, calibrating.EXAMPLE, options.store)
+    return Data(samples, evaluate)

@@ -23,7 +23,7 @@ from torchopt2edge.report.devices.table import Column, Side
 from torchopt2edge.types import Measurement, Verdict
 from torchopt2edge.workflow.progress import Progress, Tick
 from torchopt2edge.workflow.result import Result
-from torchopt2edge.workflow.settings import Plan
+from torchopt2edge.workflow.settings import Plan, Settings
 
 Act = Callable[[Plan], tuple[list[Measurement], Verdict]]
 PlanFor = Callable[[Device | None, Path | None], Plan]
@@ -41,6 +41,11 @@ class _Named:
     def task(self, title: str) -> AbstractContextManager[Tick]:
         """Open a task."""
         return self.inner.task(f"{self.device}: {title}")
+
+
+def run_by(settings: Settings, act: Act) -> Result:
+    """Do something by the plan of the settings, on each of the devices where there are several."""
+    return run(tuple(settings.devices), Path(settings.out), settings.title, settings.plan, act)
 
 
 def run(devices: Sequence[Device], out: Path, title: str, plan: PlanFor, act: Act) -> Result:
