@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from torchopt2edge import _moved
+from torchopt2edge._version import __version__
 
 if TYPE_CHECKING:
     from torchopt2edge import data, devices, integrations, models, stages, tasks
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from torchopt2edge.stages.qat_session import qat
     from torchopt2edge.types import Constraints, Measurement, Verdict
     from torchopt2edge.workflow.result import Result
-
-__version__ = "0.1.0"
 
 # ONNX Runtime's wheel notes every start and sends it home unless this is set before its import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torchopt2edge
+from torchopt2edge._version import __version__
 from torchopt2edge.cli import build, commands
 from torchopt2edge.cli.commands import COMMANDS, CONF
 from torchopt2edge.cli.config_check import (
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="torchopt2edge",
         description="Take a trained PyTorch vision model to phones and boards, on evidence.",
     )
-    parser.add_argument("--version", action="version", version=torchopt2edge.__version__)
+    parser.add_argument("--version", action="version", version=__version__)
     actions = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parsers(actions, _configured)
     add_commands(actions, _on_device)
