@@ -120,7 +120,7 @@ def test_a_device_that_answers_otherwise_is_told_from_this_machine(
 ) -> None:
     """500 of 600 samples are drawn; all the marked ones are among them."""
     net, images = labelled
-    kept = np.random.default_rng(0).permutation(600)[:500]  # as `evaluate.draw` draws them
+    kept = np.random.default_rng(0).permutation(600)[:500]  # as `subset.draw` draws them
     images[sorted(kept)[:marked], 0, 0, 0] = MARK
     with torch.no_grad():
         labels = net(images).argmax(1)

@@ -1,6 +1,6 @@
 """The doctor on a device: one tiny model through both runtimes there, as evidence to paste.
 
-What it computes there (`bench.tiny`) is held against what it computes here.
+What it computes there (`bench.tiny_model`) is held against what it computes here.
 """
 
 from __future__ import annotations

@@ -36,8 +36,9 @@ def calibrate(
 
     ``graph`` is the shared float ONNX with inferred shapes. ``minmax`` is exact; ``ema`` a moving
     average (0.95) of each sample's extremes in the samples' order; ``percentile``, ``mse`` and
-    ``entropy`` are searched on histograms (`threshold`). Tensors that `derive` has rules for take
-    another's range. Facts hold the ``instability``: how far two halves of the samples differ.
+    ``entropy`` are searched on histograms (`range_search`). Tensors that `shared_ranges`
+    has rules for take another's range. Facts hold the ``instability``: how far two halves of the
+    samples differ.
     ``threads`` is all cores by default.
 
     Raises:

@@ -98,7 +98,7 @@ def decide(
 
 
 def _calibrated(graph: Path, samples: Samples, options: Quantize) -> State:
-    """D1, with the ranges already as both runtimes can hold them (`join`)."""
+    """D1, with the ranges already as both runtimes can hold them (`concat_ranges`)."""
     from torchopt2edge.quantize.calibrate import calibrate
     from torchopt2edge.quantize.select_observer import choose
 

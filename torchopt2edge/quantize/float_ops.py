@@ -4,8 +4,8 @@ A runtime left alone rounds what it has a kernel for. LiteRT computes a LayerNor
 operators and would give each 8 bits, the reciprocal root of the variance too; ONNX Runtime would
 round the inside of a GELU that is spelled out; neither does what the other does. The rules:
 
-I1. A type that is not in `kinds.OPS` (norms, Softmax, GELU, Erf, Exp, Div …): ONNX Runtime has no
-    integer kernel for it, and XNNPACK none or one that loses too much.
+I1. A type that is not in `op_types.OPS` (norms, Softmax, GELU, Erf, Exp, Div …): ONNX Runtime has
+    no integer kernel for it, and XNNPACK none or one that loses too much.
 I2. A product of two activations, as in attention. XNNPACK has no integer kernel for it, and each
     would leave the delegate; of the multiplications of a transformer it has a few per cent.
 I3. All of a function of one tensor that is spelled out in elementwise operators, when one of them

@@ -71,7 +71,7 @@ class Plan:
 
 
 def plan_of(proto: ModelProto, ranges: Ranges, dtype: str) -> Plan:
-    """Apply Q1, Q3 and Q4 of `qdq` to a graph whose nodes are in order."""
+    """Apply Q1, Q3 and Q4 of `qdq_writer` to a graph whose nodes are in order."""
     return _Planner(proto, ranges, dtype).plan()
 
 

@@ -158,7 +158,7 @@ def _slower(live: Sequence[Measurement]) -> list[str]:
 
 
 def _part(row: Measurement) -> str:
-    """Name what `bench.sustained.summary` holds against each other: minutes, or a run's halves."""
+    """Name what `bench.throttling.summary` holds against each other: minutes, or a run's halves."""
     return "minute" if sum(map(sum, row.latency_ns)) >= _TWO_MINUTES_NS else "half"
 
 

@@ -179,7 +179,7 @@ class LiteRT:
     def profile(
         self, file: Path, threads: int, arrays: Mapping[str, Array], runs: int
     ) -> list[Facts]:
-        """Return what each operator takes (`litert_profile.profile`)."""
+        """Return what each operator takes (`litert.profile.profile`)."""
         from torchopt2edge.backends.litert.profile import profile
 
         return profile(file, threads, arrays, runs)

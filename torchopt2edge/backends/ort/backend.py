@@ -181,7 +181,7 @@ class Ort:
     def profile(
         self, file: Path, threads: int, arrays: Mapping[str, Array], runs: int
     ) -> list[Facts]:
-        """Return what each kernel takes (`ort_profile.profile`)."""
+        """Return what each kernel takes (`ort.profile.profile`)."""
         from torchopt2edge.backends.ort.profile import profile
 
         return profile(file, threads, arrays, runs)
