@@ -113,7 +113,7 @@ class Taken:
 def measured(found: Sequence[Candidate], device: Device, plan: Protocol, work: Path) -> Taken:
     """Measure the files on a device, with a clock on the harness."""
     from torchopt2edge.bench.harness import measure
-    from torchopt2edge.workflow.existing_files import random_sample
+    from torchopt2edge.samples.random_inputs import random_sample
 
     clock = overhead.Clock()
     rows = measure(found, lambda one: random_sample(one.signature), device, plan, work, clock)
@@ -204,7 +204,7 @@ def under_cuts(
 ) -> Survived:
     """Compare until the link was cut as often as it was to be."""
     from torchopt2edge.bench.harness import measure
-    from torchopt2edge.workflow.existing_files import random_sample
+    from torchopt2edge.samples.random_inputs import random_sample
 
     seen = Survived()
     while len(cuts.done) < cuts.most:

@@ -5,7 +5,7 @@ Standard library only (numpy appears in annotations alone), as in `types`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,6 @@ from torchopt2edge.types import Artifact, Facts, Ranges, Scheme, Signature
 if TYPE_CHECKING:
     import numpy as np
     from torch import nn
-
-    from torchopt2edge.store import Store
 
     Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 
@@ -52,6 +50,13 @@ class TimedSession(Session, Protocol):
 
     def restore(self, outputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
         """The file's arrays → source arrays."""
+
+
+class ArtifactStore(Protocol):
+    """Keeps artifacts by key: `torchopt2edge.store.Store`."""
+
+    def make(self, key: str, kind: str, maker: Callable[[Path], Facts]) -> tuple[Artifact, bool]:
+        """Return the artifact and whether it was there; ``maker`` fills a folder if it was not."""
 
 
 @runtime_checkable
@@ -124,7 +129,7 @@ class Backend(Protocol):
     def for_target(self, facts: Facts) -> Backend:
         """Return the backend as the device with these facts wants it (its instruction set)."""
 
-    def base(self, graph: Artifact, store: Store) -> Artifact:
+    def base(self, graph: Artifact, store: ArtifactStore) -> Artifact:
         """Make, once per model, what every scheme is lowered from."""
 
     def lower(self, sources: Sources, scheme: Scheme, out: Path) -> Facts:

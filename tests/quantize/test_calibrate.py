@@ -12,7 +12,8 @@ import pytest
 from tests.hub import Made
 from tests.quantize.graphs import Arrays, floats, graph, kept, saved
 from torchopt2edge.errors import ConfigError, DataError
-from torchopt2edge.quantize.calibrate import activations, batch_of, calibrate, with_outputs
+from torchopt2edge.quantize.calibrate import calibrate
+from torchopt2edge.quantize.graph.activations import activations, batch_of, with_outputs
 from torchopt2edge.quantize.graph.host_session import host_session
 from torchopt2edge.quantize.histogram import OBSERVERS, Histogram
 from torchopt2edge.quantize.range_search import TAIL, entropy, mse, percentile

@@ -10,9 +10,10 @@ import pytest
 
 from tests.hub import Made
 from torchopt2edge.errors import ConfigError
-from torchopt2edge.quantize.decide import AUTO, UNSEEN, Quantize, decide
+from torchopt2edge.quantize.decide import AUTO, UNSEEN, decide
 from torchopt2edge.quantize.fake_quant import simulation
 from torchopt2edge.quantize.held_out import Validation
+from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.samples.calibration_set import Samples, write_samples
 from torchopt2edge.store import Store
 from torchopt2edge.types import Ranges, TensorSpec

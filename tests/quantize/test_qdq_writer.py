@@ -19,7 +19,7 @@ from tests.hub import Made
 from tests.quantize.graphs import Arrays, floats, graph, run, saved
 from torchopt2edge.backends.ort.inspect import read_back
 from torchopt2edge.errors import LowerError
-from torchopt2edge.quantize.calibrate import activations, with_outputs
+from torchopt2edge.quantize.graph.activations import activations, with_outputs
 from torchopt2edge.quantize.graph.host_session import host_session
 from torchopt2edge.quantize.graph.macs import macs_of
 from torchopt2edge.quantize.qdq_writer import Types, quantize_graph

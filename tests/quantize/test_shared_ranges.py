@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from tests.quantize.graphs import floats, graph
-from torchopt2edge.quantize.calibrate import activations
+from torchopt2edge.quantize.graph.activations import activations
 from torchopt2edge.quantize.shared_ranges import derived, overflows
 
 WEIGHTS = {

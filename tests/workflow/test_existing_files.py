@@ -101,8 +101,8 @@ def test_what_cannot_be_measured_at_all_is_said(tmp_path: Path) -> None:
 
 
 def test_a_random_sample_fits_each_contract() -> None:
+    from torchopt2edge.samples.random_inputs import random_items
     from torchopt2edge.types import Signature, TensorSpec
-    from torchopt2edge.workflow.existing_files import random_items
 
     ends = (TensorSpec("a", (-1, 3, 4)), TensorSpec("b", (1, 2), "int64"))
     items = random_items(Signature(ends, ()))

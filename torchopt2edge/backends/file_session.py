@@ -20,7 +20,7 @@ class FileSession:
     """A TimedSession over ``execute``, which takes and gives arrays as the file holds them.
 
     A file whose batch is fixed runs any multiple of it, piece by piece. Raw images are taken
-    where the signature says how to preprocess them (`quantize.raw`).
+    where the signature says how to preprocess them (`samples.raw_images`).
     """
 
     signature: Signature

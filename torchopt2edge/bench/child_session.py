@@ -74,7 +74,7 @@ class Round:
 
 
 class ChildSession:
-    """A `protocols.Session` whose file is open in a child process; made by `open_child`.
+    """An `interfaces.Session` whose file is open in a child process; made by `open_child`.
 
     Every method raises `BenchError` when the child crashes, hangs or answers with an error.
     ``push`` brings a file to where the child runs; None when that is here.

@@ -1,6 +1,6 @@
 """The doctor on a device: one tiny model through both runtimes there, as evidence to paste.
 
-What it computes there (`bench.tiny`) is held against what it computes here.
+What it computes there (`bench.tiny_model`) is held against what it computes here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-import torchopt2edge
+from torchopt2edge._version import __version__
 from torchopt2edge.bench.child_session import ChildSession, open_child
 from torchopt2edge.bench.tiny_model import onnx_model, sample, tflite_model
 from torchopt2edge.cli.console import console
@@ -56,7 +56,7 @@ def show(device: Device) -> int:
     with tempfile.TemporaryDirectory(prefix="t2e-") as work:
         checks = examine(device, Path(work))
     shown = console()
-    head = f"torchopt2edge {torchopt2edge.__version__} doctor on {device.name}"
+    head = f"torchopt2edge {__version__} doctor on {device.name}"
     shown.print(head, markup=False, highlight=False, soft_wrap=True)
     render(shown, checks)
     return 1 if worst(checks) == "fail" else 0

@@ -17,8 +17,8 @@ from torchopt2edge.cli.devices import OnDevice
 from torchopt2edge.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torchopt2edge.api import Result
     from torchopt2edge.compression.pruning.explain import Explanation
+    from torchopt2edge.workflow.result import Result
 
 
 def add_commands(commands: Any, on_device: OnDevice) -> None:

@@ -92,7 +92,7 @@ class Browser:
     def start(self, argv: Sequence[str], log: Path) -> BrowserJob:
         """Show a fresh page; what it and its browser say goes to ``log``.
 
-        ``argv`` is what `bench.launch` gives for this runner; a page takes no arguments.
+        ``argv`` is what `deploy.launch` gives for this runner; a page takes no arguments.
         """
         self._check()
         packages = web_packages.installed(self.fetch)

@@ -52,8 +52,8 @@ class Fake:
             ``slow`` is a link that was gone for a while, anything else is the runner's error.
         outputs: (file name, inputs in the file's names) → outputs.
         machine: facts that replace those of the fake machine.
-        seen: what its watch sees (`protocols.Steady`), one per round, the last one stays; none is a
-            device that cannot be kept steady.
+        seen: what its watch sees (`interfaces.Steady`), one per round, the last one stays; none is
+            a device that cannot be kept steady.
     """
 
     threads: int = 1

@@ -1,6 +1,6 @@
 """What makes a model's input of a raw image: one object, stored with the file it belongs to.
 
-Importing it loads the standard library alone; what it does to pixels is in `image`.
+Importing it loads the standard library alone; what it does to pixels is in `resample`.
 """
 
 from __future__ import annotations

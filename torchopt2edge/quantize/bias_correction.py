@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torchopt2edge.quantize.calibrate import batch_of
 from torchopt2edge.quantize.fake_quant import LIMIT, Circuit, circuit, unlist
+from torchopt2edge.quantize.graph.activations import batch_of
 from torchopt2edge.quantize.graph.canonicalize import drop_unused
 from torchopt2edge.quantize.graph.op_types import LAYERS, name_of
 from torchopt2edge.quantize.quantized_tensors import placement

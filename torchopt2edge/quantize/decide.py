@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.quantize.histogram import OBSERVERS
+from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.samples.calibration_set import Samples
 from torchopt2edge.types import Facts, Ranges
 
@@ -41,45 +42,6 @@ UNSEEN = "mse"
 GAIN_DB = 0.5
 SIMULATED = 32
 RANKED = 8
-
-
-@dataclass(frozen=True)
-class Quantize:
-    """How static ranges are decided.
-
-    ``calibrator`` is one of `OBSERVERS` or ``auto``; ``equalize`` and ``bias_correction`` are
-    True, False or ``auto`` (tried below ``poor_db`` of SQNR, the second below half of it);
-    ``sensitivity`` ranks the operators
-    by what quantizing each costs; ``max_drop`` (points of the task metric on held-out calibration
-    samples) leaves as few MACs in float as keep it, judged on ``validation_samples``; ``exclude``
-    names nodes that stay in float, ``*`` and ``?`` standing for any letters.
-    """
-
-    calibrator: str = "auto"
-    equalize: bool | str = "auto"
-    bias_correction: bool | str = "auto"
-    poor_db: float = 20.0
-    sensitivity: bool = False
-    max_drop: float | None = None
-    validation_samples: int = 512
-    exclude: tuple[str, ...] = ()
-
-    def check(self) -> None:
-        """Refuse what there is not.
-
-        Raises:
-            ConfigError: names the choices.
-        """
-        known = ("auto", *OBSERVERS)
-        if self.calibrator not in known:
-            raise ConfigError(
-                f"there is no calibrator {self.calibrator!r}", mend=f"one of {', '.join(known)}"
-            )
-        for name in ("equalize", "bias_correction"):
-            if getattr(self, name) not in (True, False, "auto"):
-                raise ConfigError(
-                    f"quantize.{name} is {getattr(self, name)!r}", mend="true, false or auto"
-                )
 
 
 @dataclass(frozen=True)
@@ -136,7 +98,7 @@ def decide(
 
 
 def _calibrated(graph: Path, samples: Samples, options: Quantize) -> State:
-    """D1, with the ranges already as both runtimes can hold them (`join`)."""
+    """D1, with the ranges already as both runtimes can hold them (`concat_ranges`)."""
     from torchopt2edge.quantize.calibrate import calibrate
     from torchopt2edge.quantize.select_observer import choose
 

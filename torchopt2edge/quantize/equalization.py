@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torchopt2edge.quantize.calibrate import batch_of
+from torchopt2edge.quantize.graph.activations import batch_of
 from torchopt2edge.quantize.graph.canonicalize import drop_unused, uses
 from torchopt2edge.quantize.graph.fold_affine import add_constant, per_channel
 from torchopt2edge.quantize.graph.host_session import host_session

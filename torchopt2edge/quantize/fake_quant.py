@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from torchopt2edge.errors import DataError
-from torchopt2edge.quantize.calibrate import batch_of
+from torchopt2edge.quantize.graph.activations import batch_of
 from torchopt2edge.quantize.graph.canonicalize import drop_unused
 from torchopt2edge.quantize.graph.host_session import host_session
 from torchopt2edge.quantize.graph.op_types import name_of

@@ -4,8 +4,8 @@ A runtime left alone rounds what it has a kernel for. LiteRT computes a LayerNor
 operators and would give each 8 bits, the reciprocal root of the variance too; ONNX Runtime would
 round the inside of a GELU that is spelled out; neither does what the other does. The rules:
 
-I1. A type that is not in `kinds.OPS` (norms, Softmax, GELU, Erf, Exp, Div …): ONNX Runtime has no
-    integer kernel for it, and XNNPACK none or one that loses too much.
+I1. A type that is not in `op_types.OPS` (norms, Softmax, GELU, Erf, Exp, Div …): ONNX Runtime has
+    no integer kernel for it, and XNNPACK none or one that loses too much.
 I2. A product of two activations, as in attention. XNNPACK has no integer kernel for it, and each
     would leave the delegate; of the multiplications of a transformer it has a few per cent.
 I3. All of a function of one tensor that is spelled out in elementwise operators, when one of them
@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from torchopt2edge.quantize.calibrate import activations
+from torchopt2edge.quantize.graph.activations import activations
 from torchopt2edge.quantize.graph.gemm import biases
 from torchopt2edge.quantize.graph.index import View
 from torchopt2edge.quantize.graph.op_types import FUSED, LAYERS, MOVES, OPS, name_of

@@ -56,7 +56,7 @@ class Validation:
 
 def _answers(proto: Any, samples: Samples) -> Array:
     """Return the arg-max of the first output for every sample."""
-    from torchopt2edge.quantize.calibrate import batch_of
+    from torchopt2edge.quantize.graph.activations import batch_of
     from torchopt2edge.quantize.graph.host_session import host_session
 
     session = host_session(proto)

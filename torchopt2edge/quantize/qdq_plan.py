@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torchopt2edge.quantize.calibrate import activations
 from torchopt2edge.quantize.float_ops import islands
+from torchopt2edge.quantize.graph.activations import activations
 from torchopt2edge.quantize.graph.op_types import name_of
 from torchopt2edge.quantize.graph.prepare import nodes
 from torchopt2edge.quantize.qparams import grid_of
@@ -71,7 +71,7 @@ class Plan:
 
 
 def plan_of(proto: ModelProto, ranges: Ranges, dtype: str) -> Plan:
-    """Apply Q1, Q3 and Q4 of `qdq` to a graph whose nodes are in order."""
+    """Apply Q1, Q3 and Q4 of `qdq_writer` to a graph whose nodes are in order."""
     return _Planner(proto, ranges, dtype).plan()
 
 

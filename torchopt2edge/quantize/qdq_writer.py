@@ -11,7 +11,7 @@ Q3. What only moves values (Reshape, MaxPool …) passes its input's grid on. Pa
     Runtime would run in float between its pairs, is written on the codes themselves.
 Q4. A Relu or a Clip whose bounds are the ends of its output's grid goes: the rounding cuts there.
     One with other bounds stays, which onnxruntime.quantization takes out all the same.
-Q5. Weights get int8 codes per output channel, and back the grid they were trained on (`grid`);
+Q5. Weights get int8 codes per output channel, and back the grid they were trained on (`qparams`);
     an operand that is a constant gets the activations' type over its own range. For a processor
     without VNNI, the weights of a layer that can saturate there (`saturation`) are written with
     zero point 128, as uint8: the same integers, multiplied exactly; or, where they were trained
@@ -23,7 +23,7 @@ Q7. A float layer that reads integers gives its output through a LeakyRelu of sl
     Runtime runs inside of the layer. It would otherwise round the weights of every float layer
     between a DequantizeLinear and a QuantizeLinear to one scale per tensor when it opens the
     file (its WeightBiasQuantization): what was excluded to be exact would be the worst of all.
-Q8. A MatMul with constant weights and its bias become a Gemm (`linear.as_gemm`), which has an
+Q8. A MatMul with constant weights and its bias become a Gemm (`gemm.as_gemm`), which has an
     integer bias.
 
 The pairs are those of onnxruntime.quantization's QDQQuantizer, which takes quadratic time, rounds

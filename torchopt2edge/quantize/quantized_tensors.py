@@ -2,11 +2,11 @@
 
 The rules, read off ONNX Runtime's QDQ quantizer and ai-edge-quantizer's op table:
 
-Q1. An op of `kinds.OPS` reads its activations, its weights and its other constants as integers
+Q1. An op of `op_types.OPS` reads its activations, its weights and its other constants as integers
     and makes an integer, unless it is one of the `islands`. Ops that one of the runtimes alone
     has an integer kernel for count too: their neighbours need the same tensors as integers anyway.
 Q2. A Relu or Clip behind one of them goes into it where nothing else reads what is between, and
-    so does a bias behind a MatMul (`linear.biases`): the tensor between is never rounded.
+    so does a bias behind a MatMul (`gemm.biases`): the tensor between is never rounded.
 Q3. An op of `MOVES` only carries values. Behind an integer op or an input what it makes has the
     integers of what it reads, and no rounding of its own; behind a float op it moves floats.
 Q4. An op of `SAME` makes values on the grid of what it reads.
@@ -21,8 +21,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torchopt2edge.quantize.calibrate import activations
 from torchopt2edge.quantize.float_ops import islands
+from torchopt2edge.quantize.graph.activations import activations
 from torchopt2edge.quantize.graph.gemm import biases
 from torchopt2edge.quantize.graph.index import View
 from torchopt2edge.quantize.graph.op_types import (

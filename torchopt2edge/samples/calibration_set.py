@@ -65,7 +65,7 @@ def write_samples(
     """Keep up to ``limit`` samples of an iterable in the folder ``out``, behind the first ``skip``.
 
     An item is a tensor or array, a tuple of them in the inputs' order, a dict by name, or any of
-    these with a label behind it; a batch or one sample; preprocessed, or raw as `raw` has it.
+    these with a label behind it; a batch or one sample; preprocessed, or raw (`raw_images`).
     ``seed`` is what they were drawn with, None when they were not drawn.
 
     Raises:

@@ -4,12 +4,12 @@ How it decides:
 
 - A failed row is out, with its error. The torch baseline is out: it is a reference, not a file.
   What a runtime's own tool said is out, with its sentence: it checks another row.
-- A row that breaks a constraint is out, with the numbers (`admission`).
+- A row that breaks a constraint is out, with the numbers (`constraints`).
 - Of what is left (the admissible) the fastest wins, if it is *really* faster than every rival:
   latency is compared by ratios of round medians, paired by round, with a 95 % bootstrap interval
-  (`stats.paired_ratio`). Within `MARGIN` (1 %) two files are equal for every practical purpose,
-  so a rival ties when its interval reaches down to 1.01. The fastest is the one that those ratios
-  say so of, and not the one of the least median: the weather of the rounds is in the medians.
+  (`stats.rounds.paired_ratio`). Within `MARGIN` (1 %) two files are equal for every practical
+  purpose, so a rival ties when its interval reaches down to 1.01.The fastest candidate is
+  chosen by paired per-round ratios, because machine noise moves raw medians.
 - A tie names no winner; the reasons point at its smallest file.
 - Under a protocol without turns what counts is the second half of every file's time, when it is
   warm, and two files are equal within what the machine itself drifted (the anchor's spread).
@@ -27,8 +27,9 @@ import numpy as np
 
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.stats import rounds as round_stats
+from torchopt2edge.stats.rows import metric_of, speed_ms
 from torchopt2edge.types import BASELINE, Constraints, Measurement, Verdict
-from torchopt2edge.verdict.constraints import Breach, breaches, doubts, metric_of, pareto, speed_ms
+from torchopt2edge.verdict.constraints import Breach, breaches, doubts, pareto
 from torchopt2edge.verdict.remarks import (
     MARGIN,
     accuracy,

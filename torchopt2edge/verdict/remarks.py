@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torchopt2edge.quantize import isa
 from torchopt2edge.stats import rounds as round_stats
+from torchopt2edge.stats.rows import drop_of, speed_ms
 from torchopt2edge.types import BASELINE, Measurement, Verdict
-from torchopt2edge.verdict.constraints import drop_of, speed_ms
 
 MARGIN = 0.01
 """Within 1 % two latencies are equal for every practical purpose."""
@@ -197,7 +197,7 @@ def _slower(live: Sequence[Measurement]) -> list[str]:
 
 
 def _part(row: Measurement) -> str:
-    """Name what `bench.sustained.summary` holds against each other: minutes, or a run's halves."""
+    """Name what `bench.throttling.summary` holds against each other: minutes, or a run's halves."""
     return "minute" if sum(map(sum, row.latency_ns)) >= _TWO_MINUTES_NS else "half"
 
 

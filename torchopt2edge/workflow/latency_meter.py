@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torchopt2edge import api, devices
+from torchopt2edge import devices
 from torchopt2edge.bench.timing import Protocol
 from torchopt2edge.errors import BenchError, ConfigError
 from torchopt2edge.interfaces import Backend, Device, Profile
+from torchopt2edge.workflow import comparison
+from torchopt2edge.workflow.inputs import resolved
+from torchopt2edge.workflow.settings import SettingsArgs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,18 +46,18 @@ class Meter:
         """
         backend, scheme = self._where(where)
         with tempfile.TemporaryDirectory() as out:
-            result = api.compare(
-                net,
-                example_inputs=(_noise(shape, 4),),
-                calibration=[_noise(shape, _SAMPLES)],
-                backends=[backend],
-                schemes=[scheme],
-                device=self.device,
-                protocol=self.protocol,
-                baseline=False,
-                out=out,
-            )
-        row = result.rows[0]
+            settings: SettingsArgs = {
+                "backends": [backend],
+                "schemes": [scheme],
+                "device": self.device,
+                "protocol": self.protocol,
+                "baseline": False,
+                "out": out,
+            }
+            calibration = [_noise(shape, _SAMPLES)]
+            entry, data, options = resolved(net, (_noise(shape, 4),), calibration, None, settings)
+            rows, _ = comparison.compare([entry], data, options.plan())
+        row = rows[0]
         if row.err is not None or not row.latency_ns:
             raise BenchError(f"{where} cannot be timed: {row.err}", mend="another file to aim at")
         found = row.metrics

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torchopt2edge.bench import harness
@@ -20,34 +20,15 @@ from torchopt2edge.report import run_folder
 from torchopt2edge.report.devices import table as device_table
 from torchopt2edge.report.devices import write as device_write
 from torchopt2edge.report.devices.table import Column, Side
-from torchopt2edge.types import BASELINE, Measurement, Verdict
+from torchopt2edge.types import Measurement, Verdict
 from torchopt2edge.workflow.progress import Progress, Tick
-from torchopt2edge.workflow.settings import Plan
+from torchopt2edge.workflow.result import Result
+from torchopt2edge.workflow.settings import Plan, Settings
 
 Act = Callable[[Plan], tuple[list[Measurement], Verdict]]
 PlanFor = Callable[[Device | None, Path | None], Plan]
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run found; its folder ``out`` holds the same on disk.
-
-    A run on several ``devices`` has a result for each by its name, all their rows together, and
-    a verdict that names a winner only where it is the winner on all of them.
-    """
-
-    rows: list[Measurement]
-    verdict: Verdict
-    out: Path
-    devices: Mapping[str, Result] = field(default_factory=dict)
-
-    @property
-    def worked(self) -> bool:
-        """Whether a row came through; PyTorch's, which nobody ships, counts only alone."""
-        shipped = [row for row in self.rows if row.backend != BASELINE] or self.rows
-        return any(row.err is None for row in shipped)
 
 
 @dataclass(frozen=True)
@@ -60,6 +41,11 @@ class _Named:
     def task(self, title: str) -> AbstractContextManager[Tick]:
         """Open a task."""
         return self.inner.task(f"{self.device}: {title}")
+
+
+def run_by(settings: Settings, act: Act) -> Result:
+    """Do something by the plan of the settings, on each of the devices where there are several."""
+    return run(tuple(settings.devices), Path(settings.out), settings.title, settings.plan, act)
 
 
 def run(devices: Sequence[Device], out: Path, title: str, plan: PlanFor, act: Act) -> Result:

@@ -1,13 +1,7 @@
 from __future__ import annotations
 
-from torchopt2edge.report.text.row_view import (
-    clip,
-    is_share,
-    lines,
-    metric_title,
-    plain,
-    task_metric,
-)
+from torchopt2edge.report.text.row_view import clip, is_share, lines, metric_title, plain
+from torchopt2edge.stats.rows import task_metric
 from torchopt2edge.types import Measurement, Verdict
 
 

@@ -30,7 +30,7 @@ from torchopt2edge.store import key_of, work_of
 from torchopt2edge.types import Artifact, Facts, Scheme, Signature, TensorSpec
 
 if TYPE_CHECKING:
-    from torchopt2edge.store import Store
+    from torchopt2edge.interfaces import ArtifactStore
 
 INT16_WARNING = (
     "int16x8 has only reference kernels on a CPU and is many times slower than float there: "
@@ -61,7 +61,7 @@ class LiteRT:
         """The same file serves every processor."""
         return self
 
-    def base(self, graph: Artifact, store: Store) -> Artifact:
+    def base(self, graph: Artifact, store: ArtifactStore) -> Artifact:
         """Convert the float ONNX to a float .tflite, once."""
         environment = converter.find(self.python)
 
@@ -179,7 +179,7 @@ class LiteRT:
     def profile(
         self, file: Path, threads: int, arrays: Mapping[str, Array], runs: int
     ) -> list[Facts]:
-        """Return what each operator takes (`litert_profile.profile`)."""
+        """Return what each operator takes (`litert.profile.profile`)."""
         from torchopt2edge.backends.litert.profile import profile
 
         return profile(file, threads, arrays, runs)

@@ -118,7 +118,7 @@ def numbers(graph: TfliteGraph, bounds: Bounds, scheme: str) -> dict[str, dict[s
     """Return the ranges of activations and weights as the quantizer takes them.
 
     A range has its tensor's rank: the quantizer takes one of a Concat over to its constants. Those
-    of the weights are 127 steps of the grid that `grid.weight_codes` finds, the one that
+    of the weights are 127 steps of the grid that `qparams.weight_codes` finds, the one that
     ONNX Runtime's file gets: 8-bit weights that were trained on a grid come back on it.
     """
     ranks = {t.name: len(t.shape) for op in graph.ops for t in (*op.given, *op.made) if t}

@@ -36,7 +36,7 @@ from torchopt2edge.backends.litert.flatbuffer import (
     extremes,
     read_graph,
 )
-from torchopt2edge.quantize.calibrate import activations, with_outputs
+from torchopt2edge.quantize.graph.activations import activations, with_outputs
 from torchopt2edge.quantize.graph.host_session import host_session
 from torchopt2edge.samples.calibration_set import Samples
 from torchopt2edge.types import Facts, Ranges

@@ -19,7 +19,7 @@ from torchopt2edge.types import Artifact, Facts, Ranges, Scheme, Signature
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from torchopt2edge.store import Store
+    from torchopt2edge.interfaces import ArtifactStore
 
 # By the processor that a file is made for: the type of its activations, and whether the products
 # must be exact without VNNI too (`quantize.saturation`). "portable" is right on every processor.
@@ -65,7 +65,7 @@ class Ort:
         """Choose the integer types for the target's instruction set, unless they were chosen."""
         return replace(self, isa=isa_of(facts)) if self.isa == "auto" else self
 
-    def base(self, graph: Artifact, store: Store) -> Artifact:
+    def base(self, graph: Artifact, store: ArtifactStore) -> Artifact:
         """Lower straight from the shared float graph."""
         return graph
 
@@ -191,7 +191,7 @@ class Ort:
     def profile(
         self, file: Path, threads: int, arrays: Mapping[str, Array], runs: int
     ) -> list[Facts]:
-        """Return what each kernel takes (`ort_profile.profile`)."""
+        """Return what each kernel takes (`ort.profile.profile`)."""
         from torchopt2edge.backends.ort.profile import profile
 
         return profile(file, threads, arrays, runs)

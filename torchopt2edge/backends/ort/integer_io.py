@@ -81,7 +81,7 @@ class _Ends:
         return grid
 
     def _hide_layers(self, back: str) -> None:
-        """Keep the float layers that read integers now from being rounded: Q7 of `qdq`."""
+        """Keep the float layers that read integers now from being rounded: Q7 of `qdq_writer`."""
         from onnx import helper
 
         for at, node in reversed(list(enumerate(self.graph.node))):

@@ -161,7 +161,7 @@ tidy "${{job%/*}}"
 
 @dataclass
 class Keeper:
-    """The host's end of a keeper: what it set, and what it saw (a `protocols.Watch`)."""
+    """The host's end of a keeper: what it set, and what it saw (an `interfaces.Watch`)."""
 
     device: Remote
     job: str

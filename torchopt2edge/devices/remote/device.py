@@ -1,7 +1,7 @@
 """What every remote device does over its link: say what it is, take files, start jobs.
 
 On the device there is one folder, ``workdir``: ``files`` holds what was pushed, by digest, for
-the next run; ``jobs`` holds what runs (`mailbox`) and is empty when nothing does.
+the next run; ``jobs`` holds what runs (`job_scripts`) and is empty when nothing does.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Remote:
     """A machine at the other end of a `Transport`; a device of a kind is a subclass with a link.
 
     ``threads`` per session, on the cores in ``affinity`` (None: the system's), or all of the class
-    ``cores`` (`cores.NAMES`). ``runner`` is
+    ``cores`` (`core_classes.NAMES`). ``runner`` is
     ``python``, with the interpreter ``python`` there, or ``native``. ``workdir`` is relative to
     the home folder there unless it begins with ``/``. A link that broke is tried again for
     ``link_patience_s`` seconds; a job that hears nothing from us for ``patience_s`` seconds ends.

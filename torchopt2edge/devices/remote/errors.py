@@ -35,7 +35,7 @@ def unpushed(error: DeviceError, artifact: object, free: Finished) -> DeviceErro
 
 
 def unstarted(device: str, folder: str, found: Finished, program: str, runner: str) -> DeviceError:
-    """Return the error for a job that did not start (`mailbox.start`)."""
+    """Return the error for a job that did not start (`job_scripts.start`)."""
     if found.code == job_scripts.NO_TOOL and found.said != program:
         return DeviceError(
             f"{device} has no {found.said}",

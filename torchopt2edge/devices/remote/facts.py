@@ -1,4 +1,4 @@
-"""A machine as it tells about itself over a link: one script's output, read as `linux` reads.
+"""A machine as it tells about itself over a link: one script's output, read as `system_info` reads.
 
 The script prints the files that matter; here they are laid under a temporary root, so that a
 phone, a board and this machine are read by the same code.
@@ -164,7 +164,7 @@ def _lay(files: dict[str, str], root: Path) -> Path:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(body)
-    own = root / f"proc/self/task/{os.getpid()}/exe"  # where `linux.emulated` looks
+    own = root / f"proc/self/task/{os.getpid()}/exe"  # where `system_info.emulated` looks
     own.parent.mkdir(parents=True, exist_ok=True)
     own.symlink_to(files.get("exe", "").strip() or "unknown")
     return root

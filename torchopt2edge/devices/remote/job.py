@@ -32,7 +32,7 @@ _CANNOT_RUN = {
 
 
 class RemoteJob(LoggedJob):
-    """A process on a remote device (`mailbox`); any failure ends it and raises `BenchError`.
+    """A process on a remote device (`job_scripts`); any failure ends it and raises `BenchError`.
 
     A frame travels with the question for its answer: ``send`` only takes it, the next ``receive``
     (or the next ``send``) brings it there, over the job's channel where one can be had, else with

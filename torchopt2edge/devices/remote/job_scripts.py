@@ -123,7 +123,7 @@ ALIVE = r"""
 alive() { # whether the session that wrote ./pid lives: a number may be another's after a restart
   [ -e pid ] && read -r pid <pid && [ "/proc/$pid/cwd" -ef . ]
 }
-hush() { # end the shells of a channel (`channel`), also those of a link that hangs
+hush() { # end the shells of a channel (`stream`), also those of a link that hangs
   [ -e talk ] && read -r shell <talk && [ "/proc/$shell/cwd" -ef . ] || return 0
   kill -KILL "-$shell" 2>/dev/null
 }

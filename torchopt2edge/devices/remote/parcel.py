@@ -1,7 +1,7 @@
 """Many files for a device as one: one look, one transfer, one check, and then a folder there.
 
 A program and the libraries that it is started with must lie side by side under their own names.
-The folder is kept under the digest of all of it, like a single file (`remote.Remote.push`), so
+The folder is kept under the digest of all of it, like a single file (`device.Remote.push`), so
 that a second run brings nothing.
 
 The transfer is the files one after the other, packed by gzip where the device can unpack it, and
@@ -39,7 +39,7 @@ wrong() {{ # FILE DIGEST SIZE: whether the file is another, or none
 
 
 class Holder(Machine, Protocol):
-    """What this needs of a device: `remote.Remote` has it."""
+    """What this needs of a device: `device.Remote` has it."""
 
     @property
     def folder(self) -> str:

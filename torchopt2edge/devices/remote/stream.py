@@ -7,8 +7,9 @@ far; whether the device takes bytes behind a line), ``t2e-piece SIZE`` and so ma
 runner's answers, ``t2e-alive WORD`` once per tick and where a word was asked for, ``t2e-log SIZE``
 and bytes, and ``t2e-ended STATUS CODE`` as the last.
 
-Two shells on the device, in a group of their own: one takes lines, the other waits, as `mailbox`
-has it, for answers to forward. With the link, the host or the job the whole group ends.
+Two shells on the device, in a group of their own: one takes lines, the other waits, as
+`job_scripts` has it, for answers to forward. With the link, the host or the job the
+whole group ends.
 """
 
 from __future__ import annotations

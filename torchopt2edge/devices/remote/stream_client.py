@@ -87,9 +87,10 @@ class Talk:
     ) -> Finished | None:
         """Bring a frame (its number and bytes), and return how the wait for answers ended.
 
-        Code 0 brings bytes of the runner's answers, beyond ``offset`` of them; `mailbox.WAITING`
-        is that the device had none ``wait_s`` seconds later; the others are those of
-        `mailbox.ask`. None: this cannot be had here, or not for this frame; nothing was done.
+        Code 0 brings bytes of the runner's answers, beyond ``offset`` of them;
+        `job_scripts.WAITING` is that the device had none ``wait_s`` seconds later; the others are
+        those of `job_scripts.ask`. None: this cannot be had here, or not for this frame; nothing
+        was done.
 
         Raises:
             LinkDown: the link did not come back.
@@ -225,6 +226,6 @@ def _word() -> str:
 
 
 def _over(event: Event, log: bytes) -> Finished:
-    """Return the end of a job as `mailbox.ask` tells it."""
+    """Return the end of a job as `job_scripts.ask` tells it."""
     status, code = (int(word) for word in event.words)
     return Finished(status, f"{code}\n".encode() + log if status == job_scripts.OVER else log)

@@ -1,4 +1,4 @@
-"""What can be done with an operator of a float ONNX, by its type; the tables of `placement`."""
+"""What can be done with an operator of a float ONNX, by its type; for `quantized_tensors`."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torchopt2edge.errors import ConfigError
 from torchopt2edge.report.devices import table as device_table
 from torchopt2edge.report.run_folder import read
 from torchopt2edge.report.text.numbers import significant
-from torchopt2edge.report.text.row_view import task_metric
+from torchopt2edge.stats.rows import task_metric
 from torchopt2edge.types import Measurement, Verdict
 
 if TYPE_CHECKING:

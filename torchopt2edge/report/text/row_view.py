@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torchopt2edge.report.text.numbers import decimals
+from torchopt2edge.stats.rows import reference, task_metric
 from torchopt2edge.types import Measurement, Verdict
 
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\s]+")
@@ -110,15 +111,6 @@ class Line:
         return bool(self.rejected) and not self.failed and not self.reference
 
 
-def task_metric(rows: Sequence[Measurement]) -> str:
-    """Return the name of the run's task metric, "" when none was measured."""
-    for row in rows:
-        name = row.facts.get("metric")
-        if isinstance(name, str) and name in row.metrics:
-            return name
-    return ""
-
-
 def metric_title(name: str) -> str:
     """Return a task metric's name as people write it ("top-1")."""
     return f"top-{name[3:]}" if re.fullmatch(r"top\d+", name) else plain(name)
@@ -127,13 +119,6 @@ def metric_title(name: str) -> str:
 def is_share(name: str) -> bool:
     """Whether a metric is in per cent; of one that we do not know nothing is claimed."""
     return _SHARE.fullmatch(name) is not None
-
-
-def reference(rows: Sequence[Measurement]) -> Measurement | None:
-    """Return the row that drops are counted from: the one that says so, else PyTorch's first."""
-    sound = [row for row in rows if row.err is None]
-    said = [row for row in sound if row.facts.get("reference") is True]
-    return next(iter(said or [row for row in sound if row.backend == "torch"]), None)
 
 
 def lines(rows: Sequence[Measurement], verdict: Verdict) -> list[Line]:

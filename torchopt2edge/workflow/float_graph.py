@@ -1,0 +1,78 @@
+"""The float graph of a model, which every backend shares."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from torchopt2edge.errors import ExportError
+from torchopt2edge.preprocessing.preprocess import Preprocess
+from torchopt2edge.store import Store, key_of, versions
+from torchopt2edge.types import Artifact, Facts, Ranges
+from torchopt2edge.workflow.calibration import GRAPH_TOOLS, link
+
+
+def share_graph(
+    onnx_file: Path, digest: str, store: Store, preprocess: Preprocess | None = None
+) -> Artifact:
+    """Make the float graph that every backend shares, with the PyTorch program if there is one.
+
+    ``onnx_file`` may have a ``model.pt2`` beside it, as an export has, and a ``ranges.json`` of
+    what training learned; a quantized file is split into its float graph and those ranges.
+    ``preprocess`` goes into the signature: what makes the input of a raw image.
+    """
+    from torchopt2edge.quantize.graph import prepare
+    from torchopt2edge.quantize.graph.canonicalize import canonicalize
+    from torchopt2edge.quantize.qat_ranges import carry
+    from torchopt2edge.samples.raw_images import with_preprocess
+
+    def make(out: Path) -> Facts:
+        found = _learned(onnx_file, out / "float.onnx")
+        split = (out / "float.onnx").is_file()
+        prepare.prepare(out / "float.onnx" if split else onnx_file, out / "model.onnx")
+        (out / "float.onnx").unlink(missing_ok=True)
+        proto = prepare.load(out / "model.onnx")
+        signature = prepare.signature_of(proto, onnx_file)
+        if preprocess is not None:
+            signature = with_preprocess(signature, preprocess)
+        (out / "signature.json").write_text(json.dumps(signature.to_json(), indent=1))
+        if found is not None:
+            kept = carry(found, out / "model.onnx")
+            (out / "ranges.json").write_text(json.dumps(kept.to_json()))
+        program = onnx_file.with_name("model.pt2")
+        if program.is_file():
+            link(program, out / "model.pt2")
+        return {"inputs": [spec.name for spec in signature.inputs]}
+
+    code = [prepare.prepare, canonicalize, preprocess]
+    inputs = {"onnx": digest}
+    beside = onnx_file.with_name("ranges.json")
+    if beside.is_file():
+        inputs["ranges"] = file_digest(beside)
+    key = key_of(code, inputs, versions(GRAPH_TOOLS))
+    return store.make(key, "graph", make)[0]
+
+
+def _learned(onnx_file: Path, split: Path) -> Ranges | None:
+    """Return what training learned: from beside the file, or out of it into the file ``split``."""
+    from torchopt2edge.quantize.graph.prepare import load
+    from torchopt2edge.quantize.qat_ranges import is_qdq, unquantize
+
+    beside = onnx_file.with_name("ranges.json")
+    if beside.is_file():
+        try:
+            return Ranges.from_json(json.loads(beside.read_text()))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ExportError(
+                "the ranges beside this model cannot be read",
+                artifact=beside,
+                mend="remove the file, or write it again with finish() of qat",
+            ) from error
+    return unquantize(onnx_file, split) if is_qdq(load(onnx_file)) else None
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of one file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
