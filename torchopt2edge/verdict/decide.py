@@ -8,7 +8,7 @@ How it decides:
 - Of what is left (the admissible) the fastest wins, if it is *really* faster than every rival:
   latency is compared by ratios of round medians, paired by round, with a 95 % bootstrap interval
   (`stats.rounds.paired_ratio`). Within `MARGIN` (1 %) two files are equal for every practical
-  purpose, so a rival ties when its interval reaches down to 1.01.The fastest candidate is
+  purpose, so a rival ties when its interval reaches down to 1.01. The fastest candidate is
   chosen by paired per-round ratios, because machine noise moves raw medians.
 - A tie names no winner; the reasons point at its smallest file.
 - Under a protocol without turns what counts is the second half of every file's time, when it is
