@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torchopt2edge.report.text.numbers import decimals
-from torchopt2edge.stats.rows import reference, task_metric
+from torchopt2edge.stats.rows import reference_row, task_metric
 from torchopt2edge.types import Measurement, Verdict
 
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\s]+")
@@ -123,7 +123,7 @@ def is_share(name: str) -> bool:
 
 def lines(rows: Sequence[Measurement], verdict: Verdict) -> list[Line]:
     """Return the rows in reading order: fastest first, unmeasured next, failures last."""
-    metric, base = task_metric(rows), reference(rows)
+    metric, base = task_metric(rows), reference_row(rows)
     places = _places(rows, metric)
     ordered = sorted(rows, key=_place)
     return [
