@@ -54,7 +54,7 @@ def test_bench_writes_the_run_and_report_renders_it_again(
     assert rows[0]["err"] is None
     assert rows[0]["facts"]["checked"] == "against itself"
     assert json.loads(Path("out/verdict.json").read_text())["schema"] == 1
-    assert {"report.md", "report.png", "config.yaml", "run.log"} <= set(os.listdir("out"))
+    assert {"report.md", "figures", "config.yaml", "run.log"} <= set(os.listdir("out"))
     before = Path("out/report.md").read_text()
     Path("out/report.md").unlink()
     assert main(["report", "run=out"]) == 0

@@ -13,15 +13,13 @@ from torchopt2edge.errors import ConfigError
 from torchopt2edge.report import read, write
 from torchopt2edge.types import Measurement, Verdict
 
-FILES = {
-    "rows.jsonl",
-    "verdict.json",
-    "context.json",
-    "report.html",
-    "report.md",
-    "report.png",
-    "report.svg",
-}
+DATA = {"rows.jsonl", "verdict.json", "context.json"}
+FILES = {*DATA, "report.html", "report.md"}
+FIGURES = {"trade-off", "latency", "distribution", "rounds", "accuracy", "file-size", "memory"}
+
+
+def files_of(out: Path) -> set[str]:
+    return {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
 
 
 def test_read_returns_what_write_was_given(run, tmp_path) -> None:
@@ -33,7 +31,8 @@ def test_read_returns_what_write_was_given(run, tmp_path) -> None:
         "decisions": [{"group": "", "origin": "calibrated:minmax"}],
     }
     write(tmp_path / "a" / "run", rows, verdict, **context)
-    assert {path.name for path in (tmp_path / "a" / "run").iterdir()} == FILES
+    figures = {f"figures/{name}.svg" for name in FIGURES}
+    assert files_of(tmp_path / "a" / "run") == FILES | figures
     assert read(tmp_path / "a" / "run") == (rows, verdict, context)
 
 
@@ -41,7 +40,9 @@ def test_rendering_again_gives_the_same_files(run, tmp_path) -> None:
     write(tmp_path / "one", run[0][-2:], run[1], title="digits")
     rows, verdict, context = read(tmp_path / "one")
     write(tmp_path / "two", rows, verdict, **context)
-    for name in FILES:
+    names = files_of(tmp_path / "one")
+    assert len(names) > len(FILES)
+    for name in names:
         first, second = ((tmp_path / run / name).read_bytes() for run in ("one", "two"))
         assert first == second, name
 
@@ -73,7 +74,7 @@ def test_write_replaces_an_older_report_and_leaves_no_litter(written, make_row, 
     rows, _, context = read(tmp_path)
     assert [row.candidate for row in rows] == ["ort-fp32"]
     assert context["title"] == "new"
-    assert {path.name for path in tmp_path.iterdir()} == FILES
+    assert {path.name for path in tmp_path.iterdir()} == {*FILES, "figures"}
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path) -> None:

@@ -67,10 +67,11 @@ def _compare(before: Path, after: Path, max_regression: Any, out: str | None) ->
     from torchopt2edge.report.diff import devices_write as diff_devices_write
     from torchopt2edge.report.diff import text as diff_text
     from torchopt2edge.report.diff import write as diff_write
+    from torchopt2edge.report.diff.limits import parse_share
 
-    limit = None if max_regression is None else diff.parse_share(max_regression)
+    limit = None if max_regression is None else parse_share(max_regression)
     place, shown = Path(out or after), console()
-    found: diff.Against | diff_devices.Across
+    found: diff.RunDiff | diff_devices.DevicesDiff
     if diff_devices.holds(before, after):
         found = diff_devices.read(before, after, limit)
         found = replace(found, titles=_told_apart(found.titles, before, after))

@@ -1,12 +1,16 @@
-"""What the rows of a run say: their task metric, its loss against the reference, their latency."""
+"""Questions about measurement rows that several packages ask, each with one answer here.
+
+A metric counts where its value is finite: NaN and infinity are no results of an evaluation.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
-from torchopt2edge.types import Measurement
+from torchopt2edge.types import BASELINE, Measurement
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Drop:
 
     @property
     def unit(self) -> str:
-        """What the metric is counted in: points of per cent, unless its name says dB."""
+        """The unit behind a number of this metric: dB if its name ends so, else points."""
         return " dB" if self.metric.endswith("_db") else " points"
 
     @property
@@ -35,68 +39,106 @@ class Drop:
         return self.reference - self.own
 
 
-def metric_of(rows: Iterable[Measurement], name: str | None = None) -> str | None:
-    """Return the name of the task metric that these rows have a value of; NaN is none.
+def metric_value(row: Measurement, name: str) -> float | None:
+    """Return one metric of a row.
 
-    With ``name`` it is that one or None.
+    Args:
+        row: The row.
+        name: The metric's name, as in ``row.metrics``.
+
+    Returns:
+        The value, or None where it was not measured or is not finite.
+    """
+    value = row.metrics.get(name)
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def task_metric(rows: Iterable[Measurement]) -> str:
+    """Return the name of the task metric of a run.
+
+    Args:
+        rows: The run's rows.
+
+    Returns:
+        The ``metric`` fact of the first row that has a finite value of it, "" without any.
     """
     for row in rows:
-        own = name or row.facts.get("metric")
-        if isinstance(own, str) and math.isfinite(row.metrics.get(own, math.nan)):
-            return own
-    return None
+        name = row.facts.get("metric")
+        if isinstance(name, str) and metric_value(row, name) is not None:
+            return name
+    return ""
+
+
+def reference_row(rows: Sequence[Measurement]) -> Measurement | None:
+    """Return the row that losses of the task metric are counted from.
+
+    It is the row whose facts say ``reference``; where no row says so, the first PyTorch row in
+    fp32, else the first row in fp32. Failed rows and rows of vendor tools never are.
+
+    Args:
+        rows: The run's rows.
+
+    Returns:
+        The row, or None without any.
+    """
+    sound = [row for row in rows if row.err is None and "checks" not in row.facts]
+    marked = [row for row in sound if row.facts.get("reference") is True]
+    floats = [row for row in sound if row.scheme == "fp32"]
+    baseline = [row for row in floats if row.backend == BASELINE]
+    return next(iter([*marked, *baseline, *floats]), None)
+
+
+def half_width(row: Measurement, metric: str) -> float | None:
+    """Return half the width of a metric's 95 % interval.
+
+    Args:
+        row: The row.
+        metric: The metric, whose ends are ``{metric}_low`` and ``{metric}_high``.
+
+    Returns:
+        Half the width in the metric's unit, or None where an end is not known.
+    """
+    low, high = metric_value(row, f"{metric}_low"), metric_value(row, f"{metric}_high")
+    return None if low is None or high is None else (high - low) / 2.0
 
 
 def drop_of(row: Measurement, reference: Measurement) -> Drop | None:
-    """Return the loss against the reference, or None when one of the two has no value."""
-    metric = metric_of([reference])
-    if metric is None or metric_of([row], metric) is None:
+    """Return the loss of the task metric against the reference.
+
+    Args:
+        row: The row that may have lost.
+        reference: The reference row; its task metric is the one compared.
+
+    Returns:
+        The loss, or None when one of the two rows has no finite value.
+    """
+    metric = task_metric([reference])
+    own, best = metric_value(row, metric), metric_value(reference, metric)
+    if own is None or best is None:
         return None
-    own, best = row.metrics[metric], reference.metrics[metric]
     if row is reference:
         return Drop(metric, own, best, 0.0, 0.0)
-    if "drop_low" in row.metrics and "drop_high" in row.metrics:
-        return Drop(metric, own, best, row.metrics["drop_low"], row.metrics["drop_high"])
-    spread = math.hypot(_half_width(row, metric), _half_width(reference, metric))
-    return Drop(metric, own, best, best - own - spread, best - own + spread)
-
-
-def _half_width(row: Measurement, metric: str) -> float:
-    low, high = row.metrics.get(f"{metric}_low"), row.metrics.get(f"{metric}_high")
-    return 0.0 if low is None or high is None else (high - low) / 2.0
+    low, high = row.metrics.get("drop_low"), row.metrics.get("drop_high")
+    if low is not None and high is not None:
+        return Drop(metric, own, best, low, high)
+    half = math.hypot(half_width(row, metric) or 0.0, half_width(reference, metric) or 0.0)
+    return Drop(metric, own, best, best - own - half, best - own + half)
 
 
 def speed_ms(row: Measurement) -> float:
-    """Return the latency that decides: of all rounds, or of the warm ones under ``sustained``."""
-    import numpy as np
+    """Return the latency that decides.
 
+    Args:
+        row: A measured row.
+
+    Returns:
+        Milliseconds: the row's own ``latency_ms``, or where each file ran on its own
+        (``order: blocks``) the median of the warm rounds; NaN where nothing was timed.
+    """
+    # The import brings numpy, which the command line does not need.
     from torchopt2edge.stats import rounds as round_stats
 
     warm = round_stats.settled(row.latency_ns, row.facts.get("order"))
     if warm is row.latency_ns:
         return row.metrics.get("latency_ms", math.nan)
-    return float(np.median(round_stats.round_medians(warm))) / 1e6
-
-
-def reference_row(rows: Sequence[Measurement]) -> str | None:
-    """Name the row that accuracy is held against: the first PyTorch row, else the first fp32."""
-    measured = [row for row in rows if row.err is None]
-    order = sorted(measured, key=lambda row: (row.backend != "torch", row.scheme != "fp32"))
-    good = [row for row in order if row.scheme == "fp32"]
-    return good[0].candidate if good else None
-
-
-def task_metric(rows: Sequence[Measurement]) -> str:
-    """Return the name of the run's task metric, "" when none was measured."""
-    for row in rows:
-        name = row.facts.get("metric")
-        if isinstance(name, str) and name in row.metrics:
-            return name
-    return ""
-
-
-def reference(rows: Sequence[Measurement]) -> Measurement | None:
-    """Return the row that drops are counted from: the one that says so, else PyTorch's first."""
-    sound = [row for row in rows if row.err is None]
-    said = [row for row in sound if row.facts.get("reference") is True]
-    return next(iter(said or [row for row in sound if row.backend == "torch"]), None)
+    return median(round_stats.round_medians(warm).tolist()) / 1e6

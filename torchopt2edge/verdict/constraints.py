@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torchopt2edge.stats.rows import drop_of, metric_of, speed_ms
+from torchopt2edge.stats.rows import drop_of, metric_value, speed_ms, task_metric
 from torchopt2edge.types import BASELINE, Constraints, Measurement
 
 _LIMITS = (("max_size_mb", "size_mb", "size"), ("max_memory_mb", "memory_mb", "peak memory"))
@@ -45,7 +45,7 @@ def doubts(
     limit = constraints.max_drop
     if limit is None or not admissible:
         return []
-    if reference is None or metric_of([reference]) is None:
+    if reference is None or not task_metric([reference]):
         unknown = "there is no reference row" if reference is None else "no metric was evaluated"
         return [f"max_drop was not checked: {unknown}"]
     sentences = []
@@ -87,13 +87,13 @@ def _drop_breach(
     reference: Measurement | None,
     rows: Sequence[Measurement],
 ) -> Breach | None:
-    if limit is None or reference is None or metric_of(rows) is None:
+    if limit is None or reference is None or not task_metric(rows):
         return None  # `doubts` says that it was not checked
     drop = drop_of(row, reference)
     if drop is None:
-        lacking = row if metric_of([reference]) else reference
+        lacking = row if task_metric([reference]) else reference
         return Breach(
-            f"the drop is unknown: {metric_of(rows)} was not evaluated for {lacking.candidate}"
+            f"the drop is unknown: {task_metric(rows)} was not evaluated for {lacking.candidate}"
         )
     if drop.points <= limit + 1e-9:
         return None
@@ -132,9 +132,9 @@ def pareto(admissible: Sequence[Measurement], pace: Mapping[str, float]) -> tupl
 
     ``pace`` is by id what stands for latency, the smaller the faster.
     """
-    task = metric_of(admissible)
-    aims = [*_AIMS, *([_Aim(task, -1.0)] if task is not None else [])]
-    aims = [aim for aim in aims if all(metric_of([row], aim.metric) for row in admissible)]
+    task = task_metric(admissible)
+    aims = [*_AIMS, *([_Aim(task, -1.0)] if task else [])]
+    aims = [aim for aim in aims if all(_has(row, aim.metric) for row in admissible)]
     points = [
         (pace[row.candidate], *(aim.sign * row.metrics[aim.metric] for aim in aims))
         for row in admissible
@@ -144,6 +144,10 @@ def pareto(admissible: Sequence[Measurement], pace: Mapping[str, float]) -> tupl
         for row, point in zip(admissible, points, strict=True)
         if not any(_dominates(other, point) for other in points)
     )
+
+
+def _has(row: Measurement, metric: str) -> bool:
+    return metric_value(row, metric) is not None
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -27,7 +27,7 @@ import numpy as np
 
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.stats import rounds as round_stats
-from torchopt2edge.stats.rows import metric_of, speed_ms
+from torchopt2edge.stats.rows import metric_value, speed_ms, task_metric
 from torchopt2edge.types import BASELINE, Constraints, Measurement, Verdict
 from torchopt2edge.verdict.constraints import Breach, breaches, doubts, pareto
 from torchopt2edge.verdict.remarks import (
@@ -247,9 +247,9 @@ def _smallest(tie: Sequence[Measurement]) -> str:
 
 def _better(small: Sequence[Measurement], tie: Sequence[Measurement]) -> str:
     """Say that another of the tie is clearly better by the task metric, "" when none is."""
-    metric = metric_of(tie)
-    known = [row for row in tie if metric and metric_of([row], metric)]
-    if metric is None or not any(row in known for row in small):
+    metric = task_metric(tie)
+    known = [row for row in tie if metric_value(row, metric) is not None]
+    if not any(row in known for row in small):
         return ""
     best = max(known, key=lambda row: row.metrics[metric])
     worst = min((row for row in small if row in known), key=lambda row: row.metrics[metric])

@@ -69,7 +69,8 @@ def finish(
     decided: Verdict | None = None,
 ) -> tuple[list[Measurement], Verdict]:
     """Decide, unless that was done, write the report, and return both."""
-    reference = reference_row(rows)
+    base = reference_row(rows)
+    reference = None if base is None else base.candidate
     rows = [against(row, rows, reference) for row in rows]
     rows += crosscheck.checks(rows, plan.device, plan.progress)
     decided = decided or decide.decide(rows, plan.constraints, reference)

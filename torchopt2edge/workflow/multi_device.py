@@ -19,7 +19,7 @@ from torchopt2edge.interfaces import Device
 from torchopt2edge.report import run_folder
 from torchopt2edge.report.devices import table as device_table
 from torchopt2edge.report.devices import write as device_write
-from torchopt2edge.report.devices.table import Column, Side
+from torchopt2edge.report.devices.table import DeviceRun, DeviceTable
 from torchopt2edge.types import Measurement, Verdict
 from torchopt2edge.workflow.progress import Progress, Tick
 from torchopt2edge.workflow.result import Result
@@ -61,7 +61,7 @@ def run(devices: Sequence[Device], out: Path, title: str, plan: PlanFor, act: Ac
     if not devices:
         made = plan(None, None)
         return Result(*act(made), made.out)
-    columns: list[Column] = []
+    columns: list[DeviceRun] = []
     command = ""
     try:
         for device, name, place in _places(devices):
@@ -71,18 +71,18 @@ def run(devices: Sequence[Device], out: Path, title: str, plan: PlanFor, act: Ac
                 command = str(made.environment.get("command", ""))
                 act(replace(made, progress=_Named(made.progress, name)))
             except harness.Interrupted:  # its rows are in its folder, as far as they came
-                columns.append(Column(name, place, *run_folder.read(out / place)))
+                columns.append(DeviceRun(name, place, *run_folder.read(out / place)))
                 raise
             except DeviceError as error:
-                columns.append(Column(name, place, err=str(error)))
+                columns.append(DeviceRun(name, place, error=str(error)))
             else:
-                columns.append(Column(name, place, *run_folder.read(out / place)))
+                columns.append(DeviceRun(name, place, *run_folder.read(out / place)))
     finally:  # also after Ctrl-C: what was measured until then is shown
-        found = Side(title, tuple(columns), command)
+        found = DeviceTable(title, tuple(columns), command)
         if columns:
             device_write.write(out, found)
-    if not found.used:
-        each = " ".join(f"{column.device}: {column.err}" for column in columns)
+    if not found.measured:
+        each = " ".join(f"{column.device}: {column.error}" for column in columns)
         raise DeviceError(f"none of the {len(columns)} devices could be used. {each.rstrip('.')}")
     return _result(found, out)
 
@@ -94,24 +94,25 @@ def render(out: Path) -> Result:
         ConfigError: it is not the folder of such a run.
     """
     found = device_table.read(out)
-    for column in found.used:
+    for column in found.measured:
         assert column.verdict is not None
         run_folder.write(out / column.folder, column.rows, column.verdict, **column.context)
     device_write.write(out, found)
     return _result(found, out)
 
 
-def _result(found: Side, out: Path) -> Result:
-    rows = [row for column in found.columns for row in column.rows]
-    winner = found.to_json()["winner"]
-    verdict = Verdict(winner, reasons=[device_table.headline(found), *device_table.flips(found)])
+def _result(found: DeviceTable, out: Path) -> Result:
+    rows = [row for run in found.runs for row in run.rows]
+    verdict = Verdict(
+        found.winner, reasons=[device_table.headline(found), *device_table.flips(found)]
+    )
     each = {
-        column.device: Result(
-            list(column.rows),
-            column.verdict or Verdict(None, reasons=[column.err]),
-            out / column.folder,
+        run.device: Result(
+            list(run.rows),
+            run.verdict or Verdict(None, reasons=[run.error]),
+            out / run.folder,
         )
-        for column in found.columns
+        for run in found.runs
     }
     return Result(rows, verdict, out, each)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
-from torchopt2edge.report import html
-from torchopt2edge.report.figure import style
+from torchopt2edge.report.figure.bars import PHASES
+from torchopt2edge.report.figure.standalone import figure_style
+from torchopt2edge.report.figure.style import OTHER_COLOURS, RUNTIME_COLOURS
 
-STYLE = (Path(html.__file__).parent / "style.css").read_text()
+STYLE = figure_style()
 LIGHT, DARK = (
     dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", part))
     for part in STYLE.split("@media screen and (prefers-color-scheme: dark)", 1)
@@ -33,13 +33,14 @@ def contrast(one: str, other: str) -> float:
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 def test_colours_stand_out(theme: dict[str, str]) -> None:
     assert {*MARKS, *TEXTS} <= set(theme)
-    for paper in ("paper", "soft", "won-paper"):
+    for paper in ("paper", "soft", "chosen-paper"):
         assert min(contrast(theme[text], theme[paper]) for text in TEXTS) >= 4.5
     assert contrast(theme["warn"], theme["warn-paper"]) >= 4.5
     assert contrast(theme["ink"], theme["warn-paper"]) >= 4.5
     assert min(contrast(theme[mark], theme["paper"]) for mark in MARKS) >= 3.0
 
 
-def test_every_colour_of_a_runtime_has_its_class() -> None:
-    for colour in (*style._RUNTIMES.values(), *style._OTHERS):
-        assert f".c{colour.lstrip('#').lower()} {{ --c: var(--" in STYLE
+def test_every_colour_class_is_in_the_style_sheet() -> None:
+    phases = [f"phase-{at}" for at in range(len(PHASES))]
+    for name in (*RUNTIME_COLOURS.values(), *OTHER_COLOURS, *phases, "plain"):
+        assert f".{name} {{ --c: var(--" in STYLE

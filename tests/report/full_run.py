@@ -1,29 +1,20 @@
-"""A run that has everything a page can show, and the page of it."""
+"""A run with everything that a report can show."""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
-
-import pytest
 
 from torchopt2edge.types import Measurement, Verdict
 
 Run = tuple[list[Measurement], Verdict, dict[str, Any]]
 
 
-def bare(title: str = "digits", **more: Any) -> dict[str, Any]:
-    """Return a context that holds nothing but its title."""
+def bare_context(title: str = "digits", **more: Any) -> dict[str, Any]:
+    """Return the context of a run without stages, environment and decisions."""
     return {"title": title, "stages": [], "environment": {}, "decisions": [], **more}
-
-
-@pytest.fixture
-def context() -> Callable[..., dict[str, Any]]:
-    """Return `bare`."""
-    return bare
 
 
 def sensors(rounds: int) -> list[dict[str, Any]]:
@@ -39,8 +30,8 @@ def sensors(rounds: int) -> list[dict[str, Any]]:
     ]
 
 
-def dressed(row: Measurement, at: int) -> Measurement:
-    """Return the row with everything that a run may hold."""
+def with_all_facts(row: Measurement, at: int) -> Measurement:
+    """Return a row with every fact that a run may hold."""
     if row.err is not None:
         return row
     noise = random.Random(at)
@@ -121,10 +112,8 @@ STAGES = [
 ]
 
 
-@pytest.fixture
-def whole(run: tuple[list[Measurement], Verdict]) -> Run:
-    """Return a run of ten rows with every fact, and its context."""
-    rows, verdict = run
+def full_run(rows: list[Measurement], verdict: Verdict) -> Run:
+    """Return a run with every fact, stages, an environment and a decision."""
     ranking = [
         {
             "op": f"/layer{i}/conv/Conv",
@@ -144,7 +133,7 @@ def whole(run: tuple[list[Measurement], Verdict]) -> Run:
         "sensitivity": ranking,
         "ranked_db": 23.5,
     }
-    made = bare(
+    context = bare_context(
         stages=[
             {"name": name, "seconds": seconds, "cached": False, "facts": facts}
             for name, seconds, facts in STAGES
@@ -157,4 +146,4 @@ def whole(run: tuple[list[Measurement], Verdict]) -> Run:
         },
         decisions=[decision],
     )
-    return [dressed(row, at) for at, row in enumerate(rows)], verdict, made
+    return [with_all_facts(row, at) for at, row in enumerate(rows)], verdict, context
