@@ -110,7 +110,7 @@ def optimize(
     missing = [name for name in ship if name not in stages]
     if missing or not ship:
         raise ConfigError(
-            f"there is no stage {missing or 'to ship'}", mend=f"ship one of {', '.join(stages)}"
+            f"there is no stage {missing or 'to ship'}", hint=f"ship one of {', '.join(stages)}"
         )
     made = run_stages({**stages, **exports}, plan.store, plan.progress)
     entries = []
@@ -144,7 +144,7 @@ def explain_cuts(
 
     named = {name: stage for name, stage in stages.items() if isinstance(stage, Prune)}
     if not named:
-        raise ConfigError("no stage of this run prunes", mend="stage=[teacher,student,pruned]")
+        raise ConfigError("no stage of this run prunes", hint="stage=[teacher,student,pruned]")
     found = {}
     for name, stage in named.items():
         before = _before(stages, stage.source)
@@ -156,7 +156,7 @@ def explain_cuts(
 def _before(stages: Mapping[str, Stage], name: str) -> dict[str, Stage]:
     """Return the stage of that name and all that it needs, in order."""
     if name not in stages:
-        raise ConfigError(f"there is no stage {name!r}", mend=f"one of {', '.join(stages)}")
+        raise ConfigError(f"there is no stage {name!r}", hint=f"one of {', '.join(stages)}")
     needed = {name}
     for other, stage in reversed(list(stages.items())):
         if other in needed:

@@ -85,7 +85,7 @@ def identity(value: object) -> Any:
         return {"callable": f"{value.__module__}.{name}", "source": source_of(value)}
     raise ConfigError(
         f"a value of type {type(value).__name__} has no stable identity for the store",
-        mend="use plain values, frozen dataclasses, functions of a module or functools.partial",
+        hint="use plain values, frozen dataclasses, functions of a module or functools.partial",
     )
 
 
@@ -184,7 +184,7 @@ class Store:
         Raises:
             StoreError: its record or its files are not what was made (R5).
         """
-        folder, mend = self.folder(key), f"rm -r {shlex.quote(str(self.folder(key)))}"
+        folder, hint = self.folder(key), f"rm -r {shlex.quote(str(self.folder(key)))}"
         try:
             record = json.loads((folder / RECORD).read_text())
             found = Artifact(record["kind"], folder, record["digest"], record["facts"])
@@ -193,10 +193,10 @@ class Store:
             return None
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise StoreError(
-                "an artifact's record cannot be read", artifact=folder, mend=mend
+                "an artifact's record cannot be read", artifact=folder, hint=hint
             ) from error
         if not sound:
-            raise StoreError("an artifact's files were damaged", artifact=folder, mend=mend)
+            raise StoreError("an artifact's files were damaged", artifact=folder, hint=hint)
         return found
 
     def make(self, key: str, kind: str, maker: Callable[[Path], Facts]) -> tuple[Artifact, bool]:
@@ -276,5 +276,5 @@ def _unwritable(place: Path, why: str) -> StoreError:
     return StoreError(
         f"the store cannot be written: {why}",
         artifact=place,
-        mend="free some space, or point TORCHOPT2EDGE_CACHE at a folder you can write",
+        hint="free some space, or point TORCHOPT2EDGE_CACHE at a folder you can write",
     )

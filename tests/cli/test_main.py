@@ -163,7 +163,7 @@ def test_a_field_that_a_yaml_of_ones_own_misnames_is_refused(
     assert main(given) == 1
     said = capsys.readouterr().err
     assert "stage.own.model.dept is no field of cifar_resnet" in said
-    assert "To mend it: stage.own.model.depth" in said
+    assert "Hint: stage.own.model.depth" in said
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_an_error_of_ours_is_one_paragraph_and_exit_1(
     assert main(arguments) == 1
     err = capsys.readouterr().err
     assert said in err
-    assert "To mend it" in err
+    assert "Hint" in err
     assert "Traceback" not in err
 
 

@@ -146,7 +146,7 @@ def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_missing_environment_says_what_to_type(tmp_path: Path) -> None:
-    with pytest.raises(ConverterMissing, match="To mend it: torchopt2edge converter install"):
+    with pytest.raises(ConverterMissing, match="Hint: torchopt2edge converter install"):
         find(cache=tmp_path)
 
 

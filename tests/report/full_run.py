@@ -129,7 +129,7 @@ def full_run(rows: list[Measurement], verdict: Verdict) -> Run:
         "origin": "calibrated:mse",
         "why": "mse keeps 37.2 dB SQNR at the output on 32 samples",
         "excluded": [],
-        "lints": [{"says": "a Sigmoid gates a Mul", "mend": "use a hard sigmoid"}],
+        "lints": [{"says": "a Sigmoid gates a Mul", "hint": "use a hard sigmoid"}],
         "sensitivity": ranking,
         "ranked_db": 23.5,
     }

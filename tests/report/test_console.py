@@ -6,7 +6,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from torchopt2edge.errors import MEND
+from torchopt2edge.errors import HINT
 from torchopt2edge.report import headline, show
 from torchopt2edge.types import Verdict
 
@@ -114,7 +114,7 @@ def test_a_device_with_other_answers_is_named(make_row) -> None:
 
 
 def test_a_long_failure_is_shortened_and_its_hint_is_not(make_failed) -> None:
-    err = f"{'it went wrong ' * 40}.{MEND}torchopt2edge doctor device=ssh device.host=pi"
+    err = f"{'it went wrong ' * 40}.{HINT}torchopt2edge doctor device=ssh device.host=pi"
     text = shown([make_failed("ort-int8", err)], Verdict(None), 80)
     assert "…" in text
     assert "torchopt2edge doctor device=ssh device.host=pi" in " ".join(text.split())
@@ -122,7 +122,7 @@ def test_a_long_failure_is_shortened_and_its_hint_is_not(make_failed) -> None:
 
 def test_a_long_hint_does_not_hide_what_happened(make_failed) -> None:
     what = "the Python python3 on ssh:board has no onnxruntime"
-    err = f"{what}.{MEND}{'one way or another; ' * 10}device.runner=native"
+    err = f"{what}.{HINT}{'one way or another; ' * 10}device.runner=native"
     text = " ".join(shown([make_failed("ort-int8", err)], Verdict(None), 80).split())
     assert what in text
     assert text.count("another") == 10

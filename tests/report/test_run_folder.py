@@ -80,7 +80,7 @@ def test_write_replaces_an_older_report_and_leaves_no_litter(written, make_row, 
 def test_a_folder_that_is_no_run_is_refused(tmp_path) -> None:
     with pytest.raises(ConfigError, match="not the folder of a finished run") as caught:
         read(tmp_path / "nowhere")
-    assert "torchopt2edge report run=" in (caught.value.mend or "")
+    assert "torchopt2edge report run=" in (caught.value.hint or "")
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_a_damaged_file_is_named(written, tmp_path, name: str, content: str) -> 
     with pytest.raises(ConfigError, match="damaged") as caught:
         read(tmp_path)
     assert caught.value.artifact == str(tmp_path / name)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_bytes_that_are_no_text_are_damage(written, tmp_path) -> None:
@@ -123,7 +123,7 @@ def test_a_folder_that_cannot_be_made_is_said(run, tmp_path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigError, match="cannot be written") as caught:
         write(tmp_path / "file" / "run", *run, title="digits")
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_a_killed_rename_leaves_the_old_file(written, run, tmp_path, monkeypatch) -> None:
@@ -155,7 +155,7 @@ def test_a_full_disk_keeps_what_was_measured(make_row, run, tmp_path, monkeypatc
         with pytest.raises(ConfigError, match="No space left") as caught:
             write(folder, [row], Verdict(None), title="t")
         assert caught.value.artifact == str(folder)
-        assert f"torchopt2edge report run={folder}" in str(caught.value.mend)
+        assert f"torchopt2edge report run={folder}" in str(caught.value.hint)
         assert read(folder)[0] == [row]
         assert not [*folder.glob(".*")]
         assert not [*spare.iterdir()]
@@ -164,6 +164,6 @@ def test_a_full_disk_keeps_what_was_measured(make_row, run, tmp_path, monkeypatc
             write(folder, many, Verdict(None), title="t")
         assert caught.value.artifact == str(folder)
         (kept,) = spare.iterdir()
-        assert f"the rows are in {kept}" in str(caught.value.mend)
+        assert f"the rows are in {kept}" in str(caught.value.hint)
         assert read(kept)[0] == many
         assert read(folder)[0] == [row]  # the older run is whole

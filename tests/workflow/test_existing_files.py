@@ -70,7 +70,7 @@ def test_a_damaged_file_loses_its_own_row_alone(images: Path, tmp_path: Path) ->
     errs = {row.candidate.partition("-")[0]: row.err for row in found.rows}
     assert errs["images"] is None
     assert str(errs["cut"]).startswith("not a valid ONNX file: ")
-    assert "To mend it: export it again" in str(errs["cut"])
+    assert "Hint: export it again" in str(errs["cut"])
     assert "no such file" in str(errs["no"])
 
 
@@ -122,7 +122,7 @@ def test_a_disk_that_fills_up_is_named_and_costs_no_row(
             measure([images], protocol="smoke", out=folder, store=Store(tmp_path / "s"))
         assert caught.value.artifact == str(folder)
         (kept,) = (*folder.glob("rows.jsonl"), *(tmp_path / "spare").glob("*/rows.jsonl"))
-        assert str(kept.parent) in str(caught.value.mend)
+        assert str(kept.parent) in str(caught.value.hint)
         rows, _, _ = read(kept.parent)
         assert [row.err for row in rows] == [None]
         assert rows[0].latency_ns

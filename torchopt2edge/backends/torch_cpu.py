@@ -50,7 +50,7 @@ class TorchCpu:
         if not program.is_file():
             raise LowerError(
                 "there is no PyTorch program: the model came as an ONNX file",
-                mend="pass the nn.Module, or leave the backend torch out",
+                hint="pass the nn.Module, or leave the backend torch out",
             )
         shutil.copyfile(program, out / "model.pt2")
         shutil.copyfile(sources.graph.path / "signature.json", out / "signature.json")

@@ -208,7 +208,7 @@ class ChildSession:
             raise BenchError(
                 "most inferences took no time by the device's clock, which is too coarse for them",
                 artifact=self._candidate.id,
-                mend="export the model with a larger batch, so that one inference takes longer",
+                hint="export the model with a larger batch, so that one inference takes longer",
             )
         return found
 
@@ -238,7 +238,7 @@ class ChildSession:
             self._job.send(header, arrays, self._timeout_s)
             event, found = self._job.receive(self._timeout_s + patience_s)
         except BenchError as error:
-            raise BenchError(error.what, artifact=self._candidate.id, mend=error.mend) from error
+            raise BenchError(error.what, artifact=self._candidate.id, hint=error.hint) from error
         told = event.get("event")
         if told not in ("error", wanted):
             raise self._error(f"the runner answered {told!r}, not {wanted!r}")
@@ -289,7 +289,7 @@ def chunks(arrays: Mapping[str, Array], size: int) -> Iterator[tuple[dict[str, A
     if not count or count % step or any(len(value) != count for value in arrays.values()):
         raise DataError(
             f"{count} samples cannot be run by a file that takes {step} at once",
-            mend="give every input the same number of samples, a multiple of that",
+            hint="give every input the same number of samples, a multiple of that",
         )
     most = max(1, CHUNK * count // (max(_bytes(arrays), 1) * step)) * step
     for at in range(0, count, most):
@@ -317,7 +317,7 @@ def bring(arrays: Mapping[str, Array], push: Push) -> str:
         raise BenchError(
             f"samples cannot be kept on their way: {error.strerror or error}",
             artifact=tempfile.gettempdir(),
-            mend="free some space there, or point TMPDIR at a folder that has some",
+            hint="free some space there, or point TMPDIR at a folder that has some",
         ) from error
 
 

@@ -170,7 +170,7 @@ def measure(
     protocol.check()
     ids = [candidate.id for candidate in candidates]
     if len(set(ids)) != len(ids):
-        raise ConfigError(f"candidates share an id: {sorted(ids)}", mend="give each its own label")
+        raise ConfigError(f"candidates share an id: {sorted(ids)}", hint="give each its own label")
     race = Race(device, protocol, sample, work, progress or _silent)
     with contextlib.ExitStack() as closing:  # an interrupt in here leaves no process behind
         watch = closing.enter_context(steady(device))

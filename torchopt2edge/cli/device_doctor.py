@@ -68,7 +68,7 @@ def examine(device: Device, work: Path) -> list[Check]:
         facts = device.facts()
         checks = [*_machine(facts), Check("runner", "ok", _runner(device)), *_link(device)]
     except EdgeError as error:
-        return [Check("device", "fail", plain(error.what), error.mend or "")]
+        return [Check("device", "fail", plain(error.what), error.hint or "")]
     for candidate in (onnx_model(work), tflite_model(work)) if worst(checks) != "fail" else ():
         checks += _runtime(candidate, device, work)
     return checks
@@ -110,8 +110,8 @@ def _link(device: Device) -> Iterator[Check]:
         found = discover.runtimes(device)
         said = ", ".join(f"{name} {version}" for name, version in found.items())
         lost = f"there is no {device.python}, or it does not run"
-        mend = "device.python=PATH of a Python there, or device.runner=native"
-        yield Check("python", "ok", said) if found else Check("python", "fail", lost, mend)
+        hint = "device.python=PATH of a Python there, or device.runner=native"
+        yield Check("python", "ok", said) if found else Check("python", "fail", lost, hint)
 
 
 def _timed(act: Callable[[], object]) -> float:
@@ -139,8 +139,8 @@ def _runtime(candidate: Candidate, device: Device, work: Path) -> Iterator[Check
         seen = _seen(candidate, device, work / f"{name}.log")
         sha = _library(candidate, device)
     except EdgeError as error:
-        mend = error.mend or _missing(candidate, device)
-        yield Check(name, "fail", plain(error.what), mend)
+        hint = error.hint or _missing(candidate, device)
+        yield Check(name, "fail", plain(error.what), hint)
         return
     receipt = seen.receipt
     version = f"{receipt.get('runtime', name)} {receipt.get('runtime_version', '?')}"
@@ -167,8 +167,8 @@ def _likeness(name: str, here: dict[str, Array], there: dict[str, Array]) -> Che
         return Check(f"{name} outputs", "fail", error.what)
     said = f"{found.max_abs:.3g} apart at most from this machine's, SQNR {found.sqnr_db:.0f} dB"
     if parity.below(found, SCHEMES["fp32"]):
-        mend = "this is a defect of the runtime there: paste all of this into an issue"
-        return Check(f"{name} outputs", "fail", said, mend)
+        hint = "this is a defect of the runtime there: paste all of this into an issue"
+        return Check(f"{name} outputs", "fail", said, hint)
     return Check(f"{name} outputs", "ok", said)
 
 

@@ -82,7 +82,7 @@ def clean(device: Device) -> tuple[int, int]:
     if not isinstance(device, Remote):
         raise ConfigError(
             f"nothing is ever left on {device.name}: files are used where they are",
-            mend="torchopt2edge devices clean device=ssh device.host=HOST",
+            hint="torchopt2edge devices clean device=ssh device.host=HOST",
         )
     before = _held(device)
     device.clean()
@@ -190,9 +190,9 @@ def render(console: Console, rows: Sequence[Facts]) -> None:
         said = [plain(row["state"]) if _broken(row) else "", plain(row.get("push_error") or "")]
         for one in filter(None, said):
             console.print(Text(f"{row['device']}: {one}", style="yellow"), soft_wrap=True)
-        if row.get("mend"):
+        if row.get("hint"):
             # Unbroken, so that a command can be copied from a narrow terminal.
-            console.print(Text(f"  → {plain(row['mend'])}"), soft_wrap=True)
+            console.print(Text(f"  → {plain(row['hint'])}"), soft_wrap=True)
 
 
 def _broken(row: Facts) -> bool:

@@ -87,7 +87,7 @@ def _configured(given: argparse.Namespace) -> int:
         place = str(Path(given.config_dir).resolve()).replace("'", r"\'")
         overrides.append(f"hydra.searchpath=['file://{place}']")
     if given.multirun and given.cfg:
-        raise ConfigError("-m makes several configs, and --cfg prints one", mend="leave -m out")
+        raise ConfigError("-m makes several configs, and --cfg prints one", hint="leave -m out")
     if given.multirun:
         right = all(_resolved(given.command, job) for job in _each_value(overrides))
         return _sweep(given.command, overrides) if right else 2
@@ -357,7 +357,7 @@ def _make(node: Any, name: str) -> Any:
             raise error.__cause__ from error
         raise ConfigError(
             f"the config describes nothing that can be built: {commands.cause(error)}",
-            mend="check the _target_ and its arguments (--cfg prints the whole config)",
+            hint="check the _target_ and its arguments (--cfg prints the whole config)",
         ) from error
     check_values(made, name)
     return made

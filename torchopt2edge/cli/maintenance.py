@@ -33,7 +33,7 @@ def add_commands(commands: Any, on_device: OnDevice) -> None:
     info = actions.add_parser("info", help="where it is and the versions in it")
     info.add_argument("--python", help="an interpreter of yours that has onnx2tf")
     info.set_defaults(run=_converter_info)
-    doctor = commands.add_parser("doctor", help="what is missing, and the command that mends it")
+    doctor = commands.add_parser("doctor", help="what is missing, and the command that fixes it")
     doctor.add_argument(
         "overrides", nargs="*", help="device=ssh device.host=pi: look there instead"
     )
@@ -55,7 +55,7 @@ def render(runs: Sequence[str], max_regression: Any, out: str | None) -> int:
         show(api.render(runs[0]))
         return 0
     if len(runs) != 2:
-        raise ConfigError(f"{len(runs)} runs cannot be compared", mend="run=BEFORE run=AFTER")
+        raise ConfigError(f"{len(runs)} runs cannot be compared", hint="run=BEFORE run=AFTER")
     return _compare(Path(runs[0]), Path(runs[1]), max_regression, out)
 
 

@@ -101,7 +101,7 @@ def check_name(name: str) -> None:
         DataError: the name is not train, calibration or test.
     """
     if name not in ("train", "calibration", "test"):
-        raise DataError(f"there is no split called {name!r}", mend="train, calibration or test")
+        raise DataError(f"there is no split called {name!r}", hint="train, calibration or test")
 
 
 def loader(
@@ -162,5 +162,5 @@ def check_disjoint(calibration: Samples, test: Samples) -> None:
     if overlap:
         raise DataError(
             f"{len(overlap)} of the {len(seen)} different calibration samples are test samples too",
-            mend="calibrate on a part of the training data",
+            hint="calibrate on a part of the training data",
         )

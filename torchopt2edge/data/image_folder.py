@@ -93,7 +93,7 @@ class ImageFolder:
                 raise DataError(
                     "every training image is a test image too: nothing to calibrate on",
                     artifact=self.root,
-                    mend="put other images into train/",
+                    hint="put other images into train/",
                 )
             labels = np.array(images.targets)[free]
             indices = free[stratified(labels, self.calibration_count, self.seed)].tolist()
@@ -158,7 +158,7 @@ class ImageFolder:
             raise DataError(
                 "a folder of images has no class folder with images in it",
                 artifact=folder,
-                mend=f"put images into {folder}/<class>/",
+                hint=f"put images into {folder}/<class>/",
             ) from error
 
 
@@ -166,5 +166,5 @@ def _missing(folder: Path) -> DataError:
     return DataError(
         "a folder of images is missing",
         artifact=folder,
-        mend="data.root=<folder with train/<class>/ and test/<class>/>",
+        hint="data.root=<folder with train/<class>/ and test/<class>/>",
     )

@@ -91,7 +91,7 @@ class TorchvisionData:
         if "root" not in names or not {"train", "split"} & names.keys():
             raise DataError(
                 f"torchvision has no data set called {self.name!r} with a train and a test part",
-                mend="data.name=CIFAR10, CIFAR100, MNIST, FashionMNIST, SVHN, Flowers102 …",
+                hint="data.name=CIFAR10, CIFAR100, MNIST, FashionMNIST, SVHN, Flowers102 …",
             )
         which = {"train": part == "train"} if "train" in names else {"split": part}
         try:
@@ -100,5 +100,5 @@ class TorchvisionData:
             raise DataError(
                 f"{self.name} is not there: {error}",
                 artifact=self.root,
-                mend="data.download=true, or data.root=<where it lies>",
+                hint="data.download=true, or data.root=<where it lies>",
             ) from error

@@ -43,7 +43,7 @@ def android(facts: Facts, backend: str, ndk: str, libraries: Mapping[str, str | 
     if given is None:
         raise DeviceError(
             f"the library of {backend} for Android is not given",
-            mend=f"device.libraries.{backend}=FILE, the .aar of the runtime or the .so out of it",
+            hint=f"device.libraries.{backend}=FILE, the .aar of the runtime or the .so out of it",
         )
     library = _library(Path(given).expanduser(), backend, _ABIS[target.arch])
     read = elf.read(library)
@@ -54,7 +54,7 @@ def android(facts: Facts, backend: str, ndk: str, libraries: Mapping[str, str | 
         raise DeviceError(
             f"it needs {', '.join(missing)}, which Android does not have",
             artifact=library,
-            mend="a build for Android that holds its C++ library within it (c++_static)",
+            hint="a build for Android that holds its C++ library within it (c++_static)",
         )
     runner = native_build.runner_binary(command=compiler(ndk, target.arch))
     name = f"lib/{_NAMES[backend]}"
@@ -73,7 +73,7 @@ def compiler(ndk: str, arch: str) -> list[str]:
     raise DeviceError(
         "that folder is no Android NDK for Linux",
         artifact=folder,
-        mend="device.ndk=FOLDER, the one with toolchains/llvm in it",
+        hint="device.ndk=FOLDER, the one with toolchains/llvm in it",
     )
 
 
@@ -86,7 +86,7 @@ def _library(given: Path, backend: str, abi: str) -> Path:
             body = archive.read(f"jni/{abi}/{_NAMES[backend]}")
     except KeyError as error:
         raise DeviceError(
-            f"it holds no {_NAMES[backend]} for {abi}", artifact=given, mend="another .aar"
+            f"it holds no {_NAMES[backend]} for {abi}", artifact=given, hint="another .aar"
         ) from error
     except (OSError, zipfile.BadZipFile, EOFError) as error:
         raise DeviceError(f"it cannot be read: {error}", artifact=given) from error
@@ -102,6 +102,6 @@ def _library(given: Path, backend: str, abi: str) -> Path:
         raise StoreError(
             f"the library cannot be kept: {error.strerror or error}",
             artifact=target,
-            mend="point TORCHOPT2EDGE_CACHE at a folder you can write",
+            hint="point TORCHOPT2EDGE_CACHE at a folder you can write",
         ) from error
     return target

@@ -67,7 +67,7 @@ def _python(device: Remote, distribution: str) -> wheels.Python | None:
     if found.code or len(lines) != 2:
         raise DeviceError(
             f"{device.python} does not run on {device.name}: {found.said}",
-            mend="device.python=PATH of a Python there, or device.runner=native, which needs none",
+            hint="device.python=PATH of a Python there, or device.runner=native, which needs none",
         )
     missing = [name for name in modules if name not in lines[1].split()]
     if not missing:
@@ -76,7 +76,7 @@ def _python(device: Remote, distribution: str) -> wheels.Python | None:
     if not device.fetch:
         raise DeviceError(
             f"the Python {device.python} on {device.name} has no {', '.join(missing)}",
-            mend="device.fetch=true brings it, and installs nothing; or there: "
+            hint="device.fetch=true brings it, and installs nothing; or there: "
             f"{device.python} -m pip install {distribution}; or device.runner=native",
         )
     major, minor, wide, arch, *libc = lines[0].split()
@@ -85,7 +85,7 @@ def _python(device: Remote, distribution: str) -> wheels.Python | None:
         raise DeviceError(
             f"there are no wheels for the Python on {device.name}: "
             f"{'it is one of 32 bits' if wide != 'True' else 'its system has no glibc'}",
-            mend="a system of 64 bits on it" if wide != "True" else "device.runner=native",
+            hint="a system of 64 bits on it" if wide != "True" else "device.runner=native",
         )
     return wheels.Python(arch, (int(major), int(minor)), (int(glibc[1]), int(glibc[2])))
 
@@ -105,6 +105,6 @@ def _unpacked(device: Remote, found: list[Path]) -> str:
         raise DeviceError(
             f"the wheels cannot be unpacked on {device.name}: {said.said}",
             artifact=name,
-            mend=remote_errors.ROOM,
+            hint=remote_errors.ROOM,
         )
     return said.stdout.decode().splitlines()[-1]

@@ -60,7 +60,7 @@ def version_here(distribution: str) -> str:
     except metadata.PackageNotFoundError as error:
         raise DeviceError(
             f"{distribution} is not installed here, so that no version of it can be chosen",
-            mend=f"pip install {distribution}",
+            hint=f"pip install {distribution}",
         ) from error
 
 
@@ -123,7 +123,7 @@ def download(requirements: Sequence[str], python: Python, folder: Path) -> list[
     """
     # By its metadata: setuptools makes of a mere look for the module a swap of distutils.
     if not any(metadata.distributions(name="pip")):
-        raise DeviceError("this environment has no pip", mend="python -m ensurepip")
+        raise DeviceError("this environment has no pip", hint="python -m ensurepip")
     done = _pip(
         "download",
         "--only-binary=:all:",
@@ -140,7 +140,7 @@ def download(requirements: Sequence[str], python: Python, folder: Path) -> list[
         raise DeviceError(
             f"pip cannot download {' '.join(requirements)} for {python.arch}: "
             f"{' | '.join(lines[-2:]) or done.returncode}",
-            mend="see that pip reaches its index and that it has that version for that machine",
+            hint="see that pip reaches its index and that it has that version for that machine",
         )
     return found
 
@@ -149,7 +149,7 @@ def _consented(fetch: bool, wanted: Sequence[str], what_for: str) -> None:
     if not fetch:
         raise DeviceError(
             f"{' '.join(wanted)} for {what_for} is not here yet",
-            mend="device.fetch=true lets pip download it, once",
+            hint="device.fetch=true lets pip download it, once",
         )
 
 
@@ -216,5 +216,5 @@ def _unkept(place: Path, error: OSError) -> StoreError:
     return StoreError(
         f"the wheels cannot be kept: {error.strerror or error}",
         artifact=place,
-        mend="point TORCHOPT2EDGE_CACHE at a folder you can write",
+        hint="point TORCHOPT2EDGE_CACHE at a folder you can write",
     )

@@ -24,7 +24,7 @@ from torchopt2edge.devices.remote.transport import (
 from torchopt2edge.errors import DeviceError
 from torchopt2edge.interfaces import Watch
 
-# A state of ``adb devices`` → what it means, what mends it.
+# A state of ``adb devices`` → what it means, what fixes it.
 STATES: Mapping[str, tuple[str, str]] = {
     "unauthorized": (
         "has not allowed this computer to debug it",
@@ -120,13 +120,13 @@ class AdbLink:
         if ready:
             raise DeviceError(
                 f"several devices are connected: {', '.join(ready)}",
-                mend=f"device.serial={quoted(ready[0])}",
+                hint=f"device.serial={quoted(ready[0])}",
             )
         if found:
             raise explain(*found)
         raise DeviceError(
             "adb sees no device",
-            mend="plug it in and allow USB debugging in its developer options, or adb connect "
+            hint="plug it in and allow USB debugging in its developer options, or adb connect "
             "ADDRESS:PORT",
         )
 
@@ -153,12 +153,12 @@ class AdbLink:
         if state is None:
             return LinkDown(
                 f"adb does not see the device {self.chosen}",
-                mend=_others(every),
+                hint=_others(every),
                 absent=True,
             )
         if state.state == "offline":
             error = explain(state)
-            return LinkDown(error.what, mend=error.mend)
+            return LinkDown(error.what, hint=error.hint)
         if found.code in (0, 1, 255) or any(sign in said for sign in _DOWN):
             return LinkDown(f"the link to {self.chosen} broke: {said or 'it was closed'}")
         return DeviceError(f"adb ended with status {found.code}: {said}", artifact=self.chosen)
@@ -205,13 +205,13 @@ def listed(environment: Mapping[str, str] | None = None) -> list[Listed]:
     except LinkDown as error:
         raise LinkDown(
             "the adb server hangs: it takes our call and does not answer",
-            mend="adb kill-server; where that hangs as well, pkill -KILL -x adb",
+            hint="adb kill-server; where that hangs as well, pkill -KILL -x adb",
             absent=True,
         ) from error
     if found.code:
         raise DeviceError(
             f"adb cannot list the devices: {found.said}",
-            mend="adb kill-server, then adb devices shows what is wrong",
+            hint="adb kill-server, then adb devices shows what is wrong",
         )
     return parse(found.stdout.decode(errors="replace"))
 
@@ -237,9 +237,9 @@ def explain(*found: Listed) -> DeviceError:
     ]
     what = ", ".join(f"{serial} {state}" for serial, state, _ in said)
     if len(said) == 1:
-        return DeviceError(f"the device {what}", mend=said[0][2])
-    mends = "; ".join(f"{serial}: {mend}" for serial, _, mend in said)
-    return DeviceError(f"adb sees no device that can be used: {what}", mend=mends)
+        return DeviceError(f"the device {what}", hint=said[0][2])
+    hints = "; ".join(f"{serial}: {hint}" for serial, _, hint in said)
+    return DeviceError(f"adb sees no device that can be used: {what}", hint=hints)
 
 
 def _others(found: Sequence[Listed]) -> str:
@@ -274,7 +274,7 @@ def _client(
             raise
         raise LinkDown(
             f"{error.what}: its server answers, the device does not",
-            mend="unplug it and plug it in again, or adb reconnect",
+            hint="unplug it and plug it in again, or adb reconnect",
         ) from error
 
 

@@ -50,12 +50,12 @@ class LoggedJob:
         self.close()
         return self._failed(f"the process did not answer within {timeout_s:g} s and was killed")
 
-    def _failed(self, what: str, words: str | None = None, mend: str | None = None) -> BenchError:
+    def _failed(self, what: str, words: str | None = None, hint: str | None = None) -> BenchError:
         """Say what happened, and the last of its words: those of its log where none are given."""
         if words is None:
             with contextlib.suppress(OSError):
                 words = self._log.read_text(errors="replace")
-        return BenchError(f"{what}{last_words(words or '')}", artifact=self._log, mend=mend)
+        return BenchError(f"{what}{last_words(words or '')}", artifact=self._log, hint=hint)
 
 
 class ProcessJob(LoggedJob):

@@ -77,7 +77,7 @@ def choose(known: Sequence[Mapping[str, Any]], name: str, device: str) -> tuple[
         raise DeviceError(
             f"there is no class of cores {name!r}",
             artifact=device,
-            mend=f"device.cores={', '.join(NAMES)}, or null",
+            hint=f"device.cores={', '.join(NAMES)}, or null",
         )
     found = sorted(core for one in known if one["name"] == name for core in one["cores"])
     if found:
@@ -86,7 +86,7 @@ def choose(known: Sequence[Mapping[str, Any]], name: str, device: str) -> tuple[
     raise DeviceError(
         f"it has no class of cores {name!r} ({has or 'it does not tell its cores apart'})",
         artifact=device,
-        mend=f"device.cores={known[0]['name']}, or null" if known else "device.affinity=[0]",
+        hint=f"device.cores={known[0]['name']}, or null" if known else "device.affinity=[0]",
     )
 
 
@@ -102,7 +102,7 @@ def those(asked: Sequence[int], known: Sequence[Mapping[str, Any]], device: str)
         raise DeviceError(
             f"it has no core {', '.join(map(str, missing))} that is on (it has {has})",
             artifact=device,
-            mend=f"device.affinity=[{has[-1]}], or null",
+            hint=f"device.affinity=[{has[-1]}], or null",
         )
     return tuple(asked)
 
@@ -119,12 +119,12 @@ def check(threads: int, cores: str | None, affinity: Sequence[int] | None, devic
         DeviceError: there are no threads, or both name cores.
     """
     if threads < 1:
-        raise DeviceError(f"a session cannot have {threads} threads", mend="device.threads=1")
+        raise DeviceError(f"a session cannot have {threads} threads", hint="device.threads=1")
     if cores is not None and affinity is not None:
         raise DeviceError(
             f"cores={cores} and affinity={list(affinity)} both name cores",
             artifact=device,
-            mend="device.affinity=null, or device.cores=null",
+            hint="device.affinity=null, or device.cores=null",
         )
 
 
@@ -138,7 +138,7 @@ def check_ours(affinity: Sequence[int] | None) -> None:
     if affinity is not None and (not affinity or set(affinity) - set(here)):
         raise DeviceError(
             f"the cores {sorted(affinity)} are not all ours (we may use {here})",
-            mend=f"device.affinity=[{here[-1]}]",
+            hint=f"device.affinity=[{here[-1]}]",
         )
 
 

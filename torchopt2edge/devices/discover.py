@@ -63,7 +63,7 @@ def reachable(connect: bool = False, config: Path | None = None) -> list[Facts]:
     """Return one row per device: ``device`` (what to type), ``state``, and what is known of it.
 
     Every adb device is asked for its facts, and with ``connect`` every host as well; one that
-    does not answer says why in ``state`` and ``mend``. ``config`` is read in place of
+    does not answer says why in ``state`` and ``hint``. ``config`` is read in place of
     ``~/.ssh/config``.
     """
     return [row for _, row in found(connect, config)]
@@ -120,7 +120,7 @@ def _browser() -> Facts:
         row |= Browser().facts()
         web_packages.installed(fetch=False)
     except DeviceError as error:
-        return row | {"state": error.what, "mend": error.mend}
+        return row | {"state": error.what, "hint": error.hint}
     return row
 
 
@@ -129,7 +129,7 @@ def _phones() -> Iterator[tuple[Device | None, Facts]]:
     try:
         every = listed()
     except DeviceError as error:
-        yield None, {"device": "device=adb", "state": error.what, "mend": error.mend}
+        yield None, {"device": "device=adb", "state": error.what, "hint": error.hint}
         return
     for one in every:
         yield Adb(serial=one.serial), _phone(one)
@@ -141,7 +141,7 @@ def _phone(one: Listed) -> Facts:
         row["model"] = one.model
     if one.state != "device":
         error = explain(one)
-        return row | {"state": one.state, "mend": error.mend}
+        return row | {"state": one.state, "hint": error.hint}
     return row | _asked(Adb(serial=one.serial))
 
 
@@ -150,7 +150,7 @@ def _asked(device: Remote) -> Facts:
     try:
         return {"state": "ready", **brief.facts(), **look(brief.run, brief.python)}
     except DeviceError as error:
-        return {"state": error.what, "mend": error.mend}
+        return {"state": error.what, "hint": error.hint}
 
 
 def look(run: Callable[[str], Finished], python: str) -> Facts:

@@ -46,7 +46,7 @@ _OPTIONS = {
     "RequestTTY": "no",
     "LogLevel": "ERROR",
 }
-# What the client says of itself → (what it means, what mends it). The first three are final.
+# What the client says of itself → (what it means, what fixes it). The first three are final.
 _REFUSED = {
     "HOST IDENTIFICATION HAS CHANGED": (
         "the host key of {host} is not the one that is known: another machine answers, or it was "
@@ -115,7 +115,7 @@ class SshLink:
         if not _HOST.fullmatch(self.host):
             raise ConfigError(
                 f"{self.host!r} is not the name of a host" if self.host else "no host is named",
-                mend="device.host=pi, device.host=user@192.168.1.7 or a Host of ~/.ssh/config",
+                hint="device.host=pi, device.host=user@192.168.1.7 or a Host of ~/.ssh/config",
             )
         return [*self._client(), "--", self.host, f"exec sh -c {shlex.quote(script)}"]
 
@@ -138,9 +138,9 @@ class SshLink:
             return ended
         text = found.stderr.decode(errors="replace")
         words = self._words(text)
-        for sign, (what, mend) in _REFUSED.items():
+        for sign, (what, hint) in _REFUSED.items():
             if sign in text:
-                raise DeviceError(what.format(host=self.host), mend=mend.format(**words))
+                raise DeviceError(what.format(host=self.host), hint=hint.format(**words))
         self._check_configuration()
         if found.code != 255 and not text.strip():
             text = f"it ended with status {found.code}; its user has no POSIX shell there?"
@@ -150,7 +150,7 @@ class SshLink:
             f"{self.host} cannot be reached: {why}"
             if absent
             else f"the link to {self.host} broke: {why}",
-            mend=f"see that '{words['ssh']} true' works",
+            hint=f"see that '{words['ssh']} true' works",
             absent=absent,
         )
 
@@ -162,7 +162,7 @@ class SshLink:
             raise DeviceError(
                 f"ssh cannot read its configuration: {said}",
                 artifact=self.config,
-                mend=f"see that '{self._words('')['ssh']} true' works",
+                hint=f"see that '{self._words('')['ssh']} true' works",
             )
 
     def _words(self, said: str) -> dict[str, str]:

@@ -56,7 +56,7 @@ def describe(factory: Callable[..., nn.Module]) -> dict[str, Any]:
     kwargs: dict[str, Any] = {}
     while isinstance(factory, functools.partial):
         if factory.args:
-            raise ModelError("a model's factory has positional arguments", mend="name them")
+            raise ModelError("a model's factory has positional arguments", hint="name them")
         kwargs = {**factory.keywords, **kwargs}
         factory = factory.func
     target = f"{factory.__module__}.{getattr(factory, '__qualname__', type(factory).__name__)}"
@@ -71,7 +71,7 @@ def _plain(kwargs: Mapping[str, Any], target: str) -> dict[str, Any]:
         plain: dict[str, Any] = json.loads(json.dumps(_listed(kwargs), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ModelError(
-            "a model's arguments are not plain data", artifact=target, mend=_PLAIN
+            "a model's arguments are not plain data", artifact=target, hint=_PLAIN
         ) from error
     return plain
 
@@ -89,13 +89,13 @@ def _resolve(target: str) -> Callable[..., nn.Module]:
     module, _, name = target.rpartition(".")
     if module == "__main__" or "<" in target:
         raise ModelError(
-            "a model's factory cannot be imported by another process", artifact=target, mend=_PLAIN
+            "a model's factory cannot be imported by another process", artifact=target, hint=_PLAIN
         )
     try:
         found: Callable[..., nn.Module] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ModelError(
-            "a model's factory cannot be imported", artifact=target, mend=_PLAIN
+            "a model's factory cannot be imported", artifact=target, hint=_PLAIN
         ) from error
     return found
 
@@ -177,7 +177,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: object) ->
             "a checkpoint does not fit the model: "
             + _differences(missing, extra, wrong, own, state),
             artifact=source,
-            mend="build the net that the checkpoint was made with (depth, width, num_classes)",
+            hint="build the net that the checkpoint was made with (depth, width, num_classes)",
         )
     model.load_state_dict(state)
 
@@ -197,7 +197,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise ModelError(
             "a checkpoint is not a state dict",
             artifact=path,
-            mend="save it with torch.save(model.state_dict(), path)",
+            hint="save it with torch.save(model.state_dict(), path)",
         )
     state = {str(key): value for key, value in loaded.items()}
     for prefix in ("module.", "_orig_mod."):
@@ -208,7 +208,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def _read(path: Path) -> Any:
     if not path.is_file():
-        raise ModelError("a checkpoint is missing", artifact=path, mend="check the path")
+        raise ModelError("a checkpoint is missing", artifact=path, hint="check the path")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
@@ -217,11 +217,11 @@ def _read(path: Path) -> Any:
         raise ModelError(
             "a checkpoint is damaged or holds more than tensors, which would run its code",
             artifact=path,
-            mend="save it again with torch.save(model.state_dict(), path)",
+            hint="save it again with torch.save(model.state_dict(), path)",
         ) from error
     except (RuntimeError, EOFError, ValueError, OSError, KeyError, IndexError) as error:
         raise ModelError(
-            "a checkpoint is damaged", artifact=path, mend="download or save it again"
+            "a checkpoint is damaged", artifact=path, hint="download or save it again"
         ) from error
 
 
@@ -233,7 +233,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            "a checkpoint is damaged", artifact=path, mend="download or save it again"
+            "a checkpoint is damaged", artifact=path, hint="download or save it again"
         ) from error
 
 

@@ -150,7 +150,7 @@ def _look(name: str, values: Array, histogram: Histogram | None) -> Bounds:
         if not math.isfinite(number):
             raise DataError(
                 f"the activation {name!r} is {number} on a calibration sample",
-                mend="check the preprocessing, and the model on that sample in PyTorch",
+                hint="check the preprocessing, and the model on that sample in PyTorch",
             )
     return bounds
 

@@ -221,7 +221,7 @@ def _without(state: State, patterns: tuple[str, ...]) -> State:
             raise ConfigError(
                 f"no node of the graph is called {pattern!r}",
                 artifact=state.graph,
-                mend=f"quantize.exclude= for instance {near or names[:3]}",
+                hint=f"quantize.exclude= for instance {near or names[:3]}",
             )
     found = tuple(n for n in names if any(fnmatch.fnmatch(n, one) for one in patterns))
     return replace(state, ranges=replace(state.ranges, excluded=found))

@@ -75,7 +75,7 @@ class Circuit:
         if tensor not in ranges.bounds:
             raise DataError(
                 f"the ranges hold nothing for the tensor {tensor!r}",
-                mend="calibrate the graph that is quantized, or exclude the ops at that tensor",
+                hint="calibrate the graph that is quantized, or exclude the ops at that tensor",
             )
         return ranges.bounds[tensor]
 

@@ -65,7 +65,7 @@ def _answers(proto: Any, samples: Samples) -> Array:
     if found[0].ndim != 2:
         raise DataError(
             f"max_drop needs a row of scores per sample, the first output is {found[0].shape}",
-            mend="leave quantize.max_drop out and name quantize.exclude=[node,…] yourself",
+            hint="leave quantize.max_drop out and name quantize.exclude=[node,…] yourself",
         )
     answers: Array = np.concatenate(found).argmax(axis=1)
     return answers

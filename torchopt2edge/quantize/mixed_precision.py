@@ -172,7 +172,7 @@ class _Book:
             raise StoreError(
                 "the trail of a search cannot be read",
                 artifact=self._trail,
-                mend=f"rm {self._trail}, and the search begins anew",
+                hint=f"rm {self._trail}, and the search begins anew",
             ) from error
 
     def _write(self) -> None:

@@ -161,7 +161,7 @@ class _Split:
             raise ExportError(
                 f"the scale of {node.name or node.output[0]!r} is not a constant",
                 artifact=self.source,
-                mend="export static quantization, with scales and zero points as constants",
+                hint="export static quantization, with scales and zero points as constants",
             )
         return scale, zero
 
@@ -324,7 +324,7 @@ def _refuse_integers(graph: GraphProto, source: object) -> None:
         raise ExportError(
             f"this ONNX computes in integers ({', '.join(wrong)})",
             artifact=source if isinstance(source, Path) else None,
-            mend="export it in the QDQ format, before any runtime's optimizer ran",
+            hint="export it in the QDQ format, before any runtime's optimizer ran",
         )
 
 

@@ -133,7 +133,7 @@ def _grids(plan: Plan, ranges: Ranges, dtype: str, source: Path) -> dict[str, Gr
             raise LowerError(
                 f"the tensor {name!r} has no finite range",
                 artifact=source,
-                mend="calibrate this graph again, or exclude the nodes at that tensor",
+                hint="calibrate this graph again, or exclude the nodes at that tensor",
             )
         found[name] = grid_of(low, high, dtype)
     return found

@@ -129,7 +129,7 @@ def read_text(path: Path) -> str:
         raise ConfigError(
             f"this is not the folder of a finished run: it has no {path.name}",
             artifact=path.parent,
-            mend="give the folder that holds rows.jsonl: torchopt2edge report run=FOLDER",
+            hint="give the folder that holds rows.jsonl: torchopt2edge report run=FOLDER",
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise damaged(path, "its text") from error
@@ -148,7 +148,7 @@ def damaged(path: Path, part: str) -> ConfigError:
     return ConfigError(
         f"a file of the run is damaged: {part} cannot be read",
         artifact=path,
-        mend="restore the file from a copy, or run the measurement again",
+        hint="restore the file from a copy, or run the measurement again",
     )
 
 
@@ -216,7 +216,7 @@ def _put_data(out: Path, files: Mapping[str, str]) -> None:
         raise ConfigError(
             error.what,
             artifact=out,
-            mend=f"the rows are in {spare}: move it where there is room, then "
+            hint=f"the rows are in {spare}: move it where there is room, then "
             "torchopt2edge report run=FOLDER",
         ) from error
 
@@ -232,7 +232,7 @@ def _put_all(out: Path, files: Mapping[str, str], hint: str = _HINT) -> None:
         raise ConfigError(
             f"the report cannot be written: {error.strerror or error}",
             artifact=out,
-            mend=hint,
+            hint=hint,
         ) from error
 
 

@@ -289,7 +289,7 @@ def _import(runtime: str) -> None:
         raise BenchError(
             f"{sys.executable} cannot import the runtime: {error}",
             artifact=runtime,
-            mend=f"{sys.executable} -m pip install {package}, or on another machine "
+            hint=f"{sys.executable} -m pip install {package}, or on another machine "
             "device.fetch=true",
         ) from error
 

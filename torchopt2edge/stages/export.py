@@ -95,7 +95,7 @@ def export_module(
     """
     if opset < OPSET:
         raise ConfigError(
-            f"opset {opset} is older than the exporter can write", mend=f"opset={OPSET}"
+            f"opset {opset} is older than the exporter can write", hint=f"opset={OPSET}"
         )
     with traced(model, example_inputs) as trace:
         return write_export(model, trace, out, opset)
@@ -166,7 +166,7 @@ def onnx_of(
     except UNEXPORTED as error:
         raise ExportError(
             f"the ONNX exporter failed: {short(error)}",
-            mend="replace the operation it names, or raise the opset",
+            hint="replace the operation it names, or raise the opset",
         ) from error
     assert made is not None
     return made.model_proto

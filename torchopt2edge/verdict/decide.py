@@ -90,12 +90,12 @@ def decide(rows: Sequence[Measurement], constraints: Constraints, reference: str
 def _one_setting(rows: Sequence[Measurement]) -> None:
     ids = [row.candidate for row in rows]
     if len(set(ids)) != len(ids):
-        raise ConfigError(f"several rows share an id: {sorted(ids)}", mend="decide run by run")
+        raise ConfigError(f"several rows share an id: {sorted(ids)}", hint="decide run by run")
     settings = {(row.device, row.protocol) for row in rows if _is_measured(row)}
     if len(settings) > 1:
         raise ConfigError(
             f"rows of several devices or protocols cannot be compared: {sorted(settings)}",
-            mend="decide them one by one",
+            hint="decide them one by one",
         )
 
 

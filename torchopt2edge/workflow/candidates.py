@@ -63,7 +63,7 @@ def _drawn(graph: Artifact, data: Data, plan: Plan, closing: ExitStack) -> Data:
     if limit is not None and limit < 1:
         raise ConfigError(
             f"a candidate cannot be scored on {limit} samples",
-            mend="evaluate_samples=1000, or evaluate_samples=null",
+            hint="evaluate_samples=1000, or evaluate_samples=null",
         )
     inputs = calibration.signature_in(graph.path).inputs
     count = _check_leak(inputs, data)

@@ -192,7 +192,7 @@ def placed(found: Sequence[Candidate], plan: Plan) -> tuple[list[Candidate], lis
         error = BenchError(
             f"bench.fail_on_fallback: {why}",
             artifact=one.id,
-            mend="another scheme, quantize.exclude=[], or bench.fail_on_fallback=false",
+            hint="another scheme, quantize.exclude=[], or bench.fail_on_fallback=false",
         )
         refused.append(replace(bare(known), metrics={}, err=str(error)))
     return ready, refused

@@ -32,7 +32,7 @@ def measure_files(files: Sequence[Path], plan: Plan) -> tuple[list[Measurement],
         ConfigError: no files, or a suffix that no backend opens.
     """
     if not files:
-        raise ConfigError("there are no files", mend="torchopt2edge bench 'artifacts=[a.onnx]'")
+        raise ConfigError("there are no files", hint="torchopt2edge bench 'artifacts=[a.onnx]'")
     plan.out.mkdir(parents=True, exist_ok=True)
     found: list[Candidate] = []
     broken: list[Measurement] = []
@@ -125,14 +125,14 @@ def _ask_child(file: Path) -> dict[str, Any]:
         raise LowerError(
             f"its reader was killed by signal {-done.returncode}: the file is damaged",
             artifact=file,
-            mend="write it again",
+            hint="write it again",
         )
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise LowerError(f"it cannot be read: {said}", artifact=file)
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     if "what" in told:
-        raise LowerError(told["what"], artifact=file, mend=told["mend"])
+        raise LowerError(told["what"], artifact=file, hint=told["hint"])
     return told
 
 
@@ -146,7 +146,7 @@ def _tell(file: Path) -> None:
             "facts": backend.read_facts(file),
         }
     except EdgeError as error:
-        told = {"what": error.what, "mend": error.mend}
+        told = {"what": error.what, "hint": error.hint}
     sys.stdout.write(f"{json.dumps(told)}\n")
 
 
@@ -174,7 +174,7 @@ def _backend(file: Path) -> Backend:
     raise ConfigError(
         f"no backend opens {file.suffix or 'a file without suffix'}",
         artifact=file,
-        mend=f"give files that end in {' or '.join(backend.suffix for backend in backends)}",
+        hint=f"give files that end in {' or '.join(backend.suffix for backend in backends)}",
     )
 
 

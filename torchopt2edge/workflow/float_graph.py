@@ -67,7 +67,7 @@ def _learned(onnx_file: Path, split: Path) -> Ranges | None:
             raise ExportError(
                 "the ranges beside this model cannot be read",
                 artifact=beside,
-                mend="remove the file, or write it again with finish() of qat",
+                hint="remove the file, or write it again with finish() of qat",
             ) from error
     return unquantize(onnx_file, split) if is_qdq(load(onnx_file)) else None
 

@@ -108,12 +108,12 @@ def _graph(
     if isinstance(model, str | Path):
         path = Path(model)
         if not path.is_file():
-            raise ModelError("there is no such file", artifact=path, mend="check model.path")
+            raise ModelError("there is no such file", artifact=path, hint="check model.path")
         return share_graph(path, content_digest(path), plan.store, preprocess)
     if not example_inputs:
         raise ModelError(
             "a module is exported with example inputs, and there are none",
-            mend="compare(model, example_inputs=(torch.randn(1, 3, 224, 224),), …)",
+            hint="compare(model, example_inputs=(torch.randn(1, 3, 224, 224),), …)",
         )
     from torchopt2edge.stages.export import write_export
     from torchopt2edge.stages.torch_export import traced

@@ -59,7 +59,7 @@ class Meter:
             rows, _ = comparison.compare([entry], data, options.plan())
         row = rows[0]
         if row.err is not None or not row.latency_ns:
-            raise BenchError(f"{where} cannot be timed: {row.err}", mend="another file to aim at")
+            raise BenchError(f"{where} cannot be timed: {row.err}", hint="another file to aim at")
         found = row.metrics
         return found["latency_ms"], found["latency_low_ms"], found["latency_high_ms"]
 
@@ -93,7 +93,7 @@ class Meter:
         known = list(self.backends)
         if name not in known:
             raise ConfigError(
-                f"there is no backend {name!r} to be fast in", mend=f"one of {', '.join(known)}"
+                f"there is no backend {name!r} to be fast in", hint=f"one of {', '.join(known)}"
             )
         return (self.backends[name] if isinstance(self.backends, Mapping) else name), scheme
 

@@ -90,14 +90,14 @@ def _lower(
     if scheme_name not in backend.schemes or scheme_name not in SCHEMES:
         raise SchemeError(
             f"the backend {backend.name} does not take the scheme {scheme_name!r}",
-            mend=f"schemes=[{','.join(backend.schemes)}]",
+            hint=f"schemes=[{','.join(backend.schemes)}]",
         )
     scheme = SCHEMES[scheme_name]
     inputs = {"graph": sources.graph.digest, "base": sources.base.digest}
     if scheme.needs_ranges:
         if calibration is None:
             raise SchemeError(
-                f"{scheme_name} takes calibration data", mend="pass calibration=, or schemes=[fp32]"
+                f"{scheme_name} takes calibration data", hint="pass calibration=, or schemes=[fp32]"
             )
         ranges, graph = calibration.ranges, calibration.graph
         base = sources.base if graph == sources.graph else backend.base(graph, store)

@@ -50,6 +50,6 @@ def _before(name: str, source: str, made: Mapping[str, Made]) -> Artifact:
     if source not in made:
         raise ConfigError(
             f"the stage {name!r} needs a stage {source!r} before it; there is {list(made)}",
-            mend=f"put {source} before {name} in stage=[…]",
+            hint=f"put {source} before {name} in stage=[…]",
         )
     return made[source].artifact

@@ -74,7 +74,7 @@ def _backend(name: str) -> Backend:
 
     known = backend_names()
     if name not in known:
-        raise ConfigError(f"there is no backend {name!r}", mend=f"one of {', '.join(known)}")
+        raise ConfigError(f"there is no backend {name!r}", hint=f"one of {', '.join(known)}")
     file = resources.files("torchopt2edge.conf") / "backend" / f"{name}.yaml"
     node = yaml.safe_load(file.read_text())[name]
     module, _, cls = node.pop("_target_").rpartition(".")
@@ -158,7 +158,7 @@ class Settings:
                 near = difflib.get_close_matches(name, known, 1)
                 raise ConfigError(
                     f"there is no setting {name!r}",
-                    mend=f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}",
+                    hint=f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}",
                 )
         return cls(**given)
 

@@ -87,7 +87,7 @@ def test_the_log_of_a_failed_conversion_is_kept(
     graph = Artifact("graph", tmp_path, "digest", {})
     with pytest.raises(ConverterError) as caught:
         LiteRT(str(python)).base(graph, Store(tmp_path / "store"))
-    log = Path(str(caught.value.mend).rpartition("the log is ")[2])
+    log = Path(str(caught.value.hint).rpartition("the log is ")[2])
     assert log.read_text() == "said\n"
 
 

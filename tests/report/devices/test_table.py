@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from torchopt2edge.errors import MEND, ConfigError
+from torchopt2edge.errors import HINT, ConfigError
 from torchopt2edge.report import run_folder
 from torchopt2edge.report.devices.figures import devices_figures
 from torchopt2edge.report.devices.table import (
@@ -72,7 +72,7 @@ def flipped(make_row: MakeRow) -> DeviceTable:
         (
             device_run("ssh:pi", hot("a-ort-fp32"), make_row),
             device_run("adb:X", hot("b-ort-int8"), make_row, a=1.4, b=1.0),
-            DeviceRun("ssh:gone", "ssh-gone", error=f"nobody answers.{MEND}ssh gone true"),
+            DeviceRun("ssh:gone", "ssh-gone", error=f"nobody answers.{HINT}ssh gone true"),
         ),
         "torchopt2edge bench devices=[ssh:pi,adb:X,ssh:gone]",
     )

@@ -124,7 +124,7 @@ def test_a_share_is_read(text: str | float, value: float) -> None:
 def test_what_is_no_share_is_refused(text: str | float) -> None:
     with pytest.raises(ConfigError, match="no share") as caught:
         parse_share(text)
-    assert "5%" in (caught.value.mend or "")
+    assert "5%" in (caught.value.hint or "")
 
 
 @given(st.floats(0.0, 0.99, allow_subnormal=False))

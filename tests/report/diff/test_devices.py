@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tests.report.visit import HOSTILE, Opener
 from torchopt2edge.cli.main import main
-from torchopt2edge.errors import MEND, ConfigError
+from torchopt2edge.errors import HINT, ConfigError
 from torchopt2edge.report import run_folder
 from torchopt2edge.report.devices import write as device_write
 from torchopt2edge.report.devices.figures import devices_figures
@@ -41,7 +41,7 @@ def make_table(make_row: MakeRow) -> MakeTable:
     def device_run(device: str, slower: float | None) -> DeviceRun:
         place = device.replace(":", "-").replace(" ", "-")
         if slower is None:
-            return DeviceRun(device, place, error=f"nobody answers.{MEND}wake it")
+            return DeviceRun(device, place, error=f"nobody answers.{HINT}wake it")
         rows = []
         for name, ms in FILES.items():
             changed = slower if name == "ort-int8" else 1.0

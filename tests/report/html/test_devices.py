@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.report.visit import HOSTILE, Opener, Visit
-from torchopt2edge.errors import MEND
+from torchopt2edge.errors import HINT
 from torchopt2edge.report.devices.figures import devices_figures
 from torchopt2edge.report.devices.table import DeviceRun, DeviceTable
 from torchopt2edge.report.html.devices import render_html
@@ -34,7 +34,7 @@ def table(whole: Run) -> DeviceTable:
         DeviceRun("local", "local", rows, verdict, context),
         DeviceRun("ssh:pi", "ssh-pi", rows[:6], other, context),
         DeviceRun("adb:" + "R58N30" * 6, "adb-R58", rows, replace(verdict, winner=None), context),
-        DeviceRun("ssh:gone", "ssh-gone", error=f"nobody answers.{MEND}ssh gone true"),
+        DeviceRun("ssh:gone", "ssh-gone", error=f"nobody answers.{HINT}ssh gone true"),
     ]
     each += [DeviceRun(f"ssh:{at}", f"ssh-{at}", rows, verdict, context) for at in range(4)]
     return DeviceTable("digits", tuple(each), "torchopt2edge compare devices=[local,ssh:pi]")

@@ -34,7 +34,7 @@ DECISION = {
         "max_drop": 0.3,
         "judged_on": "512 validation samples",
     },
-    "lints": [{"rule": "silu", "says": "2 SiLU | as in <b>", "mend": "train with ReLU6"}],
+    "lints": [{"rule": "silu", "says": "2 SiLU | as in <b>", "hint": "train with ReLU6"}],
     "sensitivity": [
         {"op": f"conv_{i}", "op_type": "Conv", "macs": 10**i, "only_db": 20.0 + i, "without_db": 31}
         for i in range(12)

@@ -38,7 +38,7 @@ class Teaching:
         if self.temperature <= 0 or not 0 <= self.alpha <= 1:
             raise ConfigError(
                 f"temperature={self.temperature}, alpha={self.alpha} cannot be distilled with",
-                mend="a temperature above 0 and an alpha from 0 to 1",
+                hint="a temperature above 0 and an alpha from 0 to 1",
             )
 
 

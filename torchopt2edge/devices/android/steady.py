@@ -245,7 +245,7 @@ def _unstarted(device: Remote, found: Finished) -> DeviceError:
     return DeviceError(
         f"{device.name} cannot be kept steady: status {found.code} {found.said}".rstrip(),
         artifact=f"{device.folder}/jobs",
-        mend="device.workdir=FOLDER, one that can be written there",
+        hint="device.workdir=FOLDER, one that can be written there",
     )
 
 

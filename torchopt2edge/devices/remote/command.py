@@ -40,12 +40,12 @@ def check(runner: str, tools: Mapping[str, str | None]) -> None:
             such program here.
     """
     if runner not in ("python", "native"):
-        raise DeviceError(f"there is no runner {runner!r}", mend="device.runner=python or native")
+        raise DeviceError(f"there is no runner {runner!r}", hint="device.runner=python or native")
     for backend, place in tools.items():
         if backend not in _BACKENDS:
             raise DeviceError(
                 f"no benchmark tool of the backend {backend!r} is known",
-                mend=" or ".join(f"device.native_tools.{one}=PATH" for one in _BACKENDS),
+                hint=" or ".join(f"device.native_tools.{one}=PATH" for one in _BACKENDS),
             )
         if place is None:
             continue
@@ -54,13 +54,13 @@ def check(runner: str, tools: Mapping[str, str | None]) -> None:
             if not named or ("/" in named and not named.startswith("/")):
                 raise DeviceError(
                     f"{place!r} names no program on the device",
-                    mend=f"device.native_tools.{backend}=device:/PATH, or device:NAME on its PATH",
+                    hint=f"device.native_tools.{backend}=device:/PATH, or device:NAME on its PATH",
                 )
         elif not os.access(file := Path(place).expanduser(), os.X_OK) or not file.is_file():
             raise DeviceError(
                 "there is no such program here, or it may not be executed",
                 artifact=place,
-                mend=f"chmod +x it, or device.native_tools.{backend}=device:PATH where the device "
+                hint=f"chmod +x it, or device.native_tools.{backend}=device:PATH where the device "
                 "has it already",
             )
 

@@ -308,10 +308,10 @@ class Remote:
         core.check(self.threads, self.cores, self.affinity, self.name)
         if self.affinity is not None and (not self.affinity or min(self.affinity) < 0):
             raise DeviceError(
-                f"{list(self.affinity)} names no cores", mend="device.affinity=[0,1], or null"
+                f"{list(self.affinity)} names no cores", hint="device.affinity=[0,1], or null"
             )
         if self.patience_s < 3 or self.patience_s <= self.link_patience_s:
             raise DeviceError(
                 "a job must wait longer for us than we try to reach it, and 3 s at least",
-                mend=f"device.patience_s={max(10.0, 10 * self.link_patience_s):g}",
+                hint=f"device.patience_s={max(10.0, 10 * self.link_patience_s):g}",
             )

@@ -126,7 +126,7 @@ class RemoteJob(LoggedJob):
         except DeviceError as error:
             self.close()
             raise self._failed(
-                f"{self._device.name} was lost: {error.what}", mend=error.mend
+                f"{self._device.name} was lost: {error.what}", hint=error.hint
             ) from error
         if found.code not in (0, job_scripts.WAITING):
             raise self._over(found)
@@ -146,24 +146,24 @@ class RemoteJob(LoggedJob):
 
     def _over(self, found: Finished) -> BenchError:
         """Say how a job ended that has no more answers."""
-        words, mend = found.stdout, None
+        words, hint = found.stdout, None
         if found.code == job_scripts.OVER:
             first, _, words = words.partition(b"\n")
             code = int(first) if first.strip().isdigit() else 0
             what = f"the process {_ended(code)}"
             if code == job_scripts.FULL:
                 what = f"{self._device.name} is full: an answer did not fit there"
-                mend = remote_errors.ROOM
+                hint = remote_errors.ROOM
         elif found.code == job_scripts.GONE:
             what = "the job is no more: the device restarted, or ended it for want of a sign of us"
-            mend = "run it again: what it left behind is removed then"
+            hint = "run it again: what it left behind is removed then"
         elif found.code == job_scripts.CUT_SHORT:
             what = f"the frame did not fit on {self._device.name}: {found.said or 'it is full'}"
-            mend = remote_errors.ROOM
+            hint = remote_errors.ROOM
         else:
             what = f"the mailbox failed with status {found.code}: {found.said}"
         self.close()
-        return self._failed(what, words.decode(errors="replace").strip() or None, mend)
+        return self._failed(what, words.decode(errors="replace").strip() or None, hint)
 
     def _keep(self, log: bytes) -> None:
         with contextlib.suppress(OSError):  # a log that cannot be kept is no reason to fail

@@ -85,7 +85,7 @@ def bring(device: Holder, files: Mapping[str, Path]) -> str:
         raise DeviceError(
             f"no program may run in that folder on {device.name}: it is mounted noexec",
             artifact=root,
-            mend="device.workdir=FOLDER, one that programs may run in",
+            hint="device.workdir=FOLDER, one that programs may run in",
         )
     if found.code:
         raise remote_errors.cut_short(device.name, root, found)

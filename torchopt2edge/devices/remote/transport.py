@@ -37,9 +37,9 @@ class LinkDown(DeviceError):
     """
 
     def __init__(
-        self, what: str, *, artifact: object = None, mend: str | None = None, absent: bool = False
+        self, what: str, *, artifact: object = None, hint: str | None = None, absent: bool = False
     ) -> None:
-        super().__init__(what, artifact=artifact, mend=mend)
+        super().__init__(what, artifact=artifact, hint=hint)
         self.absent = absent
 
 
@@ -228,6 +228,6 @@ def unstarted(client: str, error: OSError) -> DeviceError:
     if isinstance(error, FileNotFoundError):
         return DeviceError(
             f"the program {client} is not installed here",
-            mend=_CLIENTS.get(client, f"have {client} on the PATH"),
+            hint=_CLIENTS.get(client, f"have {client} on the PATH"),
         )
     return DeviceError(f"{client} cannot be run: {error.strerror or error}")

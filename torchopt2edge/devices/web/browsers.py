@@ -163,7 +163,7 @@ def find(browser: str | None) -> str:
             return found
     raise DeviceError(
         f"there is no browser: looked for {', '.join(names)}",
-        mend="apt-get install chromium-headless-shell, or device.browser=/path/of/chromium",
+        hint="apt-get install chromium-headless-shell, or device.browser=/path/of/chromium",
     )
 
 
@@ -181,7 +181,7 @@ def version(program: str) -> str:
         raise DeviceError(
             f"the browser does not start, or is none: {said or f'status {found.code}'}",
             artifact=program,
-            mend="device.browser=/path/of/chromium, one that '--version' runs with",
+            hint="device.browser=/path/of/chromium, one that '--version' runs with",
         )
     return name[0]
 
@@ -231,7 +231,7 @@ def phone(serial: str | None, url: str, port: int) -> Phone:
         raise DeviceError(
             f"the phone cannot be given a way back here: {way.said}",
             artifact=link.chosen,
-            mend="adb reverse works from Android 5 on",
+            hint="adb reverse works from Android 5 on",
         )
     found = Phone(link.chosen, url, port, front.forward(link.chosen))
     try:
@@ -245,7 +245,7 @@ def phone(serial: str | None, url: str, port: int) -> Phone:
         raise DeviceError(
             f"the phone did not open the page: {said}",
             artifact=link.chosen,
-            mend="install Chrome there, and unlock its screen",
+            hint="install Chrome there, and unlock its screen",
         )
     return found
 

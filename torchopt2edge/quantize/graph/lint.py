@@ -37,7 +37,7 @@ class Lint:
     nodes: tuple[str, ...]
     count: int
     says: str
-    mend: str
+    hint: str
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Rule:
     name: str
     find: Callable[[View, Ranges | None], Found]
     says: str
-    mend: str
+    hint: str
 
 
 def lint(graph: Path, ranges: Ranges | None = None) -> list[Lint]:
@@ -61,7 +61,7 @@ def lint(graph: Path, ranges: Ranges | None = None) -> list[Lint]:
         if places:
             names = tuple(name for name, _ in places)
             says = rule.says.format(size=f"{places[0][1]:.0f}")
-            found.append(Lint(rule.name, names[:NAMED], len(names), says, rule.mend))
+            found.append(Lint(rule.name, names[:NAMED], len(names), says, rule.hint))
     return found
 
 

@@ -126,7 +126,7 @@ def compare(before: Run, after: Run, max_regression: float | None) -> RunDiff:
     if not pairs:
         raise ConfigError(
             "the two runs have no candidate in common",
-            mend="compare runs of the same models, backends and schemes",
+            hint="compare runs of the same models, backends and schemes",
         )
     machine = MachineShift.of(list(pairs.values()))
     changes = [
@@ -152,7 +152,7 @@ def _by_id(rows: Sequence[Measurement], which: str) -> dict[str, Measurement]:
     own = [row for row in rows if "checks" not in row.facts]  # a vendor tool's row only checks one
     by_id = {row.candidate: row for row in own}
     if len(by_id) != len(own):
-        raise ConfigError(f"the run {which} holds a candidate twice", mend="compare whole runs")
+        raise ConfigError(f"the run {which} holds a candidate twice", hint="compare whole runs")
     return by_id
 
 

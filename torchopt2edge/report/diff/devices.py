@@ -140,7 +140,7 @@ def holds(before: Path, after: Path) -> bool:
     raise ConfigError(
         "this run is on several devices and the other one is not",
         artifact=several[0],
-        mend=f"compare with one of its devices: run={' or run='.join(inner) or 'FOLDER'}",
+        hint=f"compare with one of its devices: run={' or run='.join(inner) or 'FOLDER'}",
     )
 
 
@@ -186,7 +186,7 @@ def compare_devices(
     if not any(device.diff for device in devices):
         why = "; ".join(f"{plain(device.device)} {device.note}" for device in devices)
         raise ConfigError(
-            f"no device can be compared: {why}", mend="compare runs on the same devices"
+            f"no device can be compared: {why}", hint="compare runs on the same devices"
         )
     return DevicesDiff((before.title, after.title), max_regression, tuple(devices))
 

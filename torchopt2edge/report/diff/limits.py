@@ -62,7 +62,7 @@ def parse_share(text: str | float) -> float:
     if match and (match[2] or value < 1.0) and math.isfinite(value):
         return value / 100.0 if match[2] else value
     raise ConfigError(
-        f"{text!r} is no share", artifact="report.max_regression", mend="write 5% or 0.05"
+        f"{text!r} is no share", artifact="report.max_regression", hint="write 5% or 0.05"
     )
 
 
