@@ -31,11 +31,13 @@ LAYERS = (
     {"devices", "backends", "compression"},
     {"runner", "converter", "quantize", "training", "evaluation"},
     {"interfaces", "store", "samples", "stats", "data", "models", "tasks"},
-    {"types"},
+    {"types", "identity"},
     {"preprocessing"},
     {"errors", "_moved", "_version"},
 )
-SIBLINGS: set[tuple[str, str]] = set()
+SIBLINGS = {
+    ("models", "store"),  # a kept model holds the digest of the code that builds it
+}
 TOP = {  # what may be imported at the top of a module besides numpy, so that importing is cheap
     "stages": {"torch"},
     "training": {"torch"},

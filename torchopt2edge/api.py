@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -12,7 +10,7 @@ from torchopt2edge import report
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.interfaces import Stage
 from torchopt2edge.report.devices import table as device_table
-from torchopt2edge.store import Store, identity
+from torchopt2edge.store import Store, key_of
 from torchopt2edge.workflow import comparison, existing_files, multi_device
 from torchopt2edge.workflow.float_graph import share_graph
 from torchopt2edge.workflow.inputs import (
@@ -121,8 +119,7 @@ def optimize(
         )
         entries.append(Entry(name, graph, facts=sizes_of(made[name].artifact.facts)))
     calibration = loader(data.split("calibration"), batch_size=32)
-    seen = hashlib.sha256(json.dumps(identity(data), sort_keys=True).encode()).hexdigest()
-    evaluate = Labelled(loader(data.split("test"), batch_size=64), seen)
+    evaluate = Labelled(loader(data.split("test"), batch_size=64), key_of(data, {}))
     taken = data_of(calibration, evaluate, entries[0].graph, None, options)
     history = [history_of(name, one) for name, one in made.items()]
     return multi_device.run_by(

@@ -100,8 +100,8 @@ class Scheme:
     name: str
     weights: str
     activations: str
-    min_sqnr_db: float
-    min_agreement: float
+    min_sqnr_db: float = field(metadata={"identity": False})  # no file depends on a floor
+    min_agreement: float = field(metadata={"identity": False})
     io: str = "float32"
 
     @property

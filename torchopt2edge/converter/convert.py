@@ -21,9 +21,10 @@ from torchopt2edge.converter.graph import write_private_copy
 from torchopt2edge.errors import ConverterError, StoreError
 from torchopt2edge.types import TensorSpec
 
-_CHILD = [
+CHILD = tuple(
     Path(__file__).with_name(f"{name}.py") for name in ("child", "names", "layout", "rewrite")
-]
+)
+"""The scripts that run in the environment."""
 _NOWHERE = "http://127.0.0.1:9"  # the discard port: whatever asks for the network fails at once
 _QUOTED_LINES = 8
 
@@ -71,7 +72,7 @@ def convert(
         with tempfile.TemporaryDirectory(prefix="torchopt2edge-", ignore_cleanup_errors=True) as to:
             work = Path(to)
             write_private_copy(model, work / "model.onnx")
-            for script in _CHILD:
+            for script in CHILD:
                 shutil.copyfile(script, work / script.name)
             try:
                 status = _run(env, work, timeout_s)

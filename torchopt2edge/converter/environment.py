@@ -107,6 +107,25 @@ def find(python: str | None = None, cache: Path | None = None) -> Environment:
     )
 
 
+def pins(env: Environment) -> dict[str, str]:
+    """Return what decides a conversion: the sealed environment, or the packages of another one.
+
+    Of a user's own interpreter those packages count that the sealed environments hold too: what
+    else is installed there converts nothing.
+    """
+    if env.folder is not None:
+        return {"converter": env.folder.name}
+    known = {"python", *(name for file in _PINS.glob("*.txt") for name in _pinned(file))}
+    return {name: number for name, number in versions(env).items() if name in known}
+
+
+def _pinned(requirements: Path) -> list[str]:
+    """Return the normalised names of the packages in a file of requirements."""
+    lines = requirements.read_text(encoding="utf-8").splitlines()
+    names = (line.partition("==")[0] for line in lines if "==" in line and line[0] != "#")
+    return [name.strip().lower().replace("_", "-") for name in names]
+
+
 def versions(env: Environment) -> dict[str, str]:
     """Return the version of Python and of every package in the environment, by name."""
     done = probe(env, _VERSIONS)

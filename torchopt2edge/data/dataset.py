@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from torchopt2edge.errors import DataError
-from torchopt2edge.preprocessing.preprocess import Preprocess
+from torchopt2edge.preprocessing.preprocess import Preprocess, apply
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +91,7 @@ def prepared(preprocess: Preprocess, raw: Array) -> Tensor:
     """Return the float32 [C, H, W] that a preprocessing makes of one raw image."""
     import torch
 
-    return torch.from_numpy(preprocess(raw)[0])
+    return torch.from_numpy(apply(preprocess, raw)[0])
 
 
 def check_name(name: str) -> None:

@@ -38,6 +38,8 @@ class ImageFolder:
     randaugment: int = 0
     seed: int = 0
 
+    tools = ("pillow",)  # decodes the images
+
     @property
     def num_classes(self) -> int:
         """The number of folders in ``root/train`` (in ``root/test`` when there is no train)."""

@@ -36,6 +36,8 @@ class TorchvisionData:
     randaugment: int = 0
     seed: int = 0
 
+    tools = ("pillow",)  # decodes the images
+
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """(3, size, size)."""

@@ -1,7 +1,9 @@
 """Write a net into a model artifact and build it again: plain data only, never a pickled module.
 
 The folder holds ``weights.pt`` (a state dict), ``model.json`` (``{"target", "kwargs"}``: what
-builds the net) and, for a pruned net, ``plan.json`` (what to cut after building).
+builds the net; ``code``: the digest of that) and, for a pruned net, ``plan.json`` (what to cut
+after building). With the code in it an edited ``forward`` is another artifact, whatever its
+weights: what is made of the net is then made again.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 
 from torchopt2edge.errors import ModelError
 from torchopt2edge.models.cut_plan import Plan
+from torchopt2edge.store import code_of
 
 _PLAIN = "make the model a module-level function, with plain numbers, strings, lists and dicts"
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -38,7 +41,7 @@ def save_model(
     Raises:
         ModelError: the factory is not an importable function with plain keyword arguments.
     """
-    record = describe(factory)
+    record = {**describe(factory), "code": code_of(_function(factory))}
     out.mkdir(parents=True, exist_ok=True)
     (out / "model.json").write_text(json.dumps(record, indent=1, sort_keys=True))
     if plan is not None:
@@ -64,6 +67,12 @@ def describe(factory: Callable[..., nn.Module]) -> dict[str, Any]:
     if _resolve(target) is not factory:
         raise ModelError("a model's factory is not what its name imports", artifact=target)
     return {"target": target, "kwargs": kwargs}
+
+
+def _function(factory: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    return factory
 
 
 def _plain(kwargs: Mapping[str, Any], target: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.quantize.histogram import OBSERVERS
@@ -37,6 +37,25 @@ if TYPE_CHECKING:
     from torchopt2edge.quantize.sensitivity import Sensitivity
 
 Tick = Callable[[int, int, str], None]
+
+
+class Judge(Protocol):
+    """What a graph that is partly in float is judged by: `quantize.validation.Validation`."""
+
+    @property
+    def samples(self) -> Samples:
+        """The samples that it answers for."""
+
+    @property
+    def metric(self) -> str:
+        """What a drop is measured in."""
+
+    def drop(self, ranges: Ranges) -> float:
+        """Return how much worse the graph answers when it is quantized with these ranges."""
+
+
+Judging = Callable[[Path], Judge]
+"""Makes the judge of a graph."""
 AUTO = tuple(name for name in OBSERVERS if name != "ema")  # ema depends on the samples' order
 UNSEEN = "mse"
 GAIN_DB = 0.5
@@ -59,14 +78,15 @@ def decide(
     samples: Samples,
     options: Quantize,
     out: Path,
-    validation: Samples | None = None,
+    judging: Judging | None = None,
     learned: Ranges | None = None,
     tick: Tick = lambda done, total, what: None,
 ) -> Facts:
     """Write ``ranges.json`` and ``decision.json`` into ``out``; return the decision.
 
     ``model.onnx`` is written too when the graph itself was changed (D2); ``ranges.json`` is then
-    of that graph. ``validation`` is what D4 is judged on.
+    of that graph. ``judging`` makes what D4 is judged by, and is there when ``options.max_drop``
+    is.
     """
     from torchopt2edge.quantize.graph.lint import lint
 
@@ -91,7 +111,9 @@ def decide(
         facts["sensitivity"] = [one.to_json() for one in ranking]
         if options.max_drop is not None:
             tick(3, 4, "mixed precision")
-            state, facts["mixed"] = _mixed(state, ranking, options, validation or samples, out)
+            assert judging is not None
+            judge = judging(state.graph)
+            state, facts["mixed"] = _mixed(state, ranking, options.max_drop, judge, out)
     _write(out / "ranges.json", state.ranges.to_json())
     _write(out / "decision.json", facts)
     return facts
@@ -241,14 +263,10 @@ def _ranking(state: State, samples: Samples) -> tuple[list[Sensitivity], float]:
 
 
 def _mixed(
-    state: State, ranking: list[Sensitivity], options: Quantize, validation: Samples, out: Path
+    state: State, ranking: list[Sensitivity], max_drop: float, judge: Judge, out: Path
 ) -> tuple[State, Facts]:
     """D4; the trail of evaluations outlives a killed run beside the store's temporary folder."""
-    from torchopt2edge.quantize.held_out import Validation
     from torchopt2edge.quantize.mixed_precision import search
-
-    assert options.max_drop is not None
-    judge = Validation(state.graph, validation)
 
     named = state.ranges.excluded
 
@@ -256,13 +274,13 @@ def _mixed(
         return judge.drop(replace(state.ranges, excluded=(*named, *excluded)))
 
     trail = out.parent / f"{out.name.split('-')[0]}.trail.json"
-    found = search(ranking, drop_of, options.max_drop, trail=trail)
+    found = search(ranking, drop_of, max_drop, trail=trail)
     trail.unlink(missing_ok=True)
-    manifest = validation.manifest
+    manifest = judge.samples.manifest
     facts = {
         **asdict(found),
         "metric": judge.metric,
-        "max_drop": options.max_drop,
+        "max_drop": max_drop,
         "judged_on": f"{len(manifest.hashes)} {manifest.split} samples",
     }
     return replace(state, ranges=replace(state.ranges, excluded=(*named, *found.excluded))), facts

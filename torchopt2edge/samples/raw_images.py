@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from torchopt2edge.errors import ConfigError
-from torchopt2edge.preprocessing.preprocess import Preprocess
+from torchopt2edge.preprocessing.preprocess import Preprocess, apply
 from torchopt2edge.types import Signature, TensorSpec
 
 Array = np.ndarray[Any, Any]
@@ -37,7 +37,7 @@ def ready(array: Array, spec: TensorSpec) -> Array:
         DataError: a raw image of a wrong shape.
     """
     value = np.asarray(array)
-    return spec.preprocess(value) if spec.preprocess and is_raw(value, spec) else value
+    return apply(spec.preprocess, value) if spec.preprocess and is_raw(value, spec) else value
 
 
 def with_preprocess(signature: Signature, preprocess: Preprocess | None) -> Signature:

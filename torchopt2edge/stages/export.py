@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 OPSET = 18
+EXPORTER = ("onnxscript", "onnx-ir")
+"""What torch's exporter writes with; nothing here imports it."""
 _SAMPLES = 16  # of the calibration split, for the parity check
 
 
@@ -42,6 +44,8 @@ class Export:
     data: DataSet
     source: str = "student"
     opset: int = OPSET
+
+    tools = EXPORTER
 
     @property
     def kind(self) -> str:

@@ -14,6 +14,7 @@ from torchopt2edge.evaluation import score as scoring
 from torchopt2edge.interfaces import Backend
 from torchopt2edge.samples.calibration_set import Samples, check_disjoint
 from torchopt2edge.samples.subset import draw
+from torchopt2edge.store import key_of
 from torchopt2edge.types import SCHEMES, Artifact, Candidate, Facts, Measurement, TensorSpec
 from torchopt2edge.workflow import calibration, lowering
 from torchopt2edge.workflow.check import examine
@@ -76,7 +77,7 @@ def _drawn(graph: Artifact, data: Data, plan: Plan, closing: ExitStack) -> Data:
     drawn = draw(pairs, inputs, count, limit, Path(folder))
     if not isinstance(data.evaluate, Labelled):
         return replace(data, evaluate=drawn)
-    named = f"{data.evaluate.fingerprint} {limit} of {count}"
+    named = key_of([draw, limit, count], {"data": data.evaluate.fingerprint})
     return replace(data, evaluate=Labelled(drawn, named))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,11 +18,12 @@ from torchopt2edge.evaluation import parity as verify
 from torchopt2edge.evaluation import score as scoring
 from torchopt2edge.interfaces import Device, Session
 from torchopt2edge.samples.subset import Drawn
-from torchopt2edge.store import Store, identity, key_of, versions
+from torchopt2edge.store import Store, key_of
 from torchopt2edge.tasks.classification import Classification
 from torchopt2edge.tasks.task import Task
-from torchopt2edge.types import SCHEMES, Artifact, Candidate, Facts, TensorSpec
+from torchopt2edge.types import SCHEMES, Artifact, Candidate, Facts, Scheme, TensorSpec
 from torchopt2edge.workflow import reference
+from torchopt2edge.workflow.answering_code import runner_code
 from torchopt2edge.workflow.inputs import Labelled
 from torchopt2edge.workflow.settings import Plan
 
@@ -36,12 +37,15 @@ def runs_there(found: Candidate, device: Device) -> bool:
 class Bed:
     """Where one candidate is examined: open on its device, and on this machine beside it.
 
-    ``seen`` are the versions and machines that decide what is found.
+    ``code`` is what answers there, ``host_code`` what answers here, and ``seen`` are the machines
+    that decide what is found.
     """
 
     session: Callable[[], Session]
     host: scoring.Run | None
-    seen: Facts
+    code: Sequence[object]
+    seen: Mapping[str, str]
+    host_code: Sequence[object] = ()
 
     def score(self, evaluate: Any, inputs: tuple[TensorSpec, ...], task: Task) -> scoring.Score:
         """Score there; on another machine, hold the answers against those of this one."""
@@ -66,7 +70,7 @@ def _bed(found: Candidate, plan: Plan) -> Iterator[Bed]:
     device = plan.device if runs_there(found, plan.device) else here
     logs = plan.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    seen = {**versions(found.facts["tools"]), "cpu": str(device.facts().get("cpu"))}
+    code, seen = runner_code(found, device), {"cpu": _processor(device)}
     with ExitStack() as closing:
 
         @functools.cache
@@ -78,14 +82,20 @@ def _bed(found: Candidate, plan: Plan) -> Iterator[Bed]:
             return closing.enter_context(open_child(found, here, logs / f"{found.id}-here.log"))
 
         if isinstance(device, Local):
-            yield Bed(session, None, seen)
+            yield Bed(session, None, code, seen)
             return
         seen |= {
-            "host": str(here.facts().get("cpu")),
+            "host": _processor(here),
             "device": f"{device.name} {device.runner} {device.threads}",
             "runtime": str(session().receipt.get("runtime_version")),
         }
-        yield Bed(session, lambda arrays: host()(arrays), seen)
+        yield Bed(session, lambda arrays: host()(arrays), code, seen, runner_code(found, here))
+
+
+def _processor(device: Device) -> str:
+    """Name what decides which kernels a runtime takes: the processor and its instructions."""
+    facts = device.facts()
+    return " ".join(map(str, (facts.get("cpu"), *facts.get("cpu_flags", ()))))
 
 
 def examine(
@@ -94,32 +104,35 @@ def examine(
     """Verify and score one candidate, each once, both in one process of its own."""
     inputs = {"file": found.digest, "reference": probe.digest}
     ends, classes = found.signature.inputs, isinstance(plan.task, Classification)
+    scheme = SCHEMES[found.scheme]
+    floors = [scheme.min_sqnr_db, scheme.min_agreement]
     with _bed(found, plan) as bed:
         parity = _kept(
             "parity",
-            key_of([verify.verify, classes], inputs, bed.seen),
+            key_of([_verify, classes, floors, bed.code], inputs, bed.seen),
             plan.store,
-            lambda: _verify(bed.session(), probe, found.scheme, classes),
+            lambda: _verify(bed.session(), probe, scheme, classes),
         )
         if evaluate is None:
             return parity, None
         if not isinstance(evaluate, Labelled):
             return parity, bed.score(evaluate, ends, plan.task)
-        task = json.dumps(identity(plan.task), sort_keys=True)
-        inputs = {"file": found.digest, "data": evaluate.fingerprint, "task": task}
+        how = scoring.score if bed.host is None else host_check.score_beside
+        task = [plan.task.metric, plan.task.predict]
+        inputs = {"file": found.digest, "data": evaluate.fingerprint}
         kept = _kept(
             "score",
-            key_of(scoring.score, inputs, bed.seen),
+            key_of([how, task, bed.code, bed.host_code], inputs, bed.seen),
             plan.store,
             lambda: asdict(bed.score(evaluate, ends, plan.task)),
         )
         return parity, scoring.Score(**kept)
 
 
-def _verify(session: Session, probe: Artifact, scheme: str, classes: bool) -> dict[str, float]:
+def _verify(session: Session, probe: Artifact, scheme: Scheme, classes: bool) -> dict[str, float]:
     inputs = reference.load_arrays(probe.path / "inputs.npz")
     outputs = reference.load_arrays(probe.path / "outputs.npz")
-    return verify.verify(session, inputs, outputs, SCHEMES[scheme], classes=classes).metrics
+    return verify.verify(session, inputs, outputs, scheme, classes=classes).metrics
 
 
 def _kept(kind: str, key: str, store: Store, maker: Any) -> dict[str, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 
 from torchopt2edge.errors import ExportError
 from torchopt2edge.preprocessing.preprocess import Preprocess
-from torchopt2edge.store import Store, key_of, versions
+from torchopt2edge.store import Store, key_of
 from torchopt2edge.types import Artifact, Facts, Ranges
-from torchopt2edge.workflow.calibration import GRAPH_TOOLS, link
+from torchopt2edge.workflow.calibration import link
 
 
 def share_graph(
@@ -22,36 +23,36 @@ def share_graph(
     what training learned; a quantized file is split into its float graph and those ranges.
     ``preprocess`` goes into the signature: what makes the input of a raw image.
     """
+    inputs = {"onnx": digest}
+    for role, name in (("ranges", "ranges.json"), ("program", "model.pt2")):
+        if (beside := onnx_file.with_name(name)).is_file():
+            inputs[role] = file_digest(beside)
+    given = None if preprocess is None else preprocess.to_json()
+    key = key_of([_write_graph, given], inputs)
+    return store.make(key, "graph", partial(_write_graph, onnx_file, preprocess))[0]
+
+
+def _write_graph(onnx_file: Path, preprocess: Preprocess | None, out: Path) -> Facts:
     from torchopt2edge.quantize.graph import prepare
-    from torchopt2edge.quantize.graph.canonicalize import canonicalize
     from torchopt2edge.quantize.qat_ranges import carry
     from torchopt2edge.samples.raw_images import with_preprocess
 
-    def make(out: Path) -> Facts:
-        found = _learned(onnx_file, out / "float.onnx")
-        split = (out / "float.onnx").is_file()
-        prepare.prepare(out / "float.onnx" if split else onnx_file, out / "model.onnx")
-        (out / "float.onnx").unlink(missing_ok=True)
-        proto = prepare.load(out / "model.onnx")
-        signature = prepare.signature_of(proto, onnx_file)
-        if preprocess is not None:
-            signature = with_preprocess(signature, preprocess)
-        (out / "signature.json").write_text(json.dumps(signature.to_json(), indent=1))
-        if found is not None:
-            kept = carry(found, out / "model.onnx")
-            (out / "ranges.json").write_text(json.dumps(kept.to_json()))
-        program = onnx_file.with_name("model.pt2")
-        if program.is_file():
-            link(program, out / "model.pt2")
-        return {"inputs": [spec.name for spec in signature.inputs]}
-
-    code = [prepare.prepare, canonicalize, preprocess]
-    inputs = {"onnx": digest}
-    beside = onnx_file.with_name("ranges.json")
-    if beside.is_file():
-        inputs["ranges"] = file_digest(beside)
-    key = key_of(code, inputs, versions(GRAPH_TOOLS))
-    return store.make(key, "graph", make)[0]
+    found = _learned(onnx_file, out / "float.onnx")
+    split = (out / "float.onnx").is_file()
+    prepare.prepare(out / "float.onnx" if split else onnx_file, out / "model.onnx")
+    (out / "float.onnx").unlink(missing_ok=True)
+    proto = prepare.load(out / "model.onnx")
+    signature = prepare.signature_of(proto, onnx_file)
+    if preprocess is not None:
+        signature = with_preprocess(signature, preprocess)
+    (out / "signature.json").write_text(json.dumps(signature.to_json(), indent=1))
+    if found is not None:
+        kept = carry(found, out / "model.onnx")
+        (out / "ranges.json").write_text(json.dumps(kept.to_json()))
+    program = onnx_file.with_name("model.pt2")
+    if program.is_file():
+        link(program, out / "model.pt2")
+    return {"inputs": [spec.name for spec in signature.inputs]}
 
 
 def _learned(onnx_file: Path, split: Path) -> Ranges | None:

@@ -19,7 +19,7 @@ from torchopt2edge.tasks.task import Task
 from torchopt2edge.types import Artifact, Facts
 from torchopt2edge.workflow import calibration as calibrating
 from torchopt2edge.workflow.float_graph import share_graph
-from torchopt2edge.workflow.run_stages import STAGE_TOOLS, Made
+from torchopt2edge.workflow.run_stages import Made
 from torchopt2edge.workflow.settings import Plan, Settings, SettingsArgs
 
 if TYPE_CHECKING:
@@ -115,11 +115,11 @@ def _graph(
             "a module is exported with example inputs, and there are none",
             hint="compare(model, example_inputs=(torch.randn(1, 3, 224, 224),), …)",
         )
-    from torchopt2edge.stages.export import write_export
+    from torchopt2edge.stages.export import EXPORTER, write_export
     from torchopt2edge.stages.torch_export import traced
 
     with plan.progress.task("export"), traced(model, example_inputs) as trace:
-        key = key_of(write_export, {"program": trace.digest}, versions(STAGE_TOOLS))
+        key = key_of(write_export, {"program": trace.digest}, versions(EXPORTER))
         write = partial(write_export, model, trace)
         exported, _ = plan.store.make(key, "onnx", write)
     file = exported.path / "model.onnx"

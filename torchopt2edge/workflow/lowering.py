@@ -17,9 +17,8 @@ from pathlib import Path
 from torchopt2edge.bench.file_size import PACKED, packed_mb
 from torchopt2edge.errors import EdgeError, SchemeError, VerifyError
 from torchopt2edge.interfaces import Backend, Sources
-from torchopt2edge.samples.calibration_set import write_samples
 from torchopt2edge.store import Store, key_of, versions
-from torchopt2edge.types import SCHEMES, Artifact, Candidate, Facts, Measurement
+from torchopt2edge.types import SCHEMES, Artifact, Candidate, Facts, Measurement, Scheme
 from torchopt2edge.workflow.calibration import Calibration, signature_in
 from torchopt2edge.workflow.progress import Progress
 
@@ -105,14 +104,14 @@ def _lower(
         inputs = {"graph": graph.digest, "base": base.digest}
         inputs["samples"] = calibration.samples.digest
         inputs["ranges"] = hashlib.sha256(json.dumps(ranges.to_json()).encode()).hexdigest()
-    key = key_of([backend, scheme, write_samples], inputs, versions(backend.tools))
+    key = key_of([_write_lowered, backend.lower, scheme], inputs, versions(backend.tools))
+    write = partial(_write_lowered, backend, sources, scheme)
+    return candidate(store.make(key, "lowered", write)[0], group, backend, scheme_name)
 
-    def make(out: Path) -> Facts:
-        facts = backend.lower(sources, scheme, out)
-        return {**facts, PACKED: packed_mb(out / str(facts["file"]))}
 
-    artifact, _ = store.make(key, "lowered", make)
-    return candidate(artifact, group, backend, scheme_name)
+def _write_lowered(backend: Backend, sources: Sources, scheme: Scheme, out: Path) -> Facts:
+    facts = backend.lower(sources, scheme, out)
+    return {**facts, PACKED: packed_mb(out / str(facts["file"]))}
 
 
 def candidate(artifact: Artifact, group: str, backend: Backend, scheme: str) -> Candidate:

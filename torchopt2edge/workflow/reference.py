@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from torchopt2edge.interfaces import Backend
 from torchopt2edge.samples.calibration_set import Samples
-from torchopt2edge.store import Store, key_of, versions
+from torchopt2edge.store import Store, key_of
 from torchopt2edge.types import Artifact, Facts
 from torchopt2edge.workflow.calibration import signature_in
 
@@ -30,26 +31,28 @@ def reference_outputs(graph: Artifact, samples: Samples, digest: str, store: Sto
     """
     from torchopt2edge.backends.ort.backend import Ort
     from torchopt2edge.backends.torch_cpu import TorchCpu
-    from torchopt2edge.evaluation.parity import check_finite
 
     program = graph.path / "model.pt2"
     backend: Backend = TorchCpu() if program.is_file() else Ort(optimize=False)
     file = program if program.is_file() else graph.path / "model.onnx"
 
-    def make(out: Path) -> Facts:
-        session = backend.open(file, signature_in(graph.path), os.cpu_count() or 1)
-        batches = list(samples.batches(1, REFERENCE_SAMPLES))
-        results = [session(batch) for batch in batches]
-        inputs = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
-        outputs = {name: np.concatenate([r[name] for r in results]) for name in results[0]}
-        check_finite(outputs)
-        _save_arrays(out / "inputs.npz", inputs)
-        _save_arrays(out / "outputs.npz", outputs)
-        return {"count": len(batches), **backend.receipt()}
-
     inputs = {"graph": graph.digest, "samples": digest}
-    key = key_of(backend, inputs, versions((*backend.tools, "numpy")))
-    return store.make(key, "reference", make)[0]
+    key = key_of([_write_reference, backend.open, backend.receipt], inputs)
+    return store.make(key, "reference", partial(_write_reference, backend, file, samples))[0]
+
+
+def _write_reference(backend: Backend, file: Path, samples: Samples, out: Path) -> Facts:
+    from torchopt2edge.evaluation.parity import check_finite
+
+    session = backend.open(file, signature_in(file.parent), os.cpu_count() or 1)
+    batches = list(samples.batches(1, REFERENCE_SAMPLES))
+    results = [session(batch) for batch in batches]
+    inputs = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
+    outputs = {name: np.concatenate([r[name] for r in results]) for name in results[0]}
+    check_finite(outputs)
+    _save_arrays(out / "inputs.npz", inputs)
+    _save_arrays(out / "outputs.npz", outputs)
+    return {"count": len(batches), **backend.receipt()}
 
 
 def _save_arrays(file: Path, arrays: Mapping[str, Array]) -> None:

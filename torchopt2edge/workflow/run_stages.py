@@ -13,11 +13,6 @@ from torchopt2edge.store import Store, key_of, versions
 from torchopt2edge.types import Artifact
 from torchopt2edge.workflow.progress import Progress
 
-STAGE_TOOLS = (
-    *("torch", "torchvision", "torchao", "lightning", "torch-pruning", "timm"),
-    *("onnx", "onnxscript"),
-)
-
 
 @dataclass(frozen=True)
 class Made:
@@ -38,7 +33,7 @@ def run_stages(stages: Mapping[str, Stage], store: Store, progress: Progress) ->
     for name, stage in stages.items():
         inputs = {role: _before(name, source, made) for role, source in stage.needs.items()}
         digests = {role: artifact.digest for role, artifact in inputs.items()}
-        key = key_of(stage, digests, versions(STAGE_TOOLS))
+        key = key_of(stage.__call__, digests, versions(getattr(stage, "tools", ())))
         started = time.monotonic()
         with progress.task(name):
             artifact, cached = store.make(key, stage.kind, partial(stage, inputs))

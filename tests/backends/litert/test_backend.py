@@ -79,7 +79,7 @@ def test_the_log_of_a_failed_conversion_is_kept(
     python.write_text("#!/bin/sh\necho said; kill -9 $$\n")
     python.chmod(0o755)
     monkeypatch.setattr(converter, "find", lambda python: converter.Environment(Path(python)))
-    monkeypatch.setattr(converter, "versions", lambda env: {})
+    monkeypatch.setattr(converter, "pins", lambda env: {})
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["": 17]> g (float[1,2] x) => (float[1,2] y) {y = Relu(x)}'
     )
