@@ -239,7 +239,6 @@ def bundled(board: Counted) -> dict[str, Any]:
     Returns its megabytes here and on the way, and the seconds of the first and the second time.
     """
     from torchopt2edge.deploy.native_bundle import kit
-    from torchopt2edge.devices.remote import files as remote_files
 
     board = replace(board, count=Count())
     kits = [kit(PHONE, backend, fetch=True) for backend in BACKENDS]
@@ -248,7 +247,7 @@ def bundled(board: Counted) -> dict[str, Any]:
     }
     seconds = []
     for _ in range(2):
-        remote_files.known.cache_clear()
+        board.known.forget()
         begin = time.monotonic()
         for one in kits:
             board.push_all(one.program)
@@ -294,11 +293,10 @@ def compared(
     """Bring the files there, look again as another process does, then measure turn about."""
     from torchopt2edge.bench.timing import by_name
     from torchopt2edge.devices.local import Local
-    from torchopt2edge.devices.remote import files as remote_files
 
     counts = [Count() for _ in range(repeats + 2)]
     measured(found, replace(board, count=counts[0]), by_name("smoke"), work)
-    remote_files.known.cache_clear()
+    board.known.forget()
     measured(found, replace(board, count=counts[1]), by_name("smoke"), work)
     pairs = [
         (

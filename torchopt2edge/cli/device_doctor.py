@@ -22,7 +22,7 @@ from torchopt2edge.bench.tiny_model import onnx_model, sample, tflite_model
 from torchopt2edge.cli.console import console
 from torchopt2edge.cli.doctor import Check, render, worst
 from torchopt2edge.deploy.launch import launch, runner_of
-from torchopt2edge.devices import discover
+from torchopt2edge.devices import answers, discover
 from torchopt2edge.devices.local import Local
 from torchopt2edge.devices.remote.device import Remote
 from torchopt2edge.devices.remote.transport import Finished, call
@@ -208,11 +208,12 @@ def _library(candidate: Candidate, device: Device) -> str:
         from torchopt2edge.backends.ort.backend import Ort
 
         pattern = {"ort": Ort.library, "litert": LiteRT.library}[candidate.backend]
-        said = run(shlex.join([device.python, "-c", _DIGEST, pattern])).stdout.decode().split()
+        said = run(shlex.join([device.python, "-c", _DIGEST, pattern])).stdout
     else:
         path = launch(candidate, device).library or ""
-        said = run(f"sha256sum {shlex.quote(path)}").stdout.decode().split() if path else []
-    return f"{Path(said[1]).name} sha256 {said[0]}" if len(said) == 2 else ""
+        said = run(f"sha256sum {shlex.quote(path)}").stdout if path else b""
+    found = answers.digest_and_name(said)
+    return "" if found is None else f"{found[1]} sha256 {found[0]}"
 
 
 def _run_here(script: str) -> Finished:

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from torchopt2edge.deploy import elf, glibc, native_build
+from torchopt2edge.deploy import elf, glibc, native_build, wheels
 from torchopt2edge.deploy.native_bundle import Kit
 from torchopt2edge.errors import DeviceError, StoreError
 from torchopt2edge.store import cache_root
@@ -21,6 +21,7 @@ from torchopt2edge.types import Facts
 API = 28
 """The oldest Android whose libc has all that the runner calls (`glob`)."""
 
+_LARGEST = 1 << 30
 _ABIS: Mapping[str, str] = {"aarch64": "arm64-v8a", "x86_64": "x86_64"}
 _NAMES: Mapping[str, str] = {"ort": "libonnxruntime.so", "litert": "libLiteRt.so"}
 # What every Android has for programs that are no apps.
@@ -83,12 +84,15 @@ def _library(given: Path, backend: str, abi: str) -> Path:
         return given
     try:
         with zipfile.ZipFile(given) as archive:
-            body = archive.read(f"jni/{abi}/{_NAMES[backend]}")
+            name = f"jni/{abi}/{_NAMES[backend]}"
+            if archive.getinfo(name).file_size > _LARGEST:
+                raise DeviceError(f"its {name} is too large", artifact=given)
+            body = archive.read(name)
     except KeyError as error:
         raise DeviceError(
             f"it holds no {_NAMES[backend]} for {abi}", artifact=given, hint="another .aar"
         ) from error
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
+    except wheels.DAMAGED as error:
         raise DeviceError(f"it cannot be read: {error}", artifact=given) from error
     digest = hashlib.sha256(body).hexdigest()[:16]
     target = cache_root() / "android" / digest / _NAMES[backend]

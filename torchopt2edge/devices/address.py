@@ -67,7 +67,7 @@ def _asked(like: Device | None) -> dict[str, Any]:
     return {
         field.name: value
         for field in found
-        if (value := getattr(like, field.name)) != _default(field) and field.init
+        if field.init and field.compare and (value := getattr(like, field.name)) != _default(field)
     }
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from torchopt2edge.devices import answers
 from torchopt2edge.devices.adb import Adb, Listed, explain, listed, quoted
 from torchopt2edge.devices.browser import Browser
 from torchopt2edge.devices.local import Local
@@ -158,12 +159,9 @@ def look(run: Callable[[str], Finished], python: str) -> Facts:
 
     Without that Python there are no runtimes. Raises what ``run`` does.
     """
-    said = run(_LOOK.format(python=shlex.quote(python))).stdout.decode(errors="replace")
-    words = [line.split() for line in said.splitlines()]
-    return {
-        "runtimes": {one[1]: one[2] for one in words if one[:1] == ["runtime"] and len(one) == 3},
-        "sensors": [one[1] for one in words if one[:1] == ["sensor"] and len(one) == 2],
-    }
+    said = run(_LOOK.format(python=shlex.quote(python))).stdout
+    packages, sensors = answers.runtimes_and_sensors(said)
+    return {"runtimes": packages, "sensors": sensors}
 
 
 def runtimes(device: Remote) -> dict[str, str]:

@@ -16,9 +16,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from torchopt2edge.devices import answers
 from torchopt2edge.devices.remote.device import Remote
-from torchopt2edge.devices.remote.stream import Channel
+from torchopt2edge.devices.remote.stream import Stream
 from torchopt2edge.devices.remote.transport import (
+    LARGEST_PULLED,
     Finished,
     LinkDown,
     call,
@@ -62,7 +64,10 @@ _REFUSED = {
         "{copy}, or ssh-add",
     ),
 }
-_FORGET = re.compile(r"ssh-keygen -f .* -R .*")
+# What the client says to type. The other end may write there too: names alone, nothing of a shell.
+_FORGET = re.compile(
+    r"ssh-keygen -f (['\"]?)[\w./~@+-]{1,200}\1 -R (['\"]?)[\w.:\[\]@%+-]{1,200}\2"
+)
 _ABSENT = ("Could not resolve hostname", "Connection refused", "No route to host", "timed out")
 
 
@@ -81,9 +86,9 @@ class SshLink:
         """Run a POSIX sh script there, whatever the user's shell there is."""
         return self._judge(call(self._argv(wrap(script)), stdin, timeout_s))
 
-    def open(self, script: str) -> Channel:
+    def open(self, script: str) -> Stream:
         """Start a POSIX sh script there that we talk to."""
-        return Channel.start(self._argv(script))
+        return Stream.start(self._argv(script))
 
     def push(self, file: Path, to: str) -> None:
         """Copy a file to that path there."""
@@ -98,7 +103,8 @@ class SshLink:
 
     def pull(self, source: str, file: Path) -> None:
         """Copy a file from there."""
-        found = self.run(f"cat < {shlex.quote(source)}", timeout_s=600.0)
+        argv = self._argv(wrap(f"cat < {shlex.quote(source)}"))
+        found = self._judge(call(argv, timeout_s=600.0, most=LARGEST_PULLED))
         if found.code:
             raise DeviceError(f"it cannot be read on {self.host}: {found.said}", artifact=source)
         try:
@@ -136,7 +142,7 @@ class SshLink:
         ended = unwrap(found)
         if ended is not None:
             return ended
-        text = found.stderr.decode(errors="replace")
+        text = answers.shown(found.stderr, 2000)
         words = self._words(text)
         for sign, (what, hint) in _REFUSED.items():
             if sign in text:
@@ -158,7 +164,7 @@ class SshLink:
         """Tell a configuration that the client cannot read, which stays so, from a broken link."""
         found = call([*self._client(), "-G", "--", self.host], timeout_s=_LOCAL_S)
         if found.code:
-            said = found.stderr.decode(errors="replace").strip().partition("\n")[0]
+            said = answers.shown(found.stderr.strip().partition(b"\n")[0])
             raise DeviceError(
                 f"ssh cannot read its configuration: {said}",
                 artifact=self.config,
@@ -195,11 +201,6 @@ class Ssh(Remote):
     def link(self) -> SshLink:
         """The link to it."""
         return SshLink(self.host, self.config)
-
-    @property
-    def place(self) -> tuple[str, ...]:
-        """What tells it from any other device: a configuration may call another one the same."""
-        return (*super().place, str(self.config))
 
 
 def _own_folder() -> Path | None:

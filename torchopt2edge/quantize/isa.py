@@ -35,7 +35,7 @@ def kind_of(facts: Mapping[str, Any]) -> str | None:
 
     Args:
         facts: the device's facts: ``arch`` as `platform.machine` names it, and ``cpu_flags``, the
-            telling flags of ``/proc/cpuinfo`` (`devices.linux.cpu`).
+            telling flags of ``/proc/cpuinfo`` (`runner.system_info.cpu`).
     """
     arch, flags = str(facts.get("arch", "")).lower(), facts.get("cpu_flags") or ()
     if arch.startswith(("aarch64", "arm")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torchopt2edge.devices import answers
 from torchopt2edge.devices.remote import job_scripts
 from torchopt2edge.devices.remote.transport import Finished
 from torchopt2edge.errors import DeviceError
@@ -30,7 +31,7 @@ def cut_short(device: str, artifact: object, found: Finished) -> DeviceError:
 
 def unpushed(error: DeviceError, artifact: object, free: Finished) -> DeviceError:
     """Return the error for what could not be sent; ``free`` is what ``df`` said there."""
-    told = free.stdout.decode(errors="replace").strip()
+    told = answers.shown(free.stdout, 200)
     return DeviceError(f"{error.what} (df: {told})", artifact=artifact, hint=error.hint or ROOM)
 
 

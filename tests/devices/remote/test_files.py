@@ -1,4 +1,4 @@
-"""Many files as one, in the shells of a Debian, a BusyBox and an Android device."""
+"""Files on a device, one and many, in the shells of a Debian, a BusyBox and an Android device."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ import pytest
 from tests.devices.serving import skip
 from tests.devices.shells import SHELLS, Shell
 from torchopt2edge.devices.remote import files as remote_files
-from torchopt2edge.devices.remote import parcel
+from torchopt2edge.devices.remote.files import Known
+from torchopt2edge.devices.remote.transport import Finished
 from torchopt2edge.errors import DeviceError
 
 SIZES = {"run it's": 70_001, "lib/one.so": 3, "lib/deep/two.so.6": 0, "lib/three.so": 65_536}
@@ -40,15 +42,9 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return found
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_known() -> None:
-    """A test knows nothing of what another brought to a device of the same name."""
-    remote_files.known.cache_clear()
-
-
-def anew(device: Shell) -> None:
-    """Forget what this process saw there, as another process would not know it."""
-    remote_files.known(device.place).forget()
+def anew(device: Shell) -> Shell:
+    """The device as another process sees it, which knows nothing of what is there."""
+    return replace(device, known=Known())
 
 
 def assert_there(folder: str, files: dict[str, Path]) -> None:
@@ -71,8 +67,7 @@ def test_they_lie_side_by_side_and_are_sent_once(shell: Shell, files: dict[str, 
     sent, commands = shell.cuts.sent, shell.cuts.commands
     assert shell.push_all(files) == folder
     assert (shell.cuts.sent, shell.cuts.commands) == (sent, commands)
-    anew(shell)
-    assert shell.push_all(files) == folder
+    assert anew(shell).push_all(files) == folder
     assert (shell.cuts.sent, shell.cuts.commands) == (sent, commands + 1)
 
 
@@ -80,12 +75,10 @@ def test_what_was_damaged_there_is_sent_anew(shell: Shell, files: dict[str, Path
     folder = shell.push_all(files)
     for name in ("lib/one.so", "lib/three.so"):
         (Path(folder) / name).write_bytes(b"x" * SIZES[name])  # of the same size
-        anew(shell)
-        assert shell.push_all(files) == folder
+        assert anew(shell).push_all(files) == folder
         assert_there(folder, files)
     (Path(folder) / "lib/one.so").unlink()
-    anew(shell)
-    assert shell.push_all(files) == folder
+    assert anew(shell).push_all(files) == folder
     assert_there(folder, files)
 
 
@@ -171,13 +164,61 @@ def test_a_folder_that_cannot_be_written(shell: Shell, files: dict[str, Path]) -
         shell.push_all(files)
 
 
-@pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../x", "a//x", "", "x\ny", "."])
+@pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../x", "a//x", "", "."])
 def test_a_name_that_leads_out_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DeviceError, match="is no name for a file"):
-        parcel.bring(Shell(root=tmp_path), {name: tmp_path / "file"})
+        remote_files.bring(Shell(root=tmp_path), {name: tmp_path / "file"})
 
 
 def test_a_file_that_is_not_here_is_named(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="cannot be read"):
         Shell(root=tmp_path).push_all({"x": tmp_path / "nowhere"})
+
+
+def test_one_file_is_sent_as_it_is_and_renamed(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "it's a\nnet $(x).onnx"
+    file.write_bytes(bytes(100_000))
+    target = Path(shell.push(file))
+    assert_there(str(target.parent), {file.name: file})
+    assert (shell.cuts.sent, shell.cuts.commands) == (100_000, 2)  # and not packed
+    copy = tmp_path / "other" / file.name
+    copy.parent.mkdir()
+    copy.write_bytes(file.read_bytes())
+    assert shell.push(copy) == str(target)  # the same bytes and name
+    assert shell.cuts.commands == 2
+    assert remote_files.place_of({file.name: file}) == target.parent.name
+
+
+def test_a_file_that_only_looks_like_a_program_may_lie_where_none_runs(
+    shell: Shell, tmp_path: Path, small: Path
+) -> None:
+    file = tmp_path / "net.onnx"
+    file.write_bytes(b"a net")
+    file.chmod(0o755)
+    device = replace(shell, workdir=str(small / "t2e"))
+    assert Path(device.push(file)).read_bytes() == b"a net"
+
+
+@pytest.mark.parametrize("said", ["", "none", "../x\nnone", "/a\x1b[2J\nnone"])
+def test_a_device_that_names_no_folder_is_refused(said: str, tmp_path: Path) -> None:
+    """What it names is written to there, and to no file of this machine."""
+    talker = Lying(kind="dash", root=tmp_path, answer=said)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DeviceError, match="was asked for a folder"):
+        talker.push(tmp_path / "file")
+    assert talker.cuts.sent == 0
+
+
+class Lying(Shell):
+    """A device that answers every script with the same."""
+
+    answer: str = ""
+
+    def __init__(self, answer: str, **fields: object) -> None:
+        super().__init__(**fields)  # type: ignore[arg-type]
+        object.__setattr__(self, "answer", answer)
+
+    def run(self, *_: object, **__: object) -> Finished:
+        """Say it."""
+        return Finished(70, f"{self.answer}\n".encode())
