@@ -27,7 +27,7 @@ _WORD = re.compile(r"[\w.,+-]{1,64}", re.ASCII)
 _DIGITS = re.compile(r"\d{1,15}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CPU = r"sys/devices/system/cpu"
-# What `recorded` asks for: name → how a line of it looks. There is no other name.
+# What `remote.facts` asks for: name → how a line of it looks. There is no other name.
 _FILES: Mapping[str, re.Pattern[str]] = {
     r"proc/cpuinfo": _TEXT,
     r"proc/meminfo": re.compile(r"[\w()]{1,64}: +\d{1,15}( kB)?", re.ASCII),

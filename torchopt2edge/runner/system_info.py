@@ -2,7 +2,7 @@
 
 Standard library only: the runner reads the same on the device. What cannot be read is
 "unavailable", never 0 and never a guess. Every function takes the files, so that what a phone or a
-board printed of its own (`recorded`) is read as well as those of this machine.
+board printed of its own (`devices.remote.facts`) is read as well as those of this machine.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ class Remote:
     def push_all(self, files: Mapping[str, Path]) -> str:
         """Bring a program there with what lies beside it, and return their folder's path there.
 
-        ``files`` maps a name in that folder to a file here (`pushed`).
+        ``files`` maps a name in that folder to a file here (`files`).
 
         Raises:
             DeviceError: one cannot be read here, they cannot be written whole there, or no

@@ -23,10 +23,10 @@ _CANNOT_RUN = {
 
 
 class RemoteJob(FrameJob):
-    """A process on a remote device (`mailbox`); any failure ends it and raises `BenchError`.
+    """A process on a remote device (`job_scripts`); any failure ends it and raises `BenchError`.
 
     A frame travels with the question for its answer: ``send`` only takes it, the next ``receive``
-    (or the next ``send``) brings it there over the job's stream (`talk`). Time that the link took
+    (or the next ``send``) brings it there over the job's stream (`stream_client`). Time that the link took
     is not counted.
     """
 

@@ -4,7 +4,7 @@ A job is a folder there. Frames arrive as ``in/1``, ``in/2``, …, each written 
 renamed; a small shell feeds them to the runner in that order, and leaves the empty file behind so
 that a frame sent twice is fed once. What the runner answers is appended to ``out``, of which the
 host has read so many bytes; stderr goes to ``log``, the exit status to ``code``. How the host
-brings frames and reads answers is the stream's (`channel`).
+brings frames and reads answers is the stream's (`stream`).
 
 Everything belongs to one session of processes. It kills itself, and removes the folder, when the
 host gave no sign of life (``../beat``, one for all jobs of a host's process) for too long.
@@ -123,7 +123,7 @@ ALIVE = r"""
 alive() { # whether the session that wrote ./pid lives: a number may be another's after a restart
   [ -e pid ] && read -r pid <pid && [ "/proc/$pid/cwd" -ef . ]
 }
-hush() { # end the shells of a stream (`channel`), also those of a link that hangs
+hush() { # end the shells of a stream (`stream`), also those of a link that hangs
   [ -e talk ] && read -r shell <talk && [ "/proc/$shell/cwd" -ef . ] || return 0
   kill -KILL "-$shell" 2>/dev/null
 }

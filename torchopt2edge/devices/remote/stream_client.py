@@ -39,7 +39,7 @@ class Unanswered(LinkDown):
 
 @dataclass(frozen=True)
 class Over:
-    """How a job ended: a status of `mailbox`, the runner's exit status, the end of its log."""
+    """How a job ended: a status of `job_scripts`, the runner's exit status, the end of its log."""
 
     status: int
     code: int = 0
