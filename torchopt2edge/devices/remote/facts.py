@@ -1,4 +1,4 @@
-"""A machine as it tells about itself over a link: one script's output, read as `runner.system_info` reads.
+"""A machine as it tells about itself over a link: one script's output, read by `system_info`.
 
 The script prints the files that matter; they are kept in memory under the names that were asked
 for (`answers`), so that a phone, a board and this machine are read by the same code.

@@ -26,8 +26,8 @@ class RemoteJob(FrameJob):
     """A process on a remote device (`job_scripts`); any failure ends it and raises `BenchError`.
 
     A frame travels with the question for its answer: ``send`` only takes it, the next ``receive``
-    (or the next ``send``) brings it there over the job's stream (`stream_client`). Time that the link took
-    is not counted.
+    (or the next ``send``) brings it there over the job's stream (`stream_client`). Time that the
+    link took is not counted.
     """
 
     def __init__(self, device: Machine, client: StreamClient, patience_s: float, log: Path) -> None:

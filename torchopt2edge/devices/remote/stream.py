@@ -8,9 +8,9 @@ is small, as so many bytes behind the line where the device can read exactly tho
 ``t2e-piece SIZE`` and so many bytes of the runner's answers, ``t2e-alive WORD`` once per tick and
 where a word was asked for, ``t2e-log SIZE`` and bytes, and ``t2e-ended STATUS CODE`` as the last.
 
-Two shells on the device, in a group of their own: one takes lines, the other waits, as `job_scripts`
-has it, for answers to forward. With the link, the host or the job the whole group ends. A device
-that lacks named pipes, an exact ``dd`` or ``head -c`` is slower, and not refused.
+Two shells on the device, in a group of their own: one takes lines, the other waits, as
+`job_scripts` has it, for answers to forward. With the link, the host or the job the whole group
+ends. A device that lacks named pipes, an exact ``dd`` or ``head -c`` is slower, and not refused.
 """
 
 from __future__ import annotations
