@@ -113,3 +113,11 @@ def test_nothing_to_say_is_no_table(make_row) -> None:
 def test_a_note_stands_once_with_all_it_is_about(make_row) -> None:
     rows = [make_row("ort-int8", ms=1, notes=["same"]), make_row("ort-fp16", ms=2, notes=["same"])]
     assert file_notes(row_views(rows, Verdict(None))) == ["ort-int8, ort-fp16: same"]
+
+
+def test_a_lint_of_an_older_run_keeps_its_hint() -> None:
+    old, new = (
+        quantization_texts([{"lints": [{"says": "a SiLU", key: "use ReLU6"}]}])[0].lints
+        for key in ("mend", "hint")  # the key of the previous release, and today's
+    )
+    assert old == new == ("a SiLU → use ReLU6",)

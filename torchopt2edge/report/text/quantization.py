@@ -168,7 +168,7 @@ def _mixed_sentence(decision: Decision) -> list[str]:
 
 
 def _lint(lint: Mapping[str, Any]) -> str:
-    hint = lint.get("hint") or lint.get("hint") or ""
+    hint = lint.get("hint") or lint.get("mend") or ""  # the key of the previous release
     return f"{plain(lint['says'])} → {plain(hint)}"
 
 
