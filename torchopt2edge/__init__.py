@@ -42,7 +42,7 @@ _HOME = {
     "Polynomial": "torchopt2edge.compression.schedules",
     "Preprocess": "torchopt2edge.preprocessing.preprocess",
     "Prune": "torchopt2edge.compression.pruning.spec",
-    "Quantize": "torchopt2edge.quantize.decide",
+    "Quantize": "torchopt2edge.quantize.options",
     "Result": "torchopt2edge.workflow.result",
     "Sparsify": "torchopt2edge.compression.sparsity.spec",
     "Verdict": "torchopt2edge.types",

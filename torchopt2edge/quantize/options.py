@@ -1,4 +1,4 @@
-"""How a model is quantized: what calibrates, which operators stay in float, what is searched."""
+"""The options of quantization with static ranges."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from torchopt2edge.quantize.histogram import OBSERVERS
 class Quantize:
     """How static ranges are decided.
 
-    ``calibrator`` is one of `OBSERVERS` or ``auto``; ``equalize`` and ``bias_correction`` are
-    True, False or ``auto`` (tried below ``poor_db`` of SQNR, the second below half of it);
-    ``sensitivity`` ranks the operators
-    by what quantizing each costs; ``max_drop`` (points of the task metric on held-out calibration
-    samples) leaves as few MACs in float as keep it, judged on ``validation_samples``; ``exclude``
-    names nodes that stay in float, ``*`` and ``?`` standing for any letters.
+    Attributes:
+        calibrator: the observer, one of `OBSERVERS`, or ``auto``.
+        equalize: True, False or ``auto`` (tried below ``poor_db`` of SQNR).
+        bias_correction: True, False or ``auto`` (tried below half of ``poor_db``).
+        poor_db: the SQNR in dB below which ``auto`` tries more.
+        sensitivity: whether the operators are ranked by what quantizing each of them costs.
+        max_drop: leave as few MACs in float as keep the drop of the task metric within this many
+            points on held-out calibration samples; None leaves none.
+        validation_samples: how many samples ``max_drop`` is judged on.
+        exclude: nodes that stay in float, ``*`` and ``?`` standing for any letters.
     """
 
     calibrator: str = "auto"
@@ -30,10 +34,10 @@ class Quantize:
     exclude: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Refuse what there is not.
+        """Refuse values that do not exist.
 
         Raises:
-            ConfigError: names the choices.
+            ConfigError: it lists the choices.
         """
         known = ("auto", *OBSERVERS)
         if self.calibrator not in known:

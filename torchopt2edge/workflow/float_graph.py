@@ -6,12 +6,16 @@ import hashlib
 import json
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torchopt2edge.errors import ExportError
 from torchopt2edge.preprocessing.preprocess import Preprocess
 from torchopt2edge.store import Store, key_of
 from torchopt2edge.types import Artifact, Facts, Ranges
 from torchopt2edge.workflow.calibration import link
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 def share_graph(
@@ -33,44 +37,49 @@ def share_graph(
 
 
 def _write_graph(onnx_file: Path, preprocess: Preprocess | None, out: Path) -> Facts:
+    import onnx
+
     from torchopt2edge.quantize.graph import prepare
     from torchopt2edge.quantize.qat_ranges import carry
     from torchopt2edge.samples.raw_images import with_preprocess
 
-    found = _learned(onnx_file, out / "float.onnx")
-    split = (out / "float.onnx").is_file()
-    prepare.prepare(out / "float.onnx" if split else onnx_file, out / "model.onnx")
-    (out / "float.onnx").unlink(missing_ok=True)
-    proto = prepare.load(out / "model.onnx")
+    proto, ranges = _learned(onnx_file)
+    proto = prepare.prepared(proto, onnx_file)
+    onnx.save(proto, out / "model.onnx")
     signature = prepare.signature_of(proto, onnx_file)
     if preprocess is not None:
         signature = with_preprocess(signature, preprocess)
     (out / "signature.json").write_text(json.dumps(signature.to_json(), indent=1))
-    if found is not None:
-        kept = carry(found, out / "model.onnx")
-        (out / "ranges.json").write_text(json.dumps(kept.to_json()))
+    if ranges is not None:
+        ranges = carry(ranges, proto)
+        (out / "ranges.json").write_text(json.dumps(ranges.to_json()))
     program = onnx_file.with_name("model.pt2")
     if program.is_file():
         link(program, out / "model.pt2")
     return {"inputs": [spec.name for spec in signature.inputs]}
 
 
-def _learned(onnx_file: Path, split: Path) -> Ranges | None:
-    """Return what training learned: from beside the file, or out of it into the file ``split``."""
-    from torchopt2edge.quantize.graph.prepare import load
-    from torchopt2edge.quantize.qat_ranges import is_qdq, unquantize
+def _learned(onnx_file: Path) -> tuple[ModelProto, Ranges | None]:
+    """Return the float graph of a file and the ranges that training learned.
 
+    The ranges lie beside the file, or in a quantized file, which is taken apart.
+    """
+    from torchopt2edge.quantize.graph.prepare import load
+    from torchopt2edge.quantize.qat_ranges import unquantize
+    from torchopt2edge.quantize.qdq_reader import is_qdq
+
+    proto = load(onnx_file)
     beside = onnx_file.with_name("ranges.json")
     if beside.is_file():
         try:
-            return Ranges.from_json(json.loads(beside.read_text()))
+            return proto, Ranges.from_json(json.loads(beside.read_text()))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ExportError(
                 "the ranges beside this model cannot be read",
                 artifact=beside,
                 hint="remove the file, or write it again with finish() of qat",
             ) from error
-    return unquantize(onnx_file, split) if is_qdq(load(onnx_file)) else None
+    return unquantize(proto, onnx_file) if is_qdq(proto) else (proto, None)
 
 
 def file_digest(path: Path) -> str:

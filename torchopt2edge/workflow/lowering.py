@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import fields
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from torchopt2edge.bench.file_size import PACKED, packed_mb
@@ -68,10 +68,11 @@ def lower_all(
             yield from (failed(group, backend.name, scheme, error) for scheme in wanted)
             continue
         sources = Sources(graph, base)
+        calibrated = cache(partial(_calibrated, sources, backend, calibration, store))
         for scheme in wanted:
             try:
                 with progress.task(candidate_id(group, backend.name, scheme)):
-                    made = _lower(sources, group, backend, scheme, calibration, store)
+                    made = _lower(sources, calibrated, group, backend, scheme, calibration, store)
             except EdgeError as error:
                 yield failed(group, backend.name, scheme, error)
             else:
@@ -80,6 +81,7 @@ def lower_all(
 
 def _lower(
     sources: Sources,
+    calibrated: Callable[[], Sources],
     group: str,
     backend: Backend,
     scheme_name: str,
@@ -98,15 +100,25 @@ def _lower(
             raise SchemeError(
                 f"{scheme_name} takes calibration data", hint="pass calibration=, or schemes=[fp32]"
             )
-        ranges, graph = calibration.ranges, calibration.graph
-        base = sources.base if graph == sources.graph else backend.base(graph, store)
-        sources = Sources(graph, base, ranges, calibration.samples.path)
-        inputs = {"graph": graph.digest, "base": base.digest}
+        sources = calibrated()
+        ranges = json.dumps(calibration.ranges.to_json())
+        inputs = {"graph": sources.graph.digest, "base": sources.base.digest}
         inputs["samples"] = calibration.samples.digest
-        inputs["ranges"] = hashlib.sha256(json.dumps(ranges.to_json()).encode()).hexdigest()
+        inputs["ranges"] = hashlib.sha256(ranges.encode()).hexdigest()
     key = key_of([_write_lowered, backend.lower, scheme], inputs, versions(backend.tools))
     write = partial(_write_lowered, backend, sources, scheme)
     return candidate(store.make(key, "lowered", write)[0], group, backend, scheme_name)
+
+
+def _calibrated(
+    sources: Sources, backend: Backend, calibration: Calibration | None, store: Store
+) -> Sources:
+    """Return what schemes with ranges are lowered from."""
+    if calibration is None:
+        return sources
+    graph = calibration.graph
+    base = sources.base if graph == sources.graph else backend.base(graph, store)
+    return Sources(graph, base, calibration.ranges, calibration.samples.path)
 
 
 def _write_lowered(backend: Backend, sources: Sources, scheme: Scheme, out: Path) -> Facts:

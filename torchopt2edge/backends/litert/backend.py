@@ -66,7 +66,7 @@ class LiteRT:
     def base(self, graph: Artifact, store: ArtifactStore) -> Artifact:
         """Convert the float ONNX to a float .tflite, once."""
         environment = converter.find(self.python)
-        code = [_write_base, Files(converter.CHILD)]
+        code = [_write_base, Files(tuple(converter.CHILD.values()))]
         key = key_of(code, {"onnx": graph.digest}, converter.pins(environment))
         write = partial(_write_base, graph.path, environment, self.timeout_s)
         return store.make(key, "tflite", write)[0]
@@ -84,8 +84,8 @@ class LiteRT:
         parts: Mapping[str, tuple[Op, ...]] = {}
         kept: tuple[Op, ...] = ()
         if carried is not None and sources.ranges is not None:
-            onnx_file, excluded = sources.graph.path / "model.onnx", sources.ranges.excluded
-            floats = floats_of(onnx_file, float_graph, carried.matched, excluded)
+            excluded = sources.ranges.excluded
+            floats = floats_of(sources.model, float_graph, carried.matched, excluded)
             parts, kept, carried = floats.excluded, floats.ops, floats.rounded(carried)
         if scheme.name == "fp32":
             shutil.copyfile(source, target)
@@ -203,7 +203,7 @@ def _carry(sources: Sources, scheme: Scheme, source: Path) -> Transfer:
     if sources.ranges is None or sources.samples is None:
         raise LowerError(f"{scheme.name} takes activation ranges", hint="pass calibration data")
     carried = transfer(
-        sources.graph.path / "model.onnx",
+        sources.model,
         source,
         sources.ranges,
         Samples(sources.samples),

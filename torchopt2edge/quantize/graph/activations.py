@@ -1,49 +1,58 @@
-"""Runs a float graph on samples and gives the values of its tensors."""
+"""The activations of a float ONNX graph: their names, and how to read their values."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from torchopt2edge.quantize.graph.index import fed_inputs
 
 if TYPE_CHECKING:
     import onnx
 
 BATCH = 8
+"""How many samples are run at once where the graph's batch is free."""
 
 
 def activations(proto: onnx.ModelProto) -> list[str]:
-    """Name the float tensors that change with the input: inputs and the nodes' outputs."""
+    """Return the float tensors that change with the input: inputs and outputs of nodes.
+
+    Args:
+        proto: a float graph with inferred types.
+
+    Returns:
+        Tensor names in the order of the nodes, inputs first.
+    """
     import onnx
 
-    weights = {weight.name for weight in proto.graph.initializer}
-    known = [*proto.graph.input, *proto.graph.value_info, *proto.graph.output]
+    graph = proto.graph
+    weights = {weight.name for weight in graph.initializer}
     floats = {
         value.name
-        for value in known
+        for value in (*graph.input, *graph.value_info, *graph.output)
         if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT and value.name not in weights
     }
-    inputs = [value.name for value in proto.graph.input]
-    made = [name for node in proto.graph.node if node.op_type != "Constant" for name in node.output]
-    return [name for name in dict.fromkeys([*inputs, *made]) if name in floats]
+    names = [value.name for value in graph.input]
+    names += [name for node in graph.node if node.op_type != "Constant" for name in node.output]
+    return [name for name in dict.fromkeys(names) if name in floats]
 
 
-def batch_of(proto: onnx.ModelProto) -> int:
-    """Return the batch to feed: the graph's own when it is fixed."""
-    weights = {weight.name for weight in proto.graph.initializer}
-    first = next(value for value in proto.graph.input if value.name not in weights)
-    shape = first.type.tensor_type.shape.dim
-    return shape[0].dim_value if shape and shape[0].HasField("dim_value") else BATCH
+def batch_size_of(proto: onnx.ModelProto) -> int:
+    """Return the batch size to run a graph with: its own where it is fixed, else `BATCH`."""
+    dims = fed_inputs(proto.graph)[0].type.tensor_type.shape.dim
+    return dims[0].dim_value if dims and dims[0].HasField("dim_value") else BATCH
 
 
-def with_outputs(proto: onnx.ModelProto, tensors: list[str]) -> onnx.ModelProto:
-    """Return a copy of the graph that gives out these tensors besides its outputs."""
+def with_outputs(proto: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    """Return a copy of a graph that has these float tensors as outputs besides its own."""
     import onnx
 
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
-    there = {value.name for value in copy.graph.output}
+    known = {value.name for value in copy.graph.output}
     copy.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
         for name in tensors
-        if name not in there
+        if name not in known
     )
     return copy
