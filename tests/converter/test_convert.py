@@ -20,8 +20,8 @@ from onnx import TensorProto, helper
 
 from tests.converter.conftest import NETS, REFUSED, Outcome
 from torchopt2edge.converter import Conversion, Environment, convert
-from torchopt2edge.converter.layout import sqnr_db
 from torchopt2edge.errors import ConverterError, StoreError
+from torchopt2edge.stats.sqnr import sqnr_db
 
 GOOD = [name for name in NETS if name not in REFUSED]
 

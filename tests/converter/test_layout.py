@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from torchopt2edge.converter.layout import best_layout, permutations, sqnr_db
+from torchopt2edge.converter.layout import best_layout, permutations
 from torchopt2edge.converter.names import graph_names, renamed, signature_names
 
 
@@ -24,15 +24,6 @@ def test_the_values_decide_between_equal_shapes() -> None:
     for perm in permutations(source.shape, source.shape):
         assert best_layout(source, source.transpose(perm)) == (200.0, perm)
     assert best_layout(source, source[:, :4]) == (-200.0, None)
-
-
-def test_sqnr() -> None:
-    ones = np.ones(100)
-    assert sqnr_db(ones, ones) == 200
-    assert round(sqnr_db(ones, ones * 1.1), 6) == 20
-    assert sqnr_db(ones * 0, ones) == -200
-    assert sqnr_db(ones, ones * np.nan) == -200
-    assert sqnr_db(ones * np.nan, ones * np.nan) == -200, "nothing to compare is no parity"
 
 
 def test_signature_names_are_distinct_identifiers() -> None:

@@ -14,11 +14,12 @@ from tests.hub import Made
 from tests.quantize.graphs import Arrays, floats, graph, saved
 from tests.quantize.simulated import inferred, ranges_of, samples_of, values_of
 from torchopt2edge.errors import DataError
-from torchopt2edge.quantize.fake_quant import CEILING_DB, Simulation, simulation
+from torchopt2edge.quantize.fake_quant import Simulation, simulation
 from torchopt2edge.quantize.graph.host_session import host_session
 from torchopt2edge.quantize.graph.op_types import LAYERS
 from torchopt2edge.quantize.qdq_writer import Types, quantize_graph
 from torchopt2edge.quantize.qparams import grid_of
+from torchopt2edge.stats.sqnr import SAMPLE_LIMITS_DB
 from torchopt2edge.types import Ranges
 
 X = {"x": floats(12, 3, 8, 8)}
@@ -65,8 +66,8 @@ def decibels(wanted: Arrays, found: Arrays) -> float:
 def test_all_in_float_is_the_float_graph(net: Path, tmp_path: Path) -> None:
     sim, ranges = simulated(net, X, tmp_path), ranges_of(net, X)
     assert sim.ops == ("node_a", "node_b", "node_s", "node_p", "node_y")
-    assert sim.sqnr(ranges, sim.ops) == CEILING_DB
-    assert sim.sqnr(replace(ranges, excluded=sim.ops)) == CEILING_DB
+    assert sim.sqnr(ranges, sim.ops) == SAMPLE_LIMITS_DB[1]
+    assert sim.sqnr(replace(ranges, excluded=sim.ops)) == SAMPLE_LIMITS_DB[1]
 
 
 def test_one_op_alone_is_what_numpy_says(tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def test_noise_falls_as_ops_go_back_to_float(net: Path, tmp_path: Path) -> None:
     sim, ranges = simulated(net, X, tmp_path), ranges_of(net, X)
     found = [sim.sqnr(ranges, sim.ops[:count]) for count in range(len(sim.ops) + 1)]
     assert 20 < found[0] < 50
-    assert found[-1] == CEILING_DB
+    assert found[-1] == SAMPLE_LIMITS_DB[1]
     assert found[0] < found[3] < found[-1]
 
 

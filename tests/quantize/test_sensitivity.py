@@ -11,9 +11,10 @@ import pytest
 from tests.hub import Made
 from tests.quantize.graphs import Arrays, floats
 from tests.quantize.simulated import inferred, ranges_of, samples_of
-from torchopt2edge.quantize.fake_quant import CEILING_DB, Simulation, simulation
+from torchopt2edge.quantize.fake_quant import Simulation, simulation
 from torchopt2edge.quantize.graph.macs import macs_of
 from torchopt2edge.quantize.sensitivity import Sensitivity, rank
+from torchopt2edge.stats.sqnr import SAMPLE_LIMITS_DB
 from torchopt2edge.types import Ranges
 
 NET = """(float[n,4,8,8] x) => (float[n,4,8,8] y) {
@@ -100,7 +101,7 @@ def test_a_real_network(tiny: Made) -> None:
 def test_noise_is_power() -> None:
     one = Sensitivity("a", "Conv", 1, 20.0, 30.0, 10.0, ("a",))
     assert one.noise == pytest.approx(0.1 - 0.001 + 0.01)
-    harmful = Sensitivity("a", "Conv", 1, CEILING_DB, 9.0, 10.0, ("a",))
+    harmful = Sensitivity("a", "Conv", 1, SAMPLE_LIMITS_DB[1], 9.0, 10.0, ("a",))
     assert harmful.noise == pytest.approx(0.0, abs=1e-9), "in float it would make things worse"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from torchopt2edge.stats.paired import paired
+from torchopt2edge.stats.paired import mcnemar_p, paired
 
 
 def test_scores_that_are_no_hits_are_paired_by_their_differences() -> None:
@@ -19,3 +19,8 @@ def test_scores_that_are_no_hits_are_paired_by_their_differences() -> None:
     assert paired({}, {"scores": [1.0]}) == {}
     hits = paired({"correct": "1111"}, {"correct": "1110"})
     assert hits["drop"] == 25.0
+
+
+@pytest.mark.parametrize(("lost", "won", "p"), [(0, 0, 1.0), (9, 1, 22 / 1024), (1, 9, 22 / 1024)])
+def test_mcnemar_is_the_exact_sign_test(lost: int, won: int, p: float) -> None:
+    assert mcnemar_p(lost, won) == pytest.approx(p)

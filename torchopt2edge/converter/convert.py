@@ -19,11 +19,16 @@ from typing import Any
 from torchopt2edge.converter.environment import INSTALL, Environment
 from torchopt2edge.converter.graph import write_private_copy
 from torchopt2edge.errors import ConverterError, StoreError
+from torchopt2edge.stats import sqnr
 from torchopt2edge.types import TensorSpec
 
-_CHILD = [
-    Path(__file__).with_name(f"{name}.py") for name in ("child", "names", "layout", "rewrite")
-]
+_SCRIPTS = ("child", "names", "layout", "rewrite")
+
+# By its path in the private folder: the child, what it imports, and what that imports of ours.
+_CHILD = {
+    **{f"{name}.py": Path(__file__).with_name(f"{name}.py") for name in _SCRIPTS},
+    "torchopt2edge/stats/sqnr.py": Path(sqnr.__file__),
+}
 _NOWHERE = "http://127.0.0.1:9"  # the discard port: whatever asks for the network fails at once
 _QUOTED_LINES = 8
 
@@ -71,8 +76,9 @@ def convert(
         with tempfile.TemporaryDirectory(prefix="torchopt2edge-", ignore_cleanup_errors=True) as to:
             work = Path(to)
             write_private_copy(model, work / "model.onnx")
-            for script in _CHILD:
-                shutil.copyfile(script, work / script.name)
+            for script, source in _CHILD.items():
+                (work / script).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, work / script)
             try:
                 status = _run(env, work, timeout_s)
             except subprocess.TimeoutExpired as error:

@@ -4,7 +4,8 @@ The file is run against ONNX Runtime on one random input, and the permutation of
 the values agree is the one that is written down. (onnx2tf brings inputs of 3 to 5 axes to
 channels-last, except when it thinks better of it; outputs come out either way.)
 
-Also copied beside ``child.py``: standard library, numpy, onnxruntime and ai-edge-litert only.
+Also copied beside ``child.py``, with ``stats/sqnr.py``: standard library, numpy, onnxruntime and
+ai-edge-litert only.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from torchopt2edge.stats.sqnr import LIMIT_DB, sqnr_db
+
 # A float conversion reaches 95 dB and more. onnx2tf 2.6.9 came to 43 dB on a network whose
 # BatchNorm scale it applied along the wrong axis (as many channels as rows, ran): not merely lossy.
 GOOD_DB = 60.0
 POOR_INTEGER_DB = 10.0  # labels flip on near ties
-EXACT_DB = 200.0
 MAX_LAYOUTS = 16
 
 Array = np.ndarray[Any, Any]
@@ -37,21 +39,6 @@ def permutations(source: tuple[int, ...], file: tuple[int, ...]) -> list[tuple[i
     likely = [channels_last, identity, *(itertools.permutations(identity) if rank <= 5 else ())]
     fits = [perm for perm in likely if tuple(source[axis] for axis in perm) == tuple(file)]
     return list(dict.fromkeys(fits))
-
-
-def sqnr_db(reference: Array, value: Array) -> float:
-    """Return the signal-to-noise ratio in dB where the reference is finite, within ±200."""
-    reference, value = reference.astype(np.float64), value.astype(np.float64)
-    finite = np.isfinite(reference)
-    noise = float(np.sum((reference - value)[finite] ** 2))
-    power = float(np.sum(reference[finite] ** 2))
-    if not finite.any():
-        return -EXACT_DB
-    if noise == 0:
-        return EXACT_DB
-    if power == 0 or not np.isfinite(noise):
-        return -EXACT_DB
-    return float(np.clip(10 * np.log10(power / noise), -EXACT_DB, EXACT_DB))
 
 
 def random_feed(session: Any, positive: bool) -> dict[str, Array]:
@@ -145,7 +132,7 @@ class Measure:
             for item in inputs
         }
         produced, details = runner(**feed), runner.get_output_details()
-        worst, records = EXACT_DB, []
+        worst, records = LIMIT_DB, []
         for name, public in self.outputs.items():
             parity, perm = best_layout(self.reference[name], produced[public])
             worst = min(worst, parity)
@@ -155,14 +142,14 @@ class Measure:
 
 def best_layout(reference: Array, made: Array) -> tuple[float, tuple[int, ...] | None]:
     """Return the parity in dB of an output under its best axis order, and that order."""
-    best, perm = -EXACT_DB, None
+    best, perm = -LIMIT_DB, None
     for fit in permutations(reference.shape, made.shape):
         score = sqnr_db(reference, np.transpose(made, tuple(int(i) for i in np.argsort(fit))))
         if perm is None or score > best:
             best, perm = score, fit
     # Labels flip on near ties: hold them to a floor of their own.
     if reference.dtype.kind != "f" and best >= POOR_INTEGER_DB:
-        best = EXACT_DB
+        best = LIMIT_DB
     return best, perm
 
 

@@ -10,17 +10,17 @@ import numpy as np
 
 from torchopt2edge.errors import VerifyError
 from torchopt2edge.interfaces import Session
+from torchopt2edge.stats.sqnr import sqnr_db
 from torchopt2edge.types import Scheme
 
 Array = np.ndarray[Any, Any]
-CEILING_DB = 200.0
 
 
 @dataclass(frozen=True)
 class Parity:
     """How close two sets of outputs are; the worst output counts.
 
-    ``sqnr_db`` is the signal-to-quantization-noise ratio, 10·log10(Σr² ÷ Σ(r−o)²), at most 200;
+    ``sqnr_db`` is the signal-to-quantization-noise ratio over all values (`stats.sqnr.sqnr_db`);
     ``max_abs`` the largest |Δ|; ``agreement`` the share of samples (per cent) with the same
     arg-max, None when no output is a row of scores or the reference answers all samples alike.
     """
@@ -121,17 +121,8 @@ def _one(name: str, want: Array, got: Array | None) -> Parity:
         raise VerifyError(f"the output {name!r} holds NaN or infinity")
     check_finite({name: want})  # a NaN compares as neither above nor below a floor
     noise = got.astype(np.float64) - want.astype(np.float64)
-    return Parity(_sqnr(want, noise), float(np.abs(noise).max(initial=0.0)), _agreement(want, got))
-
-
-def _sqnr(signal: Array, noise: Array) -> float:
-    power = float(np.square(signal.astype(np.float64)).sum())
-    error = float(np.square(noise).sum())
-    if error == 0.0:
-        return CEILING_DB
-    if power == 0.0:
-        return -CEILING_DB
-    return float(np.clip(10 * np.log10(power / error), -CEILING_DB, CEILING_DB))
+    largest = float(np.abs(noise).max(initial=0.0))
+    return Parity(sqnr_db(want, got), largest, _agreement(want, got))
 
 
 def _agreement(want: Array, got: Array) -> float | None:

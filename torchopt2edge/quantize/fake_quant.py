@@ -24,13 +24,13 @@ from torchopt2edge.quantize.graph.op_types import name_of
 from torchopt2edge.quantize.qparams import grid_of, weight_codes
 from torchopt2edge.quantize.quantized_tensors import END, Placement, Spot, placement
 from torchopt2edge.samples.calibration_set import Samples
+from torchopt2edge.stats.sqnr import mean_sqnr_db, sqnr_per_sample_db
 from torchopt2edge.types import Ranges
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
 
 Array = np.ndarray[Any, Any]
-FLOOR_DB, CEILING_DB = -20.0, 100.0  # of one sample, so that none decides the mean
 LIMIT = 32
 VALUES = 2**16  # of one output, that are compared per sample
 TYPE = "uint8"
@@ -106,10 +106,8 @@ class Simulation:
     def sqnr(self, ranges: Ranges, floating: Collection[str] = ()) -> float:
         """Return the signal-to-quantization-noise ratio in dB, at the worst output.
 
-        10·log10(Σr² ÷ Σ(r−q)²) is taken per sample and averaged over the samples: in the sum over
-        all of them the sample with the widest values would decide alone, and clipping an outlier
-        could never be seen to serve the rest. A sample counts for -20 to 100 dB. ``floating``
-        names nodes that stay in float, as ``ranges.excluded`` do.
+        The ratio is taken per sample and averaged (`stats.sqnr.mean_sqnr_db`). ``floating`` names
+        nodes that stay in float, as ``ranges.excluded`` do.
 
         Raises:
             DataError: the ranges lack a tensor that is to be rounded.
@@ -118,8 +116,8 @@ class Simulation:
         found: dict[str, list[Array]] = {name: [] for name in self.reference[0]}
         for batch, wanted in zip(self._batches(), self.reference, strict=True):
             for name, value in self.outputs(settings, batch).items():
-                found[name].append(_decibels(wanted[name], _thinned(value)))
-        return min(_mean(np.concatenate(parts)) for parts in found.values())
+                found[name].append(sqnr_per_sample_db(wanted[name], _thinned(value)))
+        return min(mean_sqnr_db(np.concatenate(parts)) for parts in found.values())
 
     def outputs(
         self, settings: Mapping[str, Array], batch: Mapping[str, Array]
@@ -266,19 +264,3 @@ def _thinned(value: Array) -> Array:
     rows = value.reshape(len(value) if value.ndim else 1, -1)
     step = -(-rows.shape[1] // VALUES) | 1  # odd, so that it does not walk along one column
     return np.array(rows[:, ::step])
-
-
-def _decibels(wanted: Array, found: Array) -> Array:
-    """Return the ratio of every sample, within what counts."""
-    noise = np.square(wanted.astype(np.float64) - found).sum(-1)
-    power = np.square(wanted.astype(np.float64)).sum(-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = 10 * np.log10(power / noise)
-    ratio[np.isnan(noise)] = FLOOR_DB
-    return np.asarray(np.clip(ratio, FLOOR_DB, CEILING_DB))
-
-
-def _mean(ratios: Array) -> float:
-    """Average over the samples that have a signal."""
-    heard = ratios[~np.isnan(ratios)]
-    return float(heard.mean()) if len(heard) else CEILING_DB

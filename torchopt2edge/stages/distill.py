@@ -19,6 +19,7 @@ from torchopt2edge.models.cut_plan import Plan
 from torchopt2edge.models.pretrained import weights_digest
 from torchopt2edge.stages.teacher import loss_of
 from torchopt2edge.stages.train import finish
+from torchopt2edge.stats.paired import mcnemar_p
 from torchopt2edge.store import work_of
 from torchopt2edge.training.loss import Loss, TaskLoss
 from torchopt2edge.training.recipe import Recipe, seeded
@@ -159,7 +160,4 @@ def better(a: Array, b: Array) -> float:
 
     McNemar's exact test on the samples where the two differ: the signs of the differences.
     """
-    from scipy.stats import binomtest
-
-    wins, losses = int((a > b).sum()), int((a < b).sum())
-    return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+    return mcnemar_p(int((a > b).sum()), int((a < b).sum()))

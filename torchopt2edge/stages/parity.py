@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from torchopt2edge.errors import ExportError
 from torchopt2edge.quantize.graph.host_session import ort_errors
+from torchopt2edge.stats.sqnr import LIMIT_DB, sqnr_db
 from torchopt2edge.types import Facts
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def check_parity(
         ExportError: not a number, other shapes, or below 60 dB.
     """
     session = _session(file)
-    worst, agreement, flat = math.inf, 100.0, set[str]()
+    worst, agreement, flat = LIMIT_DB, 100.0, set[str]()
     for batch in batches:
         wanted, got = _reference(net, inputs, batch), _run(session, inputs, batch)
         for name, reference in wanted.items():
@@ -81,7 +81,7 @@ def check_parity(
             mend="look for an operation that depends on the batch, on training or on chance",
         )
     facts: Facts = {
-        "parity_db": round(min(worst, 200.0), 1),
+        "parity_db": round(worst, 1),
         "parity_agreement": round(agreement, 2),
         "parity_batches": list(batches),
         "parity_samples": min(len(value) for value in inputs.values()),
@@ -92,18 +92,6 @@ def check_parity(
             "is the net trained?"
         )
     return facts
-
-
-def sqnr_db(reference: Array, value: Array) -> float:
-    """Return 10·log10 of the reference's power over the error's; infinite when they are equal."""
-    import numpy as np
-
-    wanted, got = reference.astype(np.float64), value.astype(np.float64)
-    noise = float(np.square(wanted - got).sum())
-    signal = float(np.square(wanted).sum())
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(max(signal, 1e-300) / noise)
 
 
 def _refuse_nan(name: str, value: Array, who: str) -> None:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from torchopt2edge.errors import ConfigError, ExportError, TrainError
-from torchopt2edge.stages.parity import named_outputs, sqnr_db
+from torchopt2edge.stages.parity import named_outputs
 from torchopt2edge.stages.qat_fold import constant, fold, put
 from torchopt2edge.stages.torch_export import hushed, program_of
+from torchopt2edge.stats.sqnr import sqnr_db
 
 if TYPE_CHECKING:
     from torchao.quantization.pt2e import FakeQuantize

@@ -41,11 +41,9 @@ def paired_drop(reference: str, candidate: str) -> dict[str, float]:
 
     Both are strings of 0 and 1. The interval is Wald's for paired proportions with half a
     sample added to each cell (Agresti and Min 2005): far narrower than the difference of two
-    separate intervals, since most samples are hit or missed by both. ``mcnemar_p`` is the exact
-    test's: how often equal files would differ by as much (McNemar 1947).
+    separate intervals, since most samples are hit or missed by both.
+    ``mcnemar_p`` is the p-value of the exact test.
     """
-    from scipy.stats import binomtest
-
     lost = sum(a == "1" and b == "0" for a, b in zip(reference, candidate, strict=True))
     won = sum(a == "0" and b == "1" for a, b in zip(reference, candidate, strict=True))
     count = len(reference)
@@ -53,8 +51,28 @@ def paired_drop(reference: str, candidate: str) -> dict[str, float]:
     half = 1.96 * float(np.sqrt(b + c - (b - c) ** 2 / n)) / n
     middle = (b - c) / n
     return {
-        "mcnemar_p": float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0,
+        "mcnemar_p": mcnemar_p(lost, won),
         "drop": 100.0 * (lost - won) / count,
         "drop_low": 100.0 * (middle - half),
         "drop_high": 100.0 * (middle + half),
     }
+
+
+def mcnemar_p(lost: int, won: int) -> float:
+    """Return the two-sided p-value of McNemar's exact test: how often chance alone differs so much.
+
+    Args:
+        lost: the number of samples on which the first of two candidates alone is better.
+        won: the number of samples on which the second alone is better. Samples on which both are
+            equal do not count (McNemar 1947; for scores that are no hits, the sign test).
+
+    Returns:
+        0 to 1; 1 when the two never differ.
+
+    Example:
+        >>> round(mcnemar_p(9, 1), 3)
+        0.021
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
