@@ -84,9 +84,11 @@ def sampled(folder: Path, count: int) -> Samples:
 
 def ours(model: Path, samples: Samples, observers: tuple[str, ...]) -> None:
     """Calibrate with one thread."""
+    import onnx
+
     from torchopt2edge.quantize.calibrate import calibrate
 
-    calibrate(model, samples, observers, threads=1)
+    calibrate(onnx.load(model), samples, observers, threads=1)
 
 
 def opened(model: Path) -> Any:

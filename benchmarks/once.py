@@ -47,6 +47,8 @@ def hub(model: str, count: int, data: Path | None, work: Path) -> tuple[Artifact
 
 def ours(graph: Artifact, base: Artifact, samples: Artifact, work: Path) -> Iterator[Part]:
     """Calibrate once, lower twice."""
+    import onnx
+
     from torchopt2edge.backends.litert.backend import LiteRT
     from torchopt2edge.backends.ort.backend import Ort
     from torchopt2edge.interfaces import Sources
@@ -57,7 +59,8 @@ def ours(graph: Artifact, base: Artifact, samples: Artifact, work: Path) -> Iter
     found: dict[str, Any] = {}
 
     def ranges() -> None:
-        found["ranges"] = calibrate(graph.path / "model.onnx", Samples(samples.path))["minmax"]
+        proto = onnx.load(graph.path / "model.onnx")
+        found["ranges"] = calibrate(proto, Samples(samples.path))["minmax"]
 
     def lower(backend: Any, source: Artifact, name: str) -> Callable[[], object]:
         def make() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -49,7 +50,7 @@ def make(
     digest = lowering.file_digest(out / "model.onnx")
     graph = lowering.share_graph(out / "model.onnx", digest, store)
     samples = calibration.keep_samples([batches], graph, 24, "calibration", store)
-    ranges = calibrate(graph.path / "model.onnx", Samples(samples.path))["minmax"]
+    ranges = calibrate(onnx.load(graph.path / "model.onnx"), Samples(samples.path))["minmax"]
     arrays = {name: batch.numpy() for name, batch in batches.items()}
     return Made(graph, samples, ranges, arrays, net)
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from torchopt2edge.bench.thread_settings import Bench
 from torchopt2edge.cli.config_check import targets
-from torchopt2edge.quantize.decide import Quantize
+from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.types import Constraints
 
 CONF = Path(__file__).parents[1] / "conf"

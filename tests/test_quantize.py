@@ -19,8 +19,8 @@ from torchopt2edge.backends.ort.backend import Ort
 from torchopt2edge.cli.main import main
 from torchopt2edge.errors import ExportError
 from torchopt2edge.interfaces import Sources
-from torchopt2edge.quantize.decide import Quantize
 from torchopt2edge.quantize.held_out import Validation
+from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.store import Store
 from torchopt2edge.types import SCHEMES, Ranges
 from torchopt2edge.workflow import calibration

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torchopt2edge.errors import EdgeError
     from torchopt2edge.integrations.loop import compress, explain, rebuild
     from torchopt2edge.preprocessing.preprocess import Preprocess
-    from torchopt2edge.quantize.decide import Quantize
+    from torchopt2edge.quantize.options import Quantize
     from torchopt2edge.stages.qat_session import qat
     from torchopt2edge.types import Constraints, Measurement, Verdict
 
@@ -42,7 +42,7 @@ _HOME = {
     "Polynomial": "torchopt2edge.compression.schedules",
     "Preprocess": "torchopt2edge.preprocessing.preprocess",
     "Prune": "torchopt2edge.compression.pruning.spec",
-    "Quantize": "torchopt2edge.quantize.decide",
+    "Quantize": "torchopt2edge.quantize.options",
     "Result": "torchopt2edge.api",
     "Sparsify": "torchopt2edge.compression.sparsity.spec",
     "Verdict": "torchopt2edge.types",

@@ -17,8 +17,8 @@ from torchopt2edge.bench.thread_settings import Bench
 from torchopt2edge.errors import ConfigError, ModelError, NoSamples
 from torchopt2edge.interfaces import Backend, Device, Session, Stage
 from torchopt2edge.preprocessing.preprocess import Preprocess
-from torchopt2edge.quantize.decide import Quantize
 from torchopt2edge.quantize.graph.prepare import content_digest
+from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.report.devices import table as device_table
 from torchopt2edge.store import Store, identity, key_of, versions
 from torchopt2edge.tasks.classification import Classification

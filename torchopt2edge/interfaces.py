@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -15,6 +16,7 @@ from torchopt2edge.types import Artifact, Facts, Ranges, Scheme, Signature
 
 if TYPE_CHECKING:
     import numpy as np
+    from onnx import ModelProto
     from torch import nn
 
     from torchopt2edge.store import Store
@@ -88,6 +90,13 @@ class Sources:
     base: Artifact
     ranges: Ranges | None = None
     samples: Path | None = None
+
+    @cached_property
+    def model(self) -> ModelProto:
+        """The shared float graph, loaded once for all schemes. Who changes it makes a copy."""
+        import onnx
+
+        return onnx.load(self.graph.path / "model.onnx")
 
 
 @runtime_checkable

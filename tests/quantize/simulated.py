@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from tests.quantize.graphs import Arrays, graph, saved
-from torchopt2edge.quantize.calibrate import activations, with_outputs
+from torchopt2edge.quantize.graph.activations import activations, with_outputs
 from torchopt2edge.quantize.graph.host_session import host_session
 from torchopt2edge.samples.calibration_set import Samples, write_samples
 from torchopt2edge.types import Manifest, Ranges, TensorSpec

@@ -20,9 +20,9 @@ from torchopt2edge.errors import DataError, ExportError
 from torchopt2edge.evaluation.parity import parity
 from torchopt2edge.interfaces import Backend, Sources, TimedSession
 from torchopt2edge.quantize.calibrate import calibrate
-from torchopt2edge.quantize.decide import Quantize
 from torchopt2edge.quantize.equalization import equalize
 from torchopt2edge.quantize.graph.lint import lint
+from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.samples.calibration_set import Samples
 from torchopt2edge.store import Store
 from torchopt2edge.types import SCHEMES, Artifact, Facts, Ranges
@@ -68,7 +68,7 @@ def lowered(
     shared_graph, store = shared(path, folder)
     count = len(next(iter(inputs.values())))
     kept = calibration.keep_samples([inputs], shared_graph, count, "train", store)
-    ranges = calibrate(shared_graph.path / "model.onnx", Samples(kept.path))["minmax"]
+    ranges = calibrate(onnx.load(shared_graph.path / "model.onnx"), Samples(kept.path))["minmax"]
     with users_cache():
         base = backend.base(shared_graph, store)
     out = folder / backend.name
@@ -276,7 +276,8 @@ def test_integers_in_and_out_and_a_tensor_never_active(tmp_path: Path, opset: in
     assert "k" not in made.ranges.bounds
     assert made.ranges.bounds["dead"] == (0.0, 0.0)
     source = next((tmp_path / "store").rglob("model.onnx"))
-    assert {found.rule for found in lint(source, made.ranges)} == {"never-active", "integer-output"}
+    rules = {finding.rule for finding in lint(onnx.load(source), made.ranges)}
+    assert rules == {"never-active", "integer-output"}
 
 
 def test_integers_that_are_fractions_are_no_samples(tmp_path: Path) -> None:
@@ -287,9 +288,9 @@ def test_integers_that_are_fractions_are_no_samples(tmp_path: Path) -> None:
 @pytest.mark.parametrize("make", [cnn, twice, whole])
 def test_they_can_be_equalized(make: Callable[[], onnx.ModelProto], tmp_path: Path) -> None:
     given, _ = shared(saved(make(), tmp_path / "given.onnx"), tmp_path)
-    equalize(given.path / "model.onnx", tmp_path / "out.onnx")
+    proto, _ = equalize(onnx.load(given.path / "model.onnx"))
     inputs = {cnn: IMAGES, twice: FAR, whole: MIXED}[make]
-    before, after = run(make(), inputs), run(onnx.load(tmp_path / "out.onnx"), inputs)
+    before, after = run(make(), inputs), run(proto, inputs)
     for name, value in before.items():
         np.testing.assert_allclose(after[name], value, rtol=1e-3, atol=1e-3)
 

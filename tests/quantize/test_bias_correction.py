@@ -46,9 +46,10 @@ def narrow(ranges: Ranges, *ends: str) -> Ranges:
 
 def corrected(file: Path, inputs: Arrays, ranges: Ranges, folder: Path) -> tuple[Path, dict]:
     """Correct a graph's biases on all inputs."""
-    out = folder / "corrected.onnx"
     folder.mkdir(exist_ok=True)
-    return out, correct_bias(file, ranges, samples_of(inputs, folder / "samples"), out)
+    samples = samples_of(inputs, folder / "samples")
+    proto, facts = correct_bias(onnx.load(file), ranges, samples)
+    return saved(proto, folder / "corrected.onnx"), facts
 
 
 def weights(file: Path) -> Arrays:
@@ -58,12 +59,12 @@ def weights(file: Path) -> Arrays:
 
 def mean_error(file: Path, ranges: Ranges, source: Path, samples: Samples) -> float:
     """Return the greatest error in the mean of an output's channel, of the graph quantized."""
-    sim = simulation(file, samples, reference=source)
-    settings = sim.circuit.settings(ranges)
+    sim = simulation(onnx.load(file), samples, reference=onnx.load(source))
+    feeds = sim.graph.feeds(ranges)
     errors = [
         value - wanted[name]
         for batch, wanted in zip(samples.batches(sim.batch), sim.reference, strict=True)
-        for name, value in sim.outputs(settings, batch).items()
+        for name, value in sim.outputs(feeds, batch).items()
     ]
     return float(np.abs(np.concatenate(errors).astype(float).mean(0)).max())
 
@@ -86,8 +87,8 @@ def test_it_helps_and_changes_biases_alone(tmp_path: Path) -> None:
     out, _ = corrected(file, X, ranges, tmp_path)
     onnx.checker.check_model(onnx.load(out), full_check=True)
     samples = samples_of(X, tmp_path / "again")
-    before = simulation(file, samples).sqnr(ranges)
-    assert simulation(out, samples, reference=file).sqnr(ranges) > before + 3
+    before = simulation(onnx.load(file), samples).sqnr(ranges)
+    assert simulation(onnx.load(out), samples, reference=onnx.load(file)).sqnr(ranges) > before + 3
     assert kinds(onnx.load(out)) == kinds(onnx.load(file))
     for name in ("wa", "wb", "wc", "g"):
         assert (weights(out)[name] == W[name]).all()
@@ -157,11 +158,10 @@ def test_a_batch_fixed_to_one_gives_the_same(tmp_path: Path) -> None:
 def test_only_so_many_samples_and_progress(tmp_path: Path) -> None:
     file = inferred(NET, W, tmp_path / "net.onnx")
     told: list[tuple[int, int]] = []
-    facts = correct_bias(
-        file,
+    _, facts = correct_bias(
+        onnx.load(file),
         ranges_of(file, X),
         samples_of(X, tmp_path / "samples"),
-        tmp_path / "out.onnx",
         3,
         lambda done, total: told.append((done, total)),
     )
@@ -170,9 +170,11 @@ def test_only_so_many_samples_and_progress(tmp_path: Path) -> None:
 
 
 def test_a_real_network(tiny: Made, tmp_path: Path) -> None:
-    file, out = tiny.graph.path / "model.onnx", tmp_path / "out.onnx"
+    file = tiny.graph.path / "model.onnx"
     ends = [value.name for value in onnx.load(file).graph.output]
     ranges = narrow(tiny.ranges, *ends)
-    assert correct_bias(file, ranges, tiny.kept, out)["corrected"] == 5
+    proto, facts = correct_bias(onnx.load(file), ranges, tiny.kept)
+    assert facts["corrected"] == 5
+    out = saved(proto, tmp_path / "out.onnx")
     before = mean_error(file, ranges, file, tiny.kept)
     assert mean_error(out, ranges, file, tiny.kept) < before / 5

@@ -12,11 +12,12 @@ import pytest
 from tests.hub import Made
 from tests.quantize.graphs import Arrays, floats, graph, kept, saved
 from torchopt2edge.errors import ConfigError, DataError
-from torchopt2edge.quantize.calibrate import activations, batch_of, calibrate, with_outputs
+from torchopt2edge.quantize.calibrate import calibrate
+from torchopt2edge.quantize.graph.activations import activations, batch_size_of, with_outputs
 from torchopt2edge.quantize.graph.host_session import host_session
 from torchopt2edge.quantize.histogram import OBSERVERS, Histogram
 from torchopt2edge.quantize.range_search import TAIL, entropy, mse, percentile
-from torchopt2edge.quantize.shared_ranges import derived
+from torchopt2edge.quantize.shared_ranges import shared_ranges
 from torchopt2edge.samples.calibration_set import Samples
 from torchopt2edge.types import Ranges
 
@@ -48,7 +49,7 @@ def values_of(file: Path, inputs: Arrays) -> Arrays:
     not fuse them, and sums elsewhere in another order.
     """
     proto = onnx.load(file)
-    twins = derived(proto, activations(proto))
+    twins = shared_ranges(proto, activations(proto))
     names = [name for name in activations(proto) if name not in twins]
     session = host_session(with_outputs(proto, names))
     computed = [name for name in names if name not in inputs]
@@ -71,7 +72,7 @@ def exhaustive(file: Path, inputs: Arrays) -> dict[str, tuple[float, float]]:
 
 def by_minmax(file: Path, samples: Samples) -> Ranges:
     """Calibrate in the simplest way."""
-    return calibrate(file, samples)["minmax"]
+    return calibrate(onnx.load(file), samples)["minmax"]
 
 
 def test_the_activations_are_the_float_tensors(tmp_path: Path) -> None:
@@ -93,10 +94,10 @@ def test_ranges_of_a_real_network_are_those_of_numpy_to_the_bit(tiny: Made) -> N
 
 def test_only_the_moving_average_knows_the_order(tmp_path: Path) -> None:
     file = net(tmp_path)
-    first = calibrate(file, kept({"x": X}, tmp_path / "a"), OBSERVERS)
+    first = calibrate(onnx.load(file), kept({"x": X}, tmp_path / "a"), OBSERVERS)
     shuffled = X[np.random.default_rng(3).permutation(len(X))]
     for name, arrays in {"b": shuffled, "c": X[::-1]}.items():
-        other = calibrate(file, kept({"x": arrays}, tmp_path / name, batch=3), OBSERVERS)
+        other = calibrate(onnx.load(file), kept({"x": arrays}, tmp_path / name, batch=3), OBSERVERS)
         for observer in OBSERVERS:
             same = observer != "ema"
             assert (other[observer].bounds == first[observer].bounds) is same
@@ -106,7 +107,7 @@ def test_only_the_moving_average_knows_the_order(tmp_path: Path) -> None:
 def test_a_batch_of_one_and_a_free_batch_agree(tmp_path: Path) -> None:
     samples = kept({"x": X}, tmp_path / "s")
     free = by_minmax(net(tmp_path), samples).bounds
-    assert batch_of(onnx.load(net(tmp_path, "1"))) == 1
+    assert batch_size_of(onnx.load(net(tmp_path, "1"))) == 1
     assert by_minmax(net(tmp_path, "1"), samples).bounds == free
 
 
@@ -130,7 +131,7 @@ def test_weights_listed_as_inputs_are_not_fed(tmp_path: Path) -> None:
     proto = onnx.load(net(tmp_path, "1"))
     proto.graph.input.insert(0, onnx.helper.make_tensor_value_info("w", 1, [4, 3, 3, 3]))
     file = saved(proto, tmp_path / "listed.onnx")
-    assert batch_of(proto) == 1
+    assert batch_size_of(proto) == 1
     assert "w" not in by_minmax(file, kept({"x": X}, tmp_path / "s")).bounds
 
 
@@ -154,7 +155,7 @@ def test_the_ranges_say_where_they_came_from(tmp_path: Path) -> None:
 
 def test_every_observer_sees_the_same_values_in_one_pass(tmp_path: Path) -> None:
     file = net(tmp_path)
-    found = calibrate(file, kept({"x": X}, tmp_path / "s"), OBSERVERS)
+    found = calibrate(onnx.load(file), kept({"x": X}, tmp_path / "s"), OBSERVERS)
     assert [ranges.origin for ranges in found.values()] == [f"calibrated:{n}" for n in OBSERVERS]
     for name, values in values_of(file, {"x": X}).items():
         counted = Histogram()
@@ -169,7 +170,8 @@ def test_every_observer_sees_the_same_values_in_one_pass(tmp_path: Path) -> None
 
 def test_percentiles_are_those_of_all_values(tmp_path: Path) -> None:
     file, images = net(tmp_path), floats(200, 3, 8, 8)
-    found = calibrate(file, kept({"x": images}, tmp_path / "s"), ("percentile",))["percentile"]
+    samples = kept({"x": images}, tmp_path / "s")
+    found = calibrate(onnx.load(file), samples, ("percentile",))["percentile"]
     for name, values in values_of(file, {"x": images}).items():
         ordered, cut = np.sort(values.ravel()), int(values.size * TAIL)
         width = float(ordered[-1] - ordered[0]) / 4096  # or less: there are 4097 to 8192 bins
@@ -195,20 +197,20 @@ def test_padded_channels_of_the_blocked_layout_are_not_seen(
     }
     file = saved(onnx.shape_inference.infer_shapes(graph(text, wide)), tmp_path / "net.onnx")
     inputs = {"x": floats(5, 3, 16, 16)}
-    found = calibrate(file, kept(inputs, tmp_path / "s"), (*observers, "minmax"))
+    found = calibrate(onnx.load(file), kept(inputs, tmp_path / "s"), (*observers, "minmax"))
     assert found["minmax"].bounds == exhaustive(file, inputs)
     assert all(low > 0 for low, _ in list(found[observers[0]].bounds.values())[1:])
 
 
 def test_one_sample_has_no_halves(tmp_path: Path) -> None:
-    found = calibrate(net(tmp_path), kept({"x": X[:1]}, tmp_path / "s"), OBSERVERS)
+    found = calibrate(onnx.load(net(tmp_path)), kept({"x": X[:1]}, tmp_path / "s"), OBSERVERS)
     assert all(ranges.facts == {"instability": None} for ranges in found.values())
     assert found["ema"].bounds == found["minmax"].bounds == exhaustive(net(tmp_path), {"x": X[:1]})
 
 
 def test_the_halves_of_like_samples_are_alike(tmp_path: Path) -> None:
     images = np.repeat(X[:1], 6, axis=0)
-    found = calibrate(net(tmp_path), kept({"x": images}, tmp_path / "s"), OBSERVERS)
+    found = calibrate(onnx.load(net(tmp_path)), kept({"x": images}, tmp_path / "s"), OBSERVERS)
     for ranges in found.values():
         assert ranges.facts["instability"]["worst_pct"] == 0.0
 
@@ -227,7 +229,7 @@ def test_constant_images_and_a_tensor_that_is_never_activated(tmp_path: Path) ->
     proto = onnx.shape_inference.infer_shapes(graph(NET, weights))
     file = saved(proto, tmp_path / "net.onnx")
     found = calibrate(
-        file, kept({"x": np.ones((4, 3, 8, 8), np.float32)}, tmp_path / "s"), OBSERVERS
+        onnx.load(file), kept({"x": np.ones((4, 3, 8, 8), np.float32)}, tmp_path / "s"), OBSERVERS
     )
     for ranges in found.values():
         assert ranges.bounds["x"] == (1.0, 1.0)
@@ -268,4 +270,4 @@ def test_an_overflow_that_a_rectifier_hides_is_named(tmp_path: Path) -> None:
 
 def test_an_unknown_observer(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no observer 'max'"):
-        calibrate(net(tmp_path), kept({"x": X}, tmp_path / "s"), ("minmax", "max"))
+        calibrate(onnx.load(net(tmp_path)), kept({"x": X}, tmp_path / "s"), ("minmax", "max"))

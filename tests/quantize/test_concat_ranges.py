@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from torchopt2edge.quantize.concat_ranges import join_ranges
-from torchopt2edge.quantize.qparams import grid_of
+from torchopt2edge.quantize.qparams import quant_params
 
 Row = tuple[str, str, str]
 
@@ -88,7 +88,7 @@ def test_j4_what_litert_has_one_scale_for(kind: str, reach: tuple[float, float])
     rows = [("Conv", "x w", "c"), (kind, "c", "s"), ("Flatten", "s", "f"), ("Relu", "f", "end")]
     bounds = {"c": (-1.0, 1.0), "s": (0.1, 0.4), "f": (0.1, 0.4), "end": (0.1, 0.4)}
     assert join_ranges(graph(*rows), bounds) == {**bounds, "s": reach, "f": reach}
-    assert grid_of(*reach, "uint8").scale in (1 / 256, 1 / 128)
+    assert quant_params(*reach, "uint8").scale in (1 / 256, 1 / 128)
 
 
 def test_j4_comes_before_j1() -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from tests.hub import Made
 from torchopt2edge.errors import ConfigError
-from torchopt2edge.quantize.decide import AUTO, UNSEEN, Quantize, decide
+from torchopt2edge.quantize.decide import AUTO, UNMEASURED, decide
 from torchopt2edge.quantize.fake_quant import simulation
 from torchopt2edge.quantize.held_out import Validation
+from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.samples.calibration_set import Samples, write_samples
 from torchopt2edge.store import Store
 from torchopt2edge.types import Ranges, TensorSpec
@@ -31,7 +32,7 @@ def test_auto_takes_the_observer_that_keeps_most_and_says_so(tiny: Made, tmp_pat
     assert tried[facts["calibrator"]] >= max(tried.values()) - 0.1
     assert ranges.origin == f"calibrated:{facts['calibrator']}"
     assert facts["calibrator"] in facts["why"]
-    measured = simulation(tiny.graph.path / "model.onnx", tiny.kept).sqnr(ranges)
+    measured = simulation(onnx.load(tiny.graph.path / "model.onnx"), tiny.kept).sqnr(ranges)
     assert measured == pytest.approx(facts["sqnr_db"], abs=0.01)
     assert not (tmp_path / "model.onnx").exists()
 
@@ -65,7 +66,7 @@ def test_a_changed_graph_is_kept_when_it_was_asked_for(tiny: Made, tmp_path: Pat
     changed = onnx.load(tmp_path / "model.onnx")
     onnx.checker.check_model(changed)
     source = tiny.graph.path / "model.onnx"
-    again = simulation(tmp_path / "model.onnx", tiny.kept, reference=source).sqnr(ranges)
+    again = simulation(changed, tiny.kept, reference=onnx.load(source)).sqnr(ranges)
     assert again == pytest.approx(facts["sqnr_db"], abs=0.01)
     assert {path.name for path in tmp_path.iterdir()} == {
         "decision.json",
@@ -88,7 +89,8 @@ def test_auto_tries_when_the_outputs_are_poor_and_keeps_only_what_helps(
     source = tiny.graph.path / "model.onnx"
     used = tmp_path / "model.onnx" if (tmp_path / "model.onnx").exists() else source
     best = max(facts["sqnr_by_calibrator"].values())
-    assert simulation(used, tiny.kept, reference=source).sqnr(ranges) >= best - 0.2
+    measured = simulation(onnx.load(used), tiny.kept, reference=onnx.load(source))
+    assert measured.sqnr(ranges) >= best - 0.2
 
 
 def test_named_nodes_stay_in_float(tiny: Made, tmp_path: Path) -> None:
@@ -101,7 +103,8 @@ def test_named_nodes_stay_in_float(tiny: Made, tmp_path: Path) -> None:
 def test_the_ranking_has_every_operator_once(tiny: Made, tmp_path: Path) -> None:
     facts, _ = decided(tiny, tmp_path, calibrator="minmax", sensitivity=True)
     ops = [one["op"] for one in facts["sensitivity"]]
-    assert sorted(ops) == sorted(simulation(tiny.graph.path / "model.onnx", tiny.kept).ops)
+    proto = onnx.load(tiny.graph.path / "model.onnx")
+    assert sorted(ops) == sorted(simulation(proto, tiny.kept).ops)
 
 
 def test_no_budget_keeps_everything_in_integers_and_a_hopeless_one_says_so(
@@ -136,8 +139,8 @@ def test_validation_counts_labels_where_there_are_some(tiny: Made, tmp_path: Pat
     labels = np.arange(len(images)) % 10
     spec = (TensorSpec("image", (-1, 3, 32, 32)),)
     write_samples([(images, labels)], spec, 24, "validation", tmp_path)
-    labelled = Validation(graph, Samples(tmp_path))
-    plain = Validation(graph, tiny.kept)
+    labelled = Validation(onnx.load(graph), Samples(tmp_path))
+    plain = Validation(onnx.load(graph), tiny.kept)
     assert (labelled.metric, plain.metric) == ("top1", "agreement")
     wide = {key: (-1e6, 1e6) for key in tiny.ranges.bounds}
     assert plain.drop(tiny.ranges) < plain.drop(replace(tiny.ranges, bounds=wide))
@@ -168,6 +171,6 @@ def test_a_graph_without_a_float_output_is_calibrated_all_the_same(
     (tmp_path / "out").mkdir()
     onnx.save(onnx.shape_inference.infer_shapes(proto), tmp_path / "model.onnx")
     facts = decide(tmp_path / "model.onnx", tiny.kept, Quantize(), tmp_path / "out")
-    assert facts["origin"] == f"calibrated:{UNSEEN}"
+    assert facts["origin"] == f"calibrated:{UNMEASURED}"
     assert facts["sqnr_db"] is None
     assert "no float output" in facts["why"]

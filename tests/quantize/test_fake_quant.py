@@ -17,8 +17,8 @@ from torchopt2edge.errors import DataError
 from torchopt2edge.quantize.fake_quant import Simulation, simulation
 from torchopt2edge.quantize.graph.host_session import host_session
 from torchopt2edge.quantize.graph.op_types import LAYERS
-from torchopt2edge.quantize.qdq_writer import Types, quantize_graph
-from torchopt2edge.quantize.qparams import grid_of
+from torchopt2edge.quantize.qdq_writer import IntegerTypes, quantize_graph
+from torchopt2edge.quantize.qparams import quant_params
 from torchopt2edge.stats.sqnr import SAMPLE_LIMITS_DB
 from torchopt2edge.types import Ranges
 
@@ -44,13 +44,13 @@ def net(tmp_path: Path) -> Path:
 
 def simulated(file: Path, inputs: Arrays, folder: Path) -> Simulation:
     """Simulate a graph on all of its inputs."""
-    return simulation(file, samples_of(inputs, folder / "samples"))
+    return simulation(onnx.load(file), samples_of(inputs, folder / "samples"))
 
 
 def outputs(sim: Simulation, ranges: Ranges, floating: Collection[str] = ()) -> Arrays:
     """Run the simulation on its first batch."""
-    settings = sim.circuit.settings(ranges, floating)
-    return sim.outputs(settings, next(sim.samples.batches(sim.batch)))
+    feeds = sim.graph.feeds(ranges, floating)
+    return sim.outputs(feeds, next(sim.samples.batches(sim.batch)))
 
 
 def decibels(wanted: Arrays, found: Arrays) -> float:
@@ -80,8 +80,8 @@ def test_one_op_alone_is_what_numpy_says(tmp_path: Path) -> None:
     ranges = ranges_of(file, inputs)
 
     def rounded(value: np.ndarray, name: str) -> np.ndarray:
-        grid = grid_of(*ranges.bounds[name], "uint8")
-        return (grid.codes(value).astype(int) - grid.zero_point) * np.float32(grid.scale)
+        params = quant_params(*ranges.bounds[name], "uint8")
+        return (params.quantize(value).astype(int) - params.zero_point) * np.float32(params.scale)
 
     halves = rounded(np.sin(inputs["x"]), "s")
     wanted = rounded(halves + halves, "y")
@@ -91,8 +91,8 @@ def test_one_op_alone_is_what_numpy_says(tmp_path: Path) -> None:
 
 def test_the_ratio_is_the_mean_over_the_samples(net: Path, tmp_path: Path) -> None:
     sim, ranges = simulated(net, X, tmp_path), ranges_of(net, X)
-    settings = sim.circuit.settings(ranges)
-    pieces = [sim.outputs(settings, batch)["y"] for batch in sim.samples.batches(sim.batch)]
+    feeds = sim.graph.feeds(ranges)
+    pieces = [sim.outputs(feeds, batch)["y"] for batch in sim.samples.batches(sim.batch)]
     found = {"y": np.concatenate(pieces)}
     assert len(found["y"]) == sim.count == 12
     assert sim.sqnr(ranges) == pytest.approx(decibels({"y": values_of(net, X)["y"]}, found))
@@ -108,7 +108,7 @@ def test_noise_falls_as_ops_go_back_to_float(net: Path, tmp_path: Path) -> None:
 
 def own_int8(file: Path, ranges: Ranges, inputs: Arrays) -> Arrays:
     """Run what the ONNX Runtime backend writes, one sample at a time."""
-    session = host_session(quantize_graph(file, ranges, Types()))
+    session = host_session(quantize_graph(onnx.load(file), ranges, IntegerTypes()))
     names = [value.name for value in session.get_outputs()]
     count = len(next(iter(inputs.values())))
     rows = [
@@ -133,10 +133,10 @@ def test_it_agrees_with_onnx_runtimes_file(
 
 def test_it_agrees_with_onnx_runtimes_file_of_a_real_network(tiny: Made) -> None:
     file = tiny.graph.path / "model.onnx"
-    sim = simulation(file, tiny.kept)
+    sim = simulation(onnx.load(file), tiny.kept)
     name = onnx.load(file).graph.output[0].name
     wanted = {name: values_of(file, tiny.inputs)[name]}
-    layers = [op for op, kind in sim.circuit.plan.ops.items() if kind in LAYERS]
+    layers = [op for op, kind in sim.graph.tensors.ops.items() if kind in LAYERS]
     for excluded in ((), tuple(layers[:2]), tuple(sim.ops[-2:])):
         ranges = replace(tiny.ranges, excluded=excluded)
         real = decibels(wanted, own_int8(file, ranges, tiny.inputs))
@@ -176,9 +176,9 @@ def test_weights_that_two_nodes_share_are_rounded_for_each(tmp_path: Path) -> No
     )
     inputs = {"x": floats(6, 4)}
     sim = simulated(file, inputs, tmp_path)
-    settings = sim.circuit.settings(ranges_of(file, inputs), ["node_y"])
-    assert (settings["weight/node_y/1"] == shared).all()
-    assert not (settings["weight/node_h/1"] == shared).all()
+    feeds = sim.graph.feeds(ranges_of(file, inputs), ["node_y"])
+    assert (feeds["weight/node_y/1"] == shared).all()
+    assert not (feeds["weight/node_h/1"] == shared).all()
 
 
 def test_weights_listed_as_inputs_are_not_fed(net: Path, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_another_reference_is_held_against(net: Path, tmp_path: Path) -> None:
     moved = next(w for w in proto.graph.initializer if w.name == "g")
     moved.CopyFrom(onnx.numpy_helper.from_array(W["g"] * np.float32(1.1), "g"))
     other, samples = saved(proto, tmp_path / "other.onnx"), samples_of(X, tmp_path / "samples")
-    sim = simulation(other, samples, reference=net)
+    sim = simulation(onnx.load(other), samples, reference=onnx.load(net))
     assert sim.sqnr(ranges_of(other, X), sim.ops) == pytest.approx(20.0, abs=0.01)
 
 
@@ -217,7 +217,7 @@ def test_ranges_that_lack_a_tensor(net: Path, tmp_path: Path) -> None:
     ranges = ranges_of(net, X)
     less = replace(ranges, bounds={n: b for n, b in ranges.bounds.items() if n != "r"})
     sim = simulated(net, X, tmp_path)
-    with pytest.raises(DataError, match="nothing for the tensor 'r'"):
+    with pytest.raises(DataError, match="no range for the tensor 'r'"):
         sim.sqnr(less)
     sim.sqnr(less, ["node_a", "node_b", "node_s"])
 
@@ -227,11 +227,11 @@ def test_a_graph_without_a_float_output(tmp_path: Path) -> None:
     file = saved(onnx.shape_inference.infer_shapes(proto), tmp_path / "class.onnx")
     samples = samples_of({"x": floats(4, 3)}, tmp_path / "samples")
     with pytest.raises(DataError, match="no output of this graph is float"):
-        simulation(file, samples)
+        simulation(onnx.load(file), samples)
 
 
 def test_only_so_many_samples(net: Path, tmp_path: Path) -> None:
-    sim = simulation(net, samples_of(X, tmp_path / "samples"), limit=3)
+    sim = simulation(onnx.load(net), samples_of(X, tmp_path / "samples"), limit=3)
     assert sim.count == 3
     assert [len(batch["y"]) for batch in sim.reference] == [3]
     np.testing.assert_allclose(sim.reference[0]["y"], values_of(net, X)["y"][:3], rtol=1e-5)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.quantize.graphs import Arrays, floats
 from tests.quantize.simulated import inferred
-from torchopt2edge.quantize.float_ops import islands
+from torchopt2edge.quantize.float_ops import float_ops
 
 HALF, ONE, ROOT = (np.float32(value) for value in (0.5, 1.0, 1.4142135))
 W: Arrays = {
@@ -32,7 +32,7 @@ PAD = "<pads=[1,1,1,1]>"
 def found(text: str, folder: Path) -> set[str]:
     """Name the tensors that the islands of a graph make."""
     proto = onnx.load(inferred(text, W, folder / "net.onnx", opset=18))
-    return {name.removeprefix("node_") for name in islands(proto)}
+    return {name.removeprefix("node_") for name in float_ops(proto)}
 
 
 @pytest.mark.parametrize(

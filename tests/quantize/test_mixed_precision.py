@@ -88,16 +88,16 @@ def test_a_search_that_was_killed_ends_as_if_it_had_not_been(
 
     whole = search(ranking, additive(drops), max_drop, limit)
     with TemporaryDirectory() as folder:
-        trail = Path(folder) / "trail.json"
+        log = Path(folder) / "log.json"
         try:
-            first = search(ranking, dying, max_drop, limit, trail)
+            first = search(ranking, dying, max_drop, limit, log)
         except KeyboardInterrupt:
-            assert len(json.loads(trail.read_text())["evaluations"]) == killed_at
+            assert len(json.loads(log.read_text())["evaluations"]) == killed_at
         else:
             assert first == whole
-        assert search(ranking, living, max_drop, limit, trail) == whole
+        assert search(ranking, living, max_drop, limit, log) == whole
         assert len(calls) == len(set(calls)) == whole.evaluations, "none was repeated"
-        assert list(Path(folder).iterdir()) == [trail]
+        assert list(Path(folder).iterdir()) == [log]
 
 
 def test_nothing_is_left_in_float_without_need() -> None:
@@ -157,17 +157,17 @@ def test_no_ops_at_all() -> None:
 
 
 def test_another_rankings_trail_is_begun_anew(tmp_path: Path) -> None:
-    trail = tmp_path / "trail.json"
-    search(ranked([1.0, 2.0]), lambda ops: 0.0, 1.0, trail=trail)
-    found = search(ranked([1.0, 3.0]), lambda ops: 9.0 - 9.0 * bool(ops), 1.0, trail=trail)
+    log = tmp_path / "log.json"
+    search(ranked([1.0, 2.0]), lambda ops: 0.0, 1.0, log=log)
+    found = search(ranked([1.0, 3.0]), lambda ops: 9.0 - 9.0 * bool(ops), 1.0, log=log)
     assert found.excluded
 
 
 def test_a_trail_that_cannot_be_read(tmp_path: Path) -> None:
-    trail = tmp_path / "trail.json"
-    trail.write_text("{")
-    with pytest.raises(StoreError, match="trail of a search cannot be read"):
-        search(ranked([1.0]), lambda ops: 0.0, 1.0, trail=trail)
+    log = tmp_path / "log.json"
+    log.write_text("{")
+    with pytest.raises(StoreError, match="log of a search cannot be read"):
+        search(ranked([1.0]), lambda ops: 0.0, 1.0, log=log)
 
 
 def test_a_search_without_an_answer() -> None:

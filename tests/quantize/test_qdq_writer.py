@@ -19,14 +19,14 @@ from tests.hub import Made
 from tests.quantize.graphs import Arrays, floats, graph, run, saved
 from torchopt2edge.backends.ort.inspect import read_back
 from torchopt2edge.errors import LowerError
-from torchopt2edge.quantize.calibrate import activations, with_outputs
+from torchopt2edge.quantize.graph.activations import activations, with_outputs
 from torchopt2edge.quantize.graph.host_session import host_session
 from torchopt2edge.quantize.graph.macs import macs_of
-from torchopt2edge.quantize.qdq_writer import Types, quantize_graph
+from torchopt2edge.quantize.qdq_writer import IntegerTypes, quantize_graph
 from torchopt2edge.types import Manifest, Ranges
 
-U8, S8 = Types(), Types("int8")
-U8S8 = Types(exact_everywhere=False)  # what onnxruntime.quantization writes
+U8, S8 = IntegerTypes(), IntegerTypes("int8")
+U8S8 = IntegerTypes(exact_everywhere=False)  # what onnxruntime.quantization writes
 CONV = {"w": floats(4, 3, 3, 3), "b": floats(4, seed=1)}
 IMAGE = {"x": floats(4, 3, 8, 8, seed=2)}
 NO_DATA = Manifest("calibration", ())
@@ -49,11 +49,11 @@ def shared(proto: onnx.ModelProto, folder: Path) -> Path:
 
 
 def quantized(
-    text: str, weights: Arrays, inputs: Arrays, folder: Path, *excluded: str, how: Types = U8
+    text: str, weights: Arrays, inputs: Arrays, folder: Path, *excluded: str, how: IntegerTypes = U8
 ) -> tuple[onnx.ModelProto, float]:
     """Quantize with exact ranges; return the graph and its dB against floats."""
     file = shared(graph(text, weights), folder)
-    made = quantize_graph(file, ranges_of(file, inputs, *excluded), how)
+    made = quantize_graph(onnx.load(file), ranges_of(file, inputs, *excluded), how)
     onnx.checker.check_model(made, full_check=True)
     return made, worst_db(run(onnx.load(file), inputs), run(made, inputs))
 
@@ -111,7 +111,7 @@ def reference(file: Path, ranges: Ranges) -> onnx.ModelProto:
 
 def test_a_plain_net_is_quantized_as_onnx_runtime_does(tiny: Made) -> None:
     file = tiny.graph.path / "model.onnx"
-    ours, theirs = quantize_graph(file, tiny.ranges, U8S8), reference(file, tiny.ranges)
+    ours, theirs = quantize_graph(onnx.load(file), tiny.ranges, U8S8), reference(file, tiny.ranges)
     assert grids(ours) == grids(theirs)
     assert sorted(node.op_type for node in ours.graph.node) == sorted(
         node.op_type for node in theirs.graph.node
@@ -130,8 +130,8 @@ def test_a_plain_net_is_quantized_as_onnx_runtime_does(tiny: Made) -> None:
 
 
 @pytest.mark.parametrize("how", [U8, S8])
-def test_ranges_come_back_as_scales(tiny: Made, how: Types) -> None:
-    made = quantize_graph(tiny.graph.path / "model.onnx", tiny.ranges, how)
+def test_ranges_come_back_as_scales(tiny: Made, how: IntegerTypes) -> None:
+    made = quantize_graph(onnx.load(tiny.graph.path / "model.onnx"), tiny.ranges, how)
     found = grids(made)
     assert set(found) <= set(tiny.ranges.bounds)
     limits = np.iinfo(how.activation)
@@ -162,9 +162,9 @@ def test_a_clip_narrower_than_its_range_stays(tmp_path: Path) -> None:
     text = f"(float[n,3,8,8] x) => (float[n,4,8,8] y) {{ {BODY} y = Clip(h, low, high) }}"
     file = shared(graph(text, weights), tmp_path)
     ranges = ranges_of(file, IMAGE)
-    assert "Clip" not in ops(quantize_graph(file, ranges, U8))
+    assert "Clip" not in ops(quantize_graph(onnx.load(file), ranges, U8))
     wide = dataclasses.replace(ranges, bounds={**ranges.bounds, "y": (-2.0, 2.0)})
-    made = quantize_graph(file, wide, U8)
+    made = quantize_graph(onnx.load(file), wide, U8)
     assert ops(made) == ["Q", "DQ", "Conv", "Q", "DQ", "Clip"]
     found = run(made, IMAGE)["y"]
     assert np.abs(found).max() <= 0.5
@@ -201,7 +201,7 @@ def test_a_float_reader_of_a_float_tensor_reads_it_unrounded(tmp_path: Path) -> 
         "{ y = HardSwish(x) z = Conv<pads=[1,1,1,1]>(x, w, b) }"
     )
     file = shared(graph(text, CONV), tmp_path)
-    made = quantize_graph(file, ranges_of(file, IMAGE), U8)
+    made = quantize_graph(onnx.load(file), ranges_of(file, IMAGE), U8)
     np.testing.assert_array_equal(run(made, IMAGE)["y"], run(onnx.load(file), IMAGE)["y"])
 
 
@@ -224,7 +224,7 @@ def test_shared_weights_are_held_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [U8, S8])
-def test_a_tensor_that_was_never_activated(tmp_path: Path, how: Types) -> None:
+def test_a_tensor_that_was_never_activated(tmp_path: Path, how: IntegerTypes) -> None:
     weights = {**CONV, "v": floats(4, 4, 1, 1, seed=5), "deep": np.float32(-1e4)}
     text = (
         "(float[n,3,8,8] x) => (float[n,4,8,8] y) "
@@ -250,14 +250,14 @@ NORM = {"s": floats(1, 4, 1, 1, seed=7), "t": floats(1, 4, 1, 1, seed=8)}
 
 
 @pytest.mark.parametrize("how", [U8, S8])
-def test_a_norm_written_as_mul_and_add_is_integer(tmp_path: Path, how: Types) -> None:
+def test_a_norm_written_as_mul_and_add_is_integer(tmp_path: Path, how: IntegerTypes) -> None:
     text = (
         "(float[n,3,8,8] x) => (float[n,4,8,8] y) "
         f"{{ {BODY} r = Relu(h) m = Mul(r, s) y = Add(m, t) }}"
     )
     made, db = quantized(text, {**CONV, **NORM}, IMAGE, tmp_path, how=how)
     file = saved(made, tmp_path / "int8.onnx")
-    facts = read_back(file, macs_of(onnx.load(tmp_path / "model.onnx")))
+    facts = read_back(onnx.load(file), macs_of(onnx.load(tmp_path / "model.onnx")))
     assert facts["integer_ops"] == {"QLinearConv": 1, "QLinearMul": 1, "QLinearAdd": 1}
     assert (facts["float_ops"], facts["unfused_qdq"]) == ({}, 0)
     kind = TensorProto.UINT8 if how is U8 else TensorProto.INT8
@@ -289,7 +289,7 @@ def test_what_moves_values_passes_the_grid_on(move: str, tmp_path: Path) -> None
     }
     text = f"(float[n,3,8,8] x) => ({MOVES[move]}) {{ {BODY} y = {move} }}"
     made, db = quantized(text, weights, IMAGE, tmp_path)
-    facts = read_back(saved(made, tmp_path / "q.onnx"), {"n0": 1})
+    facts = read_back(made, {"n0": 1})
     assert facts["unfused_qdq"] == 0
     if "Pad" not in move:  # it has no QuantizeLinear of its own
         assert grids(made)["y"] == grids(made)["h"]
@@ -316,7 +316,7 @@ def test_gemm_takes_any_bias_that_spreads_over_the_outputs(
     weights = {"w": floats(*((5, 7) if turned else (7, 5))), "b": floats(*bias, seed=1)}
     text = f"(float[n,7] x) => (float[n,5] y) {{ y = Gemm<transB={turned}, beta=0.5>(x, w, b) }}"
     made, db = quantized(text, weights, {"x": floats(9, 7, seed=3)}, tmp_path)
-    facts = read_back(saved(made, tmp_path / "int8.onnx"), {"n0": 35})
+    facts = read_back(made, {"n0": 35})
     assert facts["integer_ops"] == {"QGemm": 1}
     assert db > 30
 
@@ -327,7 +327,7 @@ def test_matmul_of_two_activations_and_of_weights(tmp_path: Path) -> None:
         "{ q = MatMul(x, w) k = Transpose<perm=[0,2,1]>(x) y = MatMul(q, k) }"
     )
     made, db = quantized(text, {"w": floats(7, 7)}, {"x": floats(3, 6, 7, seed=3)}, tmp_path)
-    facts = read_back(saved(made, tmp_path / "int8.onnx"), {"n0": 1, "n2": 1})
+    facts = read_back(made, {"n0": 1, "n2": 1})
     assert facts["integer_ops"] == {"QLinearMatMul": 1, "MatMulIntegerToFloat": 1}
     assert facts["int8_macs"] == 100.0
     assert db > 28, "the product of two activations is not rounded"
@@ -343,7 +343,7 @@ def test_integers_stay_what_they_are(tmp_path: Path) -> None:
     file = shared(graph(text, {**CONV, "four": np.array([4])}), tmp_path)
     inputs = {**IMAGE, "i": np.arange(4)}
     ranges = ranges_of(file, inputs)
-    made = quantize_graph(file, ranges, U8)
+    made = quantize_graph(onnx.load(file), ranges, U8)
     onnx.checker.check_model(made, full_check=True)
     found = run(made, inputs)
     np.testing.assert_array_equal(found["j"], 2 * inputs["i"])
@@ -354,7 +354,7 @@ def test_integers_stay_what_they_are(tmp_path: Path) -> None:
 def test_opsets(opset: int, tmp_path: Path) -> None:
     text = f"(float[n,3,8,8] x) => (float[n,4,8,8] y) {{ {BODY} y = Relu(h) }}"
     file = shared(graph(text, CONV, opset), tmp_path)
-    made = quantize_graph(file, ranges_of(file, IMAGE), U8)
+    made = quantize_graph(onnx.load(file), ranges_of(file, IMAGE), U8)
     onnx.checker.check_model(made, full_check=True)
     assert worst_db(run(onnx.load(file), IMAGE), run(made, IMAGE)) > 30
 
@@ -367,7 +367,7 @@ def test_a_tensor_without_a_range(bounds: tuple[float, float] | None, tmp_path: 
     held.pop("x")
     ranges = Ranges(held if bounds is None else {**held, "x": bounds}, "learned:qat", NO_DATA)
     with pytest.raises(LowerError, match="'x' has no finite range"):
-        quantize_graph(file, ranges, U8)
+        quantize_graph(onnx.load(file), ranges, U8)
 
 
 def test_what_a_branch_reads_is_not_taken_away(tmp_path: Path) -> None:
@@ -383,7 +383,7 @@ def test_what_a_branch_reads_is_not_taken_away(tmp_path: Path) -> None:
     proto.graph.node.append(onnx.helper.make_node("Add", ["r", "z"], ["y"]))
     file = shared(proto, tmp_path)
     inputs = {**IMAGE, "c": np.array(True)}
-    made = quantize_graph(file, ranges_of(file, inputs), U8)
+    made = quantize_graph(onnx.load(file), ranges_of(file, inputs), U8)
     assert worst_db(run(onnx.load(file), inputs), run(made, inputs)) > 30
 
 
@@ -422,7 +422,7 @@ HELD = {
 def test_any_net_of_these_is_sound(
     steps: list[tuple[str, int]],
     excluded: set[int],
-    how: Types,
+    how: IntegerTypes,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """Valid, near the floats, and what is excluded computes in float."""
@@ -436,10 +436,10 @@ def test_any_net_of_these_is_sound(
     file = shared(graph(text, HELD), folder)
     inputs = {"x": floats(2, 4, 6, 6, seed=9)}
     left = [f"n{at}" for at in excluded]
-    made = quantize_graph(file, ranges_of(file, inputs, *left), how)
+    made = quantize_graph(onnx.load(file), ranges_of(file, inputs, *left), how)
     onnx.checker.check_model(made, full_check=True)
     assert worst_db(run(onnx.load(file), inputs), run(made, inputs)) > 15
-    facts = read_back(saved(made, folder / "int8.onnx"), macs_of(onnx.load(file)), left)
+    facts = read_back(made, macs_of(onnx.load(file)), left)
     there = {node.name: node.op_type for node in onnx.load(file).graph.node}
     assert set(facts["excluded"]) <= set(left) & set(there)
     convs = {name for name in there if there[name] == "Conv"}
@@ -457,11 +457,11 @@ def test_a_float_layer_between_integers_keeps_its_weights(
     wide = floats(4, 4, 1, 1, seed=5) * np.logspace(-4, 0, 4, dtype=np.float32)[:, None, None, None]
     text = f"(float[n,3,8,8] x) => (float[n,4,8,8] y) {{ {BODY} g = {layer}(h, v) {behind} }}"
     file = shared(graph(text, {**CONV, "v": wide}), tmp_path)
-    made = quantize_graph(file, ranges_of(file, IMAGE, "n1"), U8)
+    made = quantize_graph(onnx.load(file), ranges_of(file, IMAGE, "n1"), U8)
     session = host_session(made)
     plain = run(made, IMAGE)["y"]
     assert worst_db({"y": plain}, {"y": session.run(["y"], IMAGE)[0]}) > 45, "as it is written"
-    facts = read_back(saved(made, tmp_path / "q.onnx"), macs_of(onnx.load(file)), ["n1"])
+    facts = read_back(made, macs_of(onnx.load(file)), ["n1"])
     assert facts["excluded"] == ["n1"]
     assert facts["int8_macs"] == pytest.approx(share(file, {"n0"}), abs=0.01)
     assert "FusedConv" in ran_as(made, tmp_path) or "Transpose" in layer, "and costs nothing"

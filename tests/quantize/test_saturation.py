@@ -21,16 +21,16 @@ from onnx import TensorProto, numpy_helper
 
 from benchmarks import without_vnni
 from tests.quantize.graphs import Arrays, graph, saved
-from torchopt2edge.backends.ort import dynamic_int8
+from torchopt2edge.backends.ort.dynamic_int8 import to_dynamic_int8
 from torchopt2edge.backends.ort.inspect import read_back
 from torchopt2edge.quantize import isa
 from torchopt2edge.quantize.graph.macs import macs_of
-from torchopt2edge.quantize.qdq_writer import Types, quantize_graph
+from torchopt2edge.quantize.qdq_writer import IntegerTypes, quantize_graph
 from torchopt2edge.quantize.saturation import can_saturate, kernel_rows
 from torchopt2edge.runner import system_info
 from torchopt2edge.types import Manifest, Ranges
 
-SIGNED, EXACT = Types(exact_everywhere=False), Types()
+SIGNED, EXACT = IntegerTypes(exact_everywhere=False), IntegerTypes()
 CHILD = """
 import json, sys
 import numpy as np, onnxruntime as ort
@@ -130,7 +130,7 @@ LAYERS = {
 EVERY = pytest.mark.parametrize("layer", LAYERS)
 
 
-def written(layer: str, how: Types, folder: Path) -> Path:
+def written(layer: str, how: IntegerTypes, folder: Path) -> Path:
     """Write an int8 file of the layer: input codes are 0 to 255 of scale 1, output scale 2."""
     text, weight, _ = LAYERS[layer]
     proto = graph(text, {"w": np.ascontiguousarray(weight)})
@@ -139,7 +139,7 @@ def written(layer: str, how: Types, folder: Path) -> Path:
     file = saved(onnx.shape_inference.infer_shapes(proto), folder / "float.onnx")
     bounds = {"x": (0.0, 255.0), "y": (0.0, 510.0)}
     ranges = Ranges(bounds, "calibrated:minmax", Manifest("calibration", ()))
-    return saved(quantize_graph(file, ranges, how), folder / "model.onnx")
+    return saved(quantize_graph(onnx.load(file), ranges, how), folder / "model.onnx")
 
 
 def weight_types(file: Path) -> set[int]:
@@ -160,7 +160,7 @@ def test_a_layer_that_can_saturate_gets_unsigned_weights(layer: str, tmp_path: P
 def test_a_file_says_where_it_is_exact(layer: str, tmp_path: Path) -> None:
     for how, saturating in ((SIGNED, LAYERS[layer][2]), (EXACT, False)):
         file = written(layer, how, tmp_path / str(saturating))
-        facts = read_back(file, macs_of(onnx.load(file.with_name("float.onnx"))))
+        facts = read_back(onnx.load(file), macs_of(onnx.load(file.with_name("float.onnx"))))
         assert facts["int8_macs"] == 100.0, "the layer is integer with either type of weights"
         assert facts["saturating_layers"] == int(saturating)
         assert (isa.X86 in facts["exact_on"]) is not saturating
@@ -176,7 +176,7 @@ def test_weights_of_few_bits_stay_signed(tmp_path: Path) -> None:
     file = saved(onnx.shape_inference.infer_shapes(proto), tmp_path / "float.onnx")
     bounds = {"x": (0.0, 255.0), "y": (-510.0, 510.0)}
     ranges = Ranges(bounds, "learned:qat", Manifest("train", ()))
-    made = saved(quantize_graph(file, ranges, EXACT), tmp_path / "model.onnx")
+    made = saved(quantize_graph(onnx.load(file), ranges, EXACT), tmp_path / "model.onnx")
     assert weight_types(made) == {TensorProto.INT8}
     held = {w.name: numpy_helper.to_array(w) for w in onnx.load(made).graph.initializer}
     node = next(n for n in onnx.load(made).graph.node if held.get(n.input[0], codes[0]).ndim == 4)
@@ -229,7 +229,7 @@ def test_ranges_found_in_every_run_obey_the_same_rule(op: str) -> None:
     for exact, wanted in ((False, TensorProto.INT8), (True, TensorProto.UINT8)):
         text, weight, _ = LAYERS[op]
         proto = graph(text, {"w": np.ascontiguousarray(weight)})
-        dynamic_int8.dynamic(proto, exact_everywhere=exact)
+        to_dynamic_int8(proto, exact_everywhere=exact)
         held = {w.data_type for w in proto.graph.initializer if len(w.dims) > 1}
         assert held == {wanted}
         assert _run(proto, {"x": np.full((1, 6), 255, np.float32)}) is not None

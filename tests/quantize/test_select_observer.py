@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 
 from tests.quantize.graphs import floats
 from tests.quantize.simulated import inferred, ranges_of, samples_of
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.quantize.fake_quant import Simulation, simulation
-from torchopt2edge.quantize.select_observer import Choice, choose
+from torchopt2edge.quantize.select_observer import ObserverChoice, select_observer
 from torchopt2edge.types import Ranges
 
 NET = """(float[n,3,16,16] x) => (float[n,5] y) {
@@ -30,14 +31,14 @@ def planted(
     for sample in (3, 17):
         x[sample, 1, 5, 5] = peak
     file = inferred(NET, W, tmp_path / "net.onnx")
-    sim = simulation(file, samples_of({"x": x}, tmp_path / "samples"))
+    sim = simulation(onnx.load(file), samples_of({"x": x}, tmp_path / "samples"))
     parts = {"minmax": 100.0, "percentile": part}
     return sim, {name: ranges_of(file, {"x": x}, held) for name, held in parts.items()}
 
 
 def test_outliers_in_a_few_samples_do_not_rule_the_others(tmp_path: Path) -> None:
     sim, candidates = planted(tmp_path, 400.0)
-    choice = choose(sim, candidates)
+    choice = select_observer(sim, candidates)
     assert choice.name == "percentile"
     assert choice.sqnr_db["percentile"] > choice.sqnr_db["minmax"] + 10
     assert choice.sqnr_db == {name: sim.sqnr(ranges) for name, ranges in candidates.items()}
@@ -45,7 +46,7 @@ def test_outliers_in_a_few_samples_do_not_rule_the_others(tmp_path: Path) -> Non
 
 def test_what_is_no_outlier_is_not_cut_off(tmp_path: Path) -> None:
     sim, candidates = planted(tmp_path, 1.0, part=95.0)
-    assert choose(sim, candidates).name == "minmax"
+    assert select_observer(sim, candidates).name == "minmax"
 
 
 def test_of_equals_the_simplest(tmp_path: Path) -> None:
@@ -57,28 +58,28 @@ def test_of_equals_the_simplest(tmp_path: Path) -> None:
         {"entropy": near, "mse": same, "minmax": near},
         {"minmax": same, "mse": near, "entropy": same},
     ):
-        choice = choose(sim, candidates)
+        choice = select_observer(sim, candidates)
         values = choice.sqnr_db.values()
         assert 0 < max(values) - min(values) < 0.1
         assert choice.name == "minmax"
         assert "the simpler of equals" in choice.why
-    assert choose(sim, {"unheard of": near, "entropy": same}).name == "entropy"
+    assert select_observer(sim, {"unheard of": near, "entropy": same}).name == "entropy"
 
 
 def test_it_says_why(tmp_path: Path) -> None:
     sim, candidates = planted(tmp_path, 400.0)
-    choice = choose(sim, candidates)
+    choice = select_observer(sim, candidates)
     best, other = choice.sqnr_db["percentile"], choice.sqnr_db["minmax"]
     assert choice.why == (
         f"percentile keeps {best:.1f} dB SQNR at the output on 24 samples, "
         f"{best - other:.1f} dB more than minmax, the next best"
     )
-    alone = choose(sim, {"mse": candidates["minmax"]})
-    assert alone == Choice("mse", {"mse": other}, alone.why)
-    assert alone.why.endswith("nothing else was tried")
+    alone = select_observer(sim, {"mse": candidates["minmax"]})
+    assert alone == ObserverChoice("mse", {"mse": other}, alone.why)
+    assert alone.why.endswith("no other observer was tried")
 
 
 def test_nothing_to_choose_from(tmp_path: Path) -> None:
     sim, _ = planted(tmp_path, 1.0)
     with pytest.raises(ConfigError, match="no ranges to choose from"):
-        choose(sim, {})
+        select_observer(sim, {})

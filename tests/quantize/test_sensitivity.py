@@ -36,7 +36,7 @@ def simulated(held: Arrays, folder: Path) -> tuple[Simulation, Ranges, dict[str,
     """Return the simulation of the network with these weights, its ranges and its MACs."""
     folder.mkdir(exist_ok=True)
     file = inferred(NET, held, folder / "net.onnx")
-    sim = simulation(file, samples_of(X, folder / "samples"))
+    sim = simulation(onnx.load(file), samples_of(X, folder / "samples"))
     return sim, ranges_of(file, X), macs_of(onnx.load(file))
 
 
@@ -91,7 +91,7 @@ def test_a_long_net_is_ranked_in_blocks(tmp_path: Path) -> None:
 
 def test_a_real_network(tiny: Made) -> None:
     file = tiny.graph.path / "model.onnx"
-    sim = simulation(file, tiny.kept, 8)
+    sim = simulation(onnx.load(file), tiny.kept, 8)
     ranking = rank(sim, tiny.ranges, macs_of(onnx.load(file)))
     assert sorted(one.op for one in ranking) == sorted(sim.ops)
     assert all(one.only_db > one.all_db for one in ranking)

@@ -7,8 +7,8 @@ import onnx
 import pytest
 
 from tests.quantize.graphs import floats, graph
-from torchopt2edge.quantize.calibrate import activations
-from torchopt2edge.quantize.shared_ranges import derived, overflows
+from torchopt2edge.quantize.graph.activations import activations
+from torchopt2edge.quantize.shared_ranges import may_overflow, shared_ranges
 
 WEIGHTS = {
     "w": floats(4, 4, 1, 1),
@@ -22,7 +22,7 @@ def rules(text: str, **how: bool) -> dict[str, str]:
     """Return what takes whose range."""
     proto = graph(f"(float[n,4,4,4] x) => {text}", WEIGHTS)
     proto = onnx.shape_inference.infer_shapes(proto)
-    return derived(proto, activations(proto), **how)
+    return shared_ranges(proto, activations(proto), **how)
 
 
 @pytest.mark.parametrize(
@@ -71,14 +71,14 @@ def test_what_could_overflow(greatest: float, beyond: bool) -> None:
     proto = graph(
         "(float[n,4,4,4] x) => (float y) { h = Conv(x, w) y = Relu(h) }", {"w": WEIGHTS["w"]}
     )
-    assert overflows(proto, {"x": (-greatest, 1.0)}, {"h"}) is beyond
-    assert not overflows(proto, {"x": (-greatest, 1.0)}, set())
+    assert may_overflow(proto, {"x": (-greatest, 1.0)}, {"h"}) is beyond
+    assert not may_overflow(proto, {"x": (-greatest, 1.0)}, set())
 
 
 def test_only_what_is_fused_could_overflow() -> None:
     """Reshape's second input is a shape and has no range, also where the graph computes it."""
     text = "(float y) { s = Shape(x) h = Sigmoid(x) y = Reshape(h, s) }"
     proto = onnx.shape_inference.infer_shapes(graph(f"(float[n,4,4,4] x) => {text}", {}))
-    twins = derived(proto, activations(proto))
+    twins = shared_ranges(proto, activations(proto))
     assert twins == {"y": "h"}
-    assert not overflows(proto, {"x": (0.0, 1.0), "h": (0.0, 1.0)}, twins)
+    assert not may_overflow(proto, {"x": (0.0, 1.0), "h": (0.0, 1.0)}, twins)

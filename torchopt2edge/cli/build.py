@@ -52,7 +52,7 @@ def settings(config: Any, out: Path, make: Make) -> SettingsArgs:
         made["calibration_samples"] = config.calibration_samples
         made["evaluate_samples"] = config.evaluate_samples
         how = {**config.quantize, "exclude": tuple(listed(config.quantize.exclude))}
-        made["quantize"] = described("quantize.decide.Quantize", how, "quantize")
+        made["quantize"] = described("quantize.options.Quantize", how, "quantize")
     check_values(api.Settings.of(made), "")
     return made
 

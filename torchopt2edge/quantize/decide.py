@@ -1,19 +1,19 @@
-"""Decide how a float graph is quantized: its ranges, what is done to it before, what stays float.
+"""Decide how a float graph is quantized: its ranges, changes to it before, and what stays float.
 
 Everything is judged on calibration data alone, in one simulation of both runtimes, so that the
 decision is the same for every backend:
 
-D1. The calibrator is the one named, or with ``auto`` the observer whose ranges keep the outputs
-    closest to the float ones (signal-to-quantization-noise ratio, SQNR). Where there is no float
-    output to compare it is `UNSEEN`.
-D2. Equalization and bias correction are applied when asked for. With ``auto`` equalization is
-    tried when the SQNR is below ``poor_db``, and bias correction, which walks the graph layer by
-    layer and takes far longer, below half of that; what raises it by ``GAIN_DB`` or more is kept.
-    Of the two ways to equalize the better is taken.
-D3. Ranges that training learned are never replaced: only tensors that it did not observe are
-    calibrated, and the graph, whose weights are on their trained grid, is left alone.
-D4. Operators named in ``exclude`` stay in float. With ``max_drop`` so do, besides, those that
-    cost most, as few MACs as suffice.
+D1. The observer is the named one. With ``auto`` it is the one whose ranges keep the outputs closest
+    to the float ones (signal-to-quantization-noise ratio, SQNR), or `UNMEASURED` where there is no
+    float output to compare.
+D2. Equalization and bias correction are applied when they are requested. With ``auto`` equalization
+    is tried when the SQNR is below ``poor_db``, and bias correction, which runs the graph layer by
+    layer and takes far longer, below half of that. What raises it by `GAIN_DB` or more is kept. Of
+    the two ways to equalize the better one is taken.
+D3. Ranges that training learned are never replaced. Only tensors that it did not observe are
+    calibrated, and the graph, whose weights are as they were trained, is left alone.
+D4. Operators named in ``exclude`` stay in float. With ``max_drop`` so do those that cost most, as
+    few MACs as suffice.
 """
 
 from __future__ import annotations
@@ -28,65 +28,37 @@ from typing import TYPE_CHECKING, Any
 
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.quantize.histogram import OBSERVERS
+from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.samples.calibration_set import Samples
+from torchopt2edge.store import work_of
 from torchopt2edge.types import Facts, Ranges
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from torchopt2edge.quantize.fake_quant import Simulation
     from torchopt2edge.quantize.sensitivity import Sensitivity
 
 Tick = Callable[[int, int, str], None]
 AUTO = tuple(name for name in OBSERVERS if name != "ema")  # ema depends on the samples' order
-UNSEEN = "mse"
+UNMEASURED = "mse"
 GAIN_DB = 0.5
 SIMULATED = 32
 RANKED = 8
 
 
 @dataclass(frozen=True)
-class Quantize:
-    """How static ranges are decided.
+class State:
+    """A graph with its ranges, and what led there.
 
-    ``calibrator`` is one of `OBSERVERS` or ``auto``; ``equalize`` and ``bias_correction`` are
-    True, False or ``auto`` (tried below ``poor_db`` of SQNR, the second below half of it);
-    ``sensitivity`` ranks the operators
-    by what quantizing each costs; ``max_drop`` (points of the task metric on held-out calibration
-    samples) leaves as few MACs in float as keep it, judged on ``validation_samples``; ``exclude``
-    names nodes that stay in float, ``*`` and ``?`` standing for any letters.
+    Attributes:
+        proto: the graph, equalized or bias-corrected if that was kept.
+        ranges: its ranges.
+        sqnr_db: how close its outputs are to the float ones, None without a float output.
+        facts: what was tried and why it was kept.
     """
 
-    calibrator: str = "auto"
-    equalize: bool | str = "auto"
-    bias_correction: bool | str = "auto"
-    poor_db: float = 20.0
-    sensitivity: bool = False
-    max_drop: float | None = None
-    validation_samples: int = 512
-    exclude: tuple[str, ...] = ()
-
-    def check(self) -> None:
-        """Refuse what there is not.
-
-        Raises:
-            ConfigError: names the choices.
-        """
-        known = ("auto", *OBSERVERS)
-        if self.calibrator not in known:
-            raise ConfigError(
-                f"there is no calibrator {self.calibrator!r}", mend=f"one of {', '.join(known)}"
-            )
-        for name in ("equalize", "bias_correction"):
-            if getattr(self, name) not in (True, False, "auto"):
-                raise ConfigError(
-                    f"quantize.{name} is {getattr(self, name)!r}", mend="true, false or auto"
-                )
-
-
-@dataclass(frozen=True)
-class State:
-    """A graph with its ranges, how well it does, and what led there."""
-
-    graph: Path
+    proto: ModelProto
     ranges: Ranges
     sqnr_db: float | None
     facts: Facts
@@ -101,102 +73,116 @@ def decide(
     learned: Ranges | None = None,
     tick: Tick = lambda done, total, what: None,
 ) -> Facts:
-    """Write ``ranges.json`` and ``decision.json`` into ``out``; return the decision.
+    """Decide how a graph is quantized.
 
-    ``model.onnx`` is written too when the graph itself was changed (D2); ``ranges.json`` is then
-    of that graph. ``validation`` is what D4 is judged on.
+    Args:
+        graph: the prepared float ONNX.
+        samples: the calibration samples.
+        options: what to try.
+        out: the folder to write ``ranges.json`` and ``decision.json`` to, and ``model.onnx`` when
+            the graph itself was changed (D2): the ranges are then of that graph.
+        validation: the samples that D4 is judged on; the calibration samples without it.
+        learned: ranges that training learned (D3).
+        tick: called with (done, total, what is done) before each step.
+
+    Returns:
+        The decision, as in ``decision.json``.
+
+    Raises:
+        ConfigError: an option that does not exist, or a name in ``exclude`` that no node has.
+        DataError: an activation is NaN or infinite, or ``max_drop`` has nothing to judge.
     """
+    import onnx
+
     from torchopt2edge.quantize.graph.lint import lint
 
     options.check()
     tick(0, 4, "ranges")
+    source = onnx.load(graph)
     if learned is None:
-        state = _tuned(_calibrated(graph, samples, options), samples, options, out, graph)
+        state = _tuned(_calibrated(source, samples, options), samples, options)
     else:
-        state = _completed(graph, samples, learned)
-    state = _without(state, options.exclude)
+        state = _completed(source, samples, learned)
+    state = _without_excluded(state, options.exclude, graph)
     facts: Facts = {
         "origin": state.ranges.origin,
         "sqnr_db": state.sqnr_db,
         **state.facts,
         "excluded": list(state.ranges.excluded),
         "instability": state.ranges.facts.get("instability"),
-        "lints": [asdict(found) for found in lint(state.graph, state.ranges)],
+        "lints": [asdict(finding) for finding in lint(state.proto, state.ranges)],
     }
     if options.sensitivity or options.max_drop is not None:
         tick(2, 4, "sensitivity")
         ranking, facts["ranked_db"] = _ranking(state, samples)
-        facts["sensitivity"] = [one.to_json() for one in ranking]
+        facts["sensitivity"] = [row.to_json() for row in ranking]
         if options.max_drop is not None:
             tick(3, 4, "mixed precision")
             state, facts["mixed"] = _mixed(state, ranking, options, validation or samples, out)
+    if state.proto is not source:
+        onnx.save(state.proto, out / "model.onnx")
     _write(out / "ranges.json", state.ranges.to_json())
     _write(out / "decision.json", facts)
     return facts
 
 
-def _calibrated(graph: Path, samples: Samples, options: Quantize) -> State:
-    """D1, with the ranges already as both runtimes can hold them (`join`)."""
+def _calibrated(proto: ModelProto, samples: Samples, options: Quantize) -> State:
+    """D1, with ranges that both runtimes can represent (`join_ranges`)."""
     from torchopt2edge.quantize.calibrate import calibrate
-    from torchopt2edge.quantize.select_observer import choose
+    from torchopt2edge.quantize.select_observer import select_observer
 
-    named, why = options.calibrator, "asked for"
-    simulated = _simulated(graph, samples)
-    if named == "auto" and simulated is None:
-        named, why = UNSEEN, "the graph has no float output by which to choose"
-    found = _joined(graph, calibrate(graph, samples, AUTO if named == "auto" else (named,)))
-    if named != "auto":
-        sqnr = None if simulated is None else simulated.sqnr(found[named])
-        return State(graph, found[named], sqnr, {"calibrator": named, "why": why})
+    name, why = options.calibrator, "asked for"
+    simulated = _simulated(proto, samples)
+    if name == "auto" and simulated is None:
+        name, why = UNMEASURED, "the graph has no float output by which to choose"
+    ranges = _joined(proto, calibrate(proto, samples, AUTO if name == "auto" else (name,)))
+    if name != "auto":
+        sqnr = None if simulated is None else simulated.sqnr(ranges[name])
+        return State(proto, ranges[name], sqnr, {"calibrator": name, "why": why})
     assert simulated is not None
-    choice = choose(simulated, found)
+    choice = select_observer(simulated, ranges)
     tried = {name: round(value, 2) for name, value in choice.sqnr_db.items()}
     facts = {"calibrator": choice.name, "why": choice.why, "sqnr_by_calibrator": tried}
-    return State(graph, found[choice.name], choice.sqnr_db[choice.name], facts)
+    return State(proto, ranges[choice.name], choice.sqnr_db[choice.name], facts)
 
 
-def _simulated(graph: Path, samples: Samples) -> Simulation | None:
-    """Return the simulation of the graph, None when no output of it is float."""
-    import onnx
+def _simulated(proto: ModelProto, samples: Samples) -> Simulation | None:
+    """Return the simulation of a graph, None when no output of it is float."""
+    from onnx import TensorProto
 
     from torchopt2edge.quantize.fake_quant import simulation
 
-    outputs = onnx.load(graph).graph.output
-    if not any(v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT for v in outputs):
-        return None
-    return simulation(graph, samples, SIMULATED)
+    dtypes = {value.type.tensor_type.elem_type for value in proto.graph.output}
+    return simulation(proto, samples, SIMULATED) if TensorProto.FLOAT in dtypes else None
 
 
-def _joined(graph: Path, found: Mapping[str, Ranges]) -> dict[str, Ranges]:
-    import onnx
-
+def _joined(proto: ModelProto, ranges: Mapping[str, Ranges]) -> dict[str, Ranges]:
     from torchopt2edge.quantize.concat_ranges import join_ranges
 
-    proto = onnx.load(graph)
     return {
-        name: replace(ranges, bounds=join_ranges(proto, ranges.bounds))
-        for name, ranges in found.items()
+        name: replace(each, bounds=join_ranges(proto, each.bounds)) for name, each in ranges.items()
     }
 
 
-def _tuned(state: State, samples: Samples, options: Quantize, out: Path, source: Path) -> State:
-    """D2: equalize first, since the bias is corrected for the ranges that are then used."""
-    from torchopt2edge.quantize.bias_correction import correct_bias
-    from torchopt2edge.quantize.equalization import equalize
+def _tuned(state: State, samples: Samples, options: Quantize) -> State:
+    """D2: equalize first, since the biases are corrected for the ranges that are then used."""
+    source = state.proto
 
     def equalized(now: State) -> Iterator[State]:
+        from torchopt2edge.quantize.equalization import equalize
+
         for by, given in (("weights", None), ("weights and activations", samples)):
-            file = out / f"equalized by {by}.onnx"
-            found = equalize(now.graph, file, given)
-            if found["pairs"]:
-                there = _calibrated(file, samples, options)
-                yield replace(there, facts={**there.facts, "equalize": {"by": by, **found}})
+            proto, facts = equalize(now.proto, given)
+            if facts["pairs"]:
+                tried = _calibrated(proto, samples, options)
+                yield replace(tried, facts={**tried.facts, "equalize": {"by": by, **facts}})
 
     def corrected(now: State) -> Iterator[State]:
-        file = out / "corrected.onnx"
-        found = correct_bias(now.graph, now.ranges, samples, file)
-        there = replace(now, graph=file, facts={**now.facts, "bias_correction": found})
-        yield replace(there, sqnr_db=_sqnr(there, samples, source))
+        from torchopt2edge.quantize.bias_correction import correct_bias
+
+        proto, facts = correct_bias(now.proto, now.ranges, samples)
+        tried = replace(now, proto=proto, facts={**now.facts, "bias_correction": facts})
+        yield replace(tried, sqnr_db=_sqnr(tried, samples, source))
 
     for name, wanted, poor, step in (
         ("equalize", options.equalize, options.poor_db, equalized),
@@ -205,105 +191,92 @@ def _tuned(state: State, samples: Samples, options: Quantize, out: Path, source:
         before = state.sqnr_db
         if wanted is False or before is None or (wanted == "auto" and before >= poor):
             continue
-        best = max(step(state), key=lambda one: one.sqnr_db or 0.0, default=None)
+        best = max(step(state), key=lambda tried: tried.sqnr_db or 0.0, default=None)
         if best is None:
             continue
         assert best.sqnr_db is not None
         if wanted is True or best.sqnr_db - before >= GAIN_DB:
             state = best
         else:
-            said = f"tried: {best.sqnr_db:.1f} dB, not kept"
-            state = replace(state, facts={**state.facts, name: said})
-    return _settled(state, out, source)
-
-
-def _settled(state: State, out: Path, source: Path) -> State:
-    """Give the graph that was kept its name; forget those that were not."""
-    if state.graph != source:
-        state = replace(state, graph=state.graph.rename(out / "model.onnx"))
-    for left in set(out.glob("*.onnx")) - {state.graph}:
-        left.unlink()
+            note = f"tried: {best.sqnr_db:.1f} dB, not kept"
+            state = replace(state, facts={**state.facts, name: note})
     return state
 
 
-def _sqnr(state: State, samples: Samples, source: Path) -> float:
-    """Hold the quantized changed graph against the float outputs of the source."""
+def _sqnr(state: State, samples: Samples, source: ModelProto) -> float:
+    """Return the SQNR of a changed, quantized graph against the float outputs of the source."""
     from torchopt2edge.quantize.fake_quant import simulation
 
-    return simulation(state.graph, samples, SIMULATED, reference=source).sqnr(state.ranges)
+    return simulation(state.proto, samples, SIMULATED, reference=source).sqnr(state.ranges)
 
 
-def _completed(graph: Path, samples: Samples, learned: Ranges) -> State:
+def _completed(proto: ModelProto, samples: Samples, learned: Ranges) -> State:
     """D3."""
     from torchopt2edge.quantize.calibrate import calibrate
     from torchopt2edge.quantize.qat_ranges import merge
 
-    rest = _joined(graph, calibrate(graph, samples, ("minmax",)))["minmax"]
+    rest = _joined(proto, calibrate(proto, samples, ("minmax",)))["minmax"]
     ranges = merge(learned, rest)
-    simulated = _simulated(graph, samples)
+    simulated = _simulated(proto, samples)
     sqnr = None if simulated is None else simulated.sqnr(ranges)
     facts = {"calibrator": "qat", "why": "learned in training", **ranges.facts}
-    return State(graph, ranges, sqnr, facts)
+    return State(proto, ranges, sqnr, facts)
 
 
-def _without(state: State, patterns: tuple[str, ...]) -> State:
-    """D4, what was named by hand."""
-    import onnx
-
+def _without_excluded(state: State, patterns: tuple[str, ...], graph: Path) -> State:
+    """D4, the nodes that are named by hand."""
     if not patterns:
         return state
-    names = [node.name for node in onnx.load(state.graph).graph.node]
+    names = [node.name for node in state.proto.graph.node]
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
             near = difflib.get_close_matches(pattern, names, 3)
             raise ConfigError(
                 f"no node of the graph is called {pattern!r}",
-                artifact=state.graph,
+                artifact=graph,
                 mend=f"quantize.exclude= for instance {near or names[:3]}",
             )
-    found = tuple(n for n in names if any(fnmatch.fnmatch(n, one) for one in patterns))
-    return replace(state, ranges=replace(state.ranges, excluded=found))
+    excluded = tuple(n for n in names if any(fnmatch.fnmatch(n, pattern) for pattern in patterns))
+    return replace(state, ranges=replace(state.ranges, excluded=excluded))
 
 
 def _ranking(state: State, samples: Samples) -> tuple[list[Sensitivity], float]:
-    """Rank the operators; beside them, on the same samples, the SQNR with all of them in int8."""
-    import onnx
-
+    """Rank the operators; also return the SQNR with all of them in int8 on the same samples."""
     from torchopt2edge.quantize.fake_quant import simulation
     from torchopt2edge.quantize.graph.macs import macs_of
     from torchopt2edge.quantize.sensitivity import rank
 
-    macs = macs_of(onnx.load(state.graph))
-    simulated = simulation(state.graph, samples, RANKED)
-    return rank(simulated, state.ranges, macs), simulated.sqnr(state.ranges)
+    simulated = simulation(state.proto, samples, RANKED)
+    ranking = rank(simulated, state.ranges, macs_of(state.proto))
+    return ranking, simulated.sqnr(state.ranges)
 
 
 def _mixed(
     state: State, ranking: list[Sensitivity], options: Quantize, validation: Samples, out: Path
 ) -> tuple[State, Facts]:
-    """D4; the trail of evaluations outlives a killed run beside the store's temporary folder."""
+    """D4; a killed search goes on from its log in the store's work folder."""
     from torchopt2edge.quantize.held_out import Validation
     from torchopt2edge.quantize.mixed_precision import search
 
     assert options.max_drop is not None
-    judge = Validation(state.graph, validation)
-
+    judge = Validation(state.proto, validation)
     named = state.ranges.excluded
 
     def drop_of(excluded: tuple[str, ...]) -> float:
         return judge.drop(replace(state.ranges, excluded=(*named, *excluded)))
 
-    trail = out.parent / f"{out.name.split('-')[0]}.trail.json"
-    found = search(ranking, drop_of, options.max_drop, trail=trail)
-    trail.unlink(missing_ok=True)
+    log = work_of(out) / "mixed_precision.json"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    result = search(ranking, drop_of, options.max_drop, log=log)
     manifest = validation.manifest
     facts = {
-        **asdict(found),
+        **asdict(result),
         "metric": judge.metric,
         "max_drop": options.max_drop,
         "judged_on": f"{len(manifest.hashes)} {manifest.split} samples",
     }
-    return replace(state, ranges=replace(state.ranges, excluded=(*named, *found.excluded))), facts
+    excluded = (*named, *result.excluded)
+    return replace(state, ranges=replace(state.ranges, excluded=excluded)), facts
 
 
 def _write(file: Path, data: Any) -> None:

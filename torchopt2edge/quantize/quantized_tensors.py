@@ -1,16 +1,17 @@
-"""Where the integers are: which tensors and weights of a float ONNX become 8 bits, and by whom.
+"""Which tensors and weights of a float ONNX become 8 bits, and because of which operators.
 
-The rules, read off ONNX Runtime's QDQ quantizer and ai-edge-quantizer's op table:
+The rules, read off ONNX Runtime's QDQ quantizer and ai-edge-quantizer's table of operators:
 
-Q1. An op of `kinds.OPS` reads its activations, its weights and its other constants as integers
-    and makes an integer, unless it is one of the `islands`. Ops that one of the runtimes alone
-    has an integer kernel for count too: their neighbours need the same tensors as integers anyway.
-Q2. A Relu or Clip behind one of them goes into it where nothing else reads what is between, and
-    so does a bias behind a MatMul (`linear.biases`): the tensor between is never rounded.
-Q3. An op of `MOVES` only carries values. Behind an integer op or an input what it makes has the
-    integers of what it reads, and no rounding of its own; behind a float op it moves floats.
-Q4. An op of `SAME` makes values on the grid of what it reads.
-Q5. What an integer op makes is rounded for everyone who reads it; what a float op makes is
+Q1. An operator with `Trait.INTEGER` reads its activations, weights and other constants as integers
+    and writes integers, unless it is one of the `float_ops`. Operators that have an integer kernel
+    in one of the runtimes alone count too: their neighbours need the same tensors as integers
+    anyway.
+Q2. A Relu or Clip behind one of them is fused with it where nothing else reads the tensor between,
+    and so is a bias behind a MatMul (`bias_adds`): the tensor between is never rounded.
+Q3. What only moves values rounds nothing. Behind an integer operator or an input its output has the
+    integers of its input; behind a float operator it moves floats.
+Q4. An operator with `Trait.SAME_SCALE` writes with the quantization parameters of its input.
+Q5. What an integer operator writes is rounded for every reader. What a float operator writes is
     rounded for its integer readers alone.
 """
 
@@ -21,29 +22,40 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torchopt2edge.quantize.calibrate import activations
-from torchopt2edge.quantize.float_ops import islands
-from torchopt2edge.quantize.graph.gemm import biases
-from torchopt2edge.quantize.graph.index import View
+from torchopt2edge.quantize.float_ops import float_ops
+from torchopt2edge.quantize.graph.activations import activations
+from torchopt2edge.quantize.graph.gemm import bias_adds
+from torchopt2edge.quantize.graph.index import GraphIndex
 from torchopt2edge.quantize.graph.op_types import (
-    ELEMENTWISE,
     FUSED,
+    INTEGER,
     LAYERS,
     MOVES,
-    OPS,
-    SAME,
+    Trait,
+    having,
     name_of,
 )
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-END = ""
+GRAPH_OUTPUT = ""
+"""Stands among the readers of a tensor for the graph's output."""
+
+SAME_SCALE = having(Trait.SAME_SCALE)
+ELEMENTWISE = having(Trait.ELEMENTWISE)
 
 
 @dataclass(frozen=True)
-class Constant:
-    """A float initializer that a node reads as integers, per channel of ``axis`` or as one."""
+class QuantizedConstant:
+    """A float initializer that a node reads as integers.
+
+    Attributes:
+        node: the node's name (`name_of`).
+        index: which of its inputs it is.
+        name: the initializer.
+        axis: the axis of output channels, one scale for each; None for one scale per tensor.
+    """
 
     node: str
     index: int
@@ -52,169 +64,169 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Spot:
-    """A tensor as some of its readers see it: rounded when any op of ``by`` is integer (Q5).
+class RoundedTensor:
+    """A tensor as some of its readers see it: rounded when any node of ``ops`` is integer (Q5).
 
-    ``readers`` are the names (`name_of`) of the nodes that see it so, and ``END`` where the
-    graph gives it out.
+    Attributes:
+        tensor: its name.
+        ops: the nodes because of which it is rounded.
+        readers: the names (`name_of`) of the nodes that see it so; `GRAPH_OUTPUT` among them where
+            it is an output.
     """
 
     tensor: str
-    by: frozenset[str]
+    ops: frozenset[str]
     readers: frozenset[str]
 
 
 @dataclass(frozen=True)
-class Placement:
-    """The integers of a graph.
+class QuantizedTensors:
+    """What is quantized in a graph.
 
-    ``ops`` maps the quantizable nodes to their types, in the graph's order; ``same`` a tensor to
-    the one whose grid it shares (Q4).
+    Attributes:
+        ops: the types of the nodes that can be integer, by name, in the graph's order.
+        rounded: the tensors that are rounded, once for each group of readers.
+        same_scale: the tensor whose quantization parameters another one has (Q4).
+        constants: the constants that are read as integers.
     """
 
     ops: Mapping[str, str]
-    spots: tuple[Spot, ...]
-    same: Mapping[str, str]
-    constants: tuple[Constant, ...]
+    rounded: tuple[RoundedTensor, ...]
+    same_scale: Mapping[str, str]
+    constants: tuple[QuantizedConstant, ...]
 
 
-def placement(proto: ModelProto) -> Placement:
-    """Apply the rules to a float graph with inferred shapes, its nodes in order."""
-    plan = _Plan(proto)
-    ops = {name_of(node): node.op_type for node in proto.graph.node if plan.is_op(node)}
-    makers: dict[str, str] = {}
-    same: dict[str, str] = {}
-    constants: list[Constant] = []
+def quantized_tensors(proto: ModelProto) -> QuantizedTensors:
+    """Apply rules Q1 to Q5 to a float graph with inferred shapes, its nodes in order."""
+    graph = _Graph(proto)
+    ops = {name_of(node): node.op_type for node in proto.graph.node if graph.is_integer(node)}
+    written_by: dict[str, str] = {}
+    same_scale: dict[str, str] = {}
+    constants: list[QuantizedConstant] = []
     for node in proto.graph.node:
         if name_of(node) not in ops:
             continue
-        made = plan.made_by(node)
-        makers[made] = name_of(node)
-        if node.op_type in SAME and made == node.output[0]:  # Q4
-            same[made] = plan.root(node.input[0])
-        constants += _constants(node, plan.weights)
+        target = graph.written_by_fused(node)
+        written_by[target] = name_of(node)
+        if node.op_type in SAME_SCALE and target == node.output[0]:  # Q4
+            same_scale[target] = graph.origin(node.input[0])
+        constants += _constants(node, graph.ranks)
     inputs = [value.name for value in proto.graph.input]
     outputs = [name for node in proto.graph.node for name in node.output]
-    spots = [
-        spot
-        for tensor in (*inputs, *outputs)
-        if tensor in plan.floats and plan.root(tensor) == tensor
-        for spot in _spots(tensor, makers.get(tensor), plan)
+    rounded = [
+        tensor
+        for name in (*inputs, *outputs)
+        if name in graph.floats and graph.origin(name) == name
+        for tensor in _rounded(name, written_by.get(name), graph)
     ]
-    return Placement(ops, tuple(spots), same, tuple(constants))
+    return QuantizedTensors(ops, tuple(rounded), same_scale, tuple(constants))
 
 
-def _spots(tensor: str, maker: str | None, plan: _Plan) -> list[Spot]:
-    """Q5: part a tensor's readers by the ops for whose sake they see it rounded."""
-    parts: dict[frozenset[str], set[str]] = defaultdict(set)
-    for reader, by in plan.readers_of(tensor):
-        parts[by | {maker} if maker else by].add(reader)
-    return [Spot(tensor, by, frozenset(readers)) for by, readers in parts.items() if by]
+def _rounded(tensor: str, writer: str | None, graph: _Graph) -> list[RoundedTensor]:
+    """Q5: group a tensor's readers by the nodes because of which they see it rounded."""
+    groups: dict[frozenset[str], set[str]] = defaultdict(set)
+    for reader, ops in graph.readers_of(tensor):
+        groups[ops | {writer} if writer else ops].add(reader)
+    return [RoundedTensor(tensor, ops, frozenset(names)) for ops, names in groups.items() if ops]
 
 
-class _Plan:
-    """Who makes and who reads each tensor of a graph."""
+class _Graph:
+    """Answers rules Q1 to Q3 for the nodes and tensors of a graph."""
 
     def __init__(self, proto: ModelProto) -> None:
+        self.index = GraphIndex.of(proto)
         self.floats = set(activations(proto))
-        self.weights = {
-            weight.name: len(weight.dims)
-            for weight in proto.graph.initializer
-            if weight.data_type == 1  # float32
-        }
-        self._islands, self._biases = frozenset(islands(proto)), biases(View.of(proto))
-        self._ends = {value.name for value in proto.graph.output}
-        self._makers = {name: node for node in proto.graph.node for name in node.output}
-        self._readers: dict[str, list[NodeProto]] = defaultdict(list)
-        for node in proto.graph.node:
-            for name in node.input:
-                self._readers[name].append(node)
+        self.ranks = {name: len(w.dims) for name, w in self.index.float_weights.items()}
+        self._float_ops = frozenset(float_ops(proto))
+        self._bias_adds = bias_adds(self.index)
 
-    def is_op(self, node: NodeProto) -> bool:
-        """Q1, Q2: whether it can be integer by itself."""
+    def is_integer(self, node: NodeProto) -> bool:
+        """Q1, Q2: tell whether a node can be integer by itself."""
         known = any(name in self.floats for name in node.input)
-        free = node.op_type in OPS and name_of(node) not in self._islands
-        return known and free and self.fused_into(node) is None
+        integer = node.op_type in INTEGER and name_of(node) not in self._float_ops
+        return known and integer and self.fused_into(node) is None
 
     def readers_of(self, tensor: str) -> Iterator[tuple[str, frozenset[str]]]:
-        """Yield who reads a tensor, and the ops for which it is read: behind Q3, those beyond.
+        """Yield each reader of a tensor, with the integer nodes that its values reach by Q3.
 
-        A Relu or Clip that went into the maker (Q2) reads what is never rounded.
+        A Relu or Clip that is fused with the writer (Q2) reads a tensor that is never rounded.
         """
-        if tensor in self._ends:
-            yield END, frozenset()
-        for node in self._readers[tensor]:
+        if tensor in self.index.outputs:
+            yield GRAPH_OUTPUT, frozenset()
+        for node in self.index.consumers[tensor]:
             if self.fused_into(node) is None:
-                yield name_of(node), self._behind(node)
+                yield name_of(node), self._reached(node)
 
-    def _behind(self, node: NodeProto) -> frozenset[str]:
-        if self.is_op(node):
+    def _reached(self, node: NodeProto) -> frozenset[str]:
+        if self.is_integer(node):
             return frozenset({name_of(node)})
-        if not self._carries(node):
+        if not self._moves_integers(node):
             return frozenset()
         return frozenset(
             op
             for name in node.output
-            for reader in self._readers[name]
-            for op in self._behind(reader)
+            for reader in self.index.consumers[name]
+            for op in self._reached(reader)
         )
 
-    def root(self, tensor: str) -> str:
-        """Q3: return the tensor whose integers this one carries."""
-        maker = self._makers.get(tensor)
-        if maker is None or not self._carries(maker):
+    def origin(self, tensor: str) -> str:
+        """Q3: return the tensor whose integers this one has."""
+        producer = self.index.producers.get(tensor)
+        if producer is None or not self._moves_integers(producer):
             return tensor
-        return self.root(maker.input[0])
+        return self.origin(producer.input[0])
 
-    def _carries(self, node: NodeProto) -> bool:
-        """Q3: whether a node moves integers."""
+    def _moves_integers(self, node: NodeProto) -> bool:
+        """Q3."""
         if node.op_type not in MOVES or node.input[0] not in self.floats:
             return False
-        maker = self._makers.get(self.root(node.input[0]))
-        return maker is None or self.is_op(maker) or self.fused_into(maker) is not None
+        producer = self.index.producers.get(self.origin(node.input[0]))
+        if producer is None:
+            return True
+        return self.is_integer(producer) or self.fused_into(producer) is not None
 
     def fused_into(self, node: NodeProto) -> NodeProto | None:
-        """Q2: return the op that a Relu, a Clip or a bias goes into."""
-        if name_of(node) in self._biases:
-            return self._biases[name_of(node)]
-        maker = self._makers.get(node.input[0]) if node.op_type in FUSED else None
-        if maker is None or maker.op_type not in OPS or maker.op_type in FUSED:
+        """Q2: return the node that a Relu, a Clip or a bias is fused with."""
+        if name_of(node) in self._bias_adds:
+            return self._bias_adds[name_of(node)]
+        producer = self.index.producers.get(node.input[0]) if node.op_type in FUSED else None
+        if producer is None or producer.op_type not in INTEGER or producer.op_type in FUSED:
             return None
-        if {name_of(node), name_of(maker)} & self._islands:
+        if {name_of(node), name_of(producer)} & self._float_ops:
             return None
-        alone = len(self._readers[node.input[0]]) == 1 and node.input[0] not in self._ends
-        return maker if alone else None
+        alone = len(self.index.consumers[node.input[0]]) == 1
+        return producer if alone and node.input[0] not in self.index.outputs else None
 
-    def made_by(self, node: NodeProto) -> str:
-        """Name what an op makes: what the last that went into it makes (Q2)."""
-        made = node.output[0]
-        readers = self._readers[made]
+    def written_by_fused(self, node: NodeProto) -> str:
+        """Q2: return the tensor that a node writes, together with what is fused with it."""
+        target = node.output[0]
+        readers = self.index.consumers[target]
         if len(readers) == 1 and self.fused_into(readers[0]) is not None:
-            return self.made_by(readers[0])
-        return str(made)
+            return self.written_by_fused(readers[0])
+        return str(target)
 
 
-def _constants(node: NodeProto, weights: Mapping[str, int]) -> list[Constant]:
-    """Q1: the weights of a layer, but not its bias (32 bits), and an elementwise op's operands."""
+def _constants(node: NodeProto, ranks: Mapping[str, int]) -> list[QuantizedConstant]:
+    """Q1: a layer's weights, but not its bias (32 bits), and an elementwise operator's operands."""
     if node.op_type in ELEMENTWISE:
-        found = list(enumerate(node.input))
+        inputs = list(enumerate(node.input))
     elif node.op_type in LAYERS:
-        found = list(enumerate(node.input[:2]))
+        inputs = list(enumerate(node.input[:2]))
     else:
-        found = []
+        inputs = []
     return [
-        Constant(name_of(node), at, name, _axis(node, weights[name]) if at else None)
-        for at, name in found
-        if name in weights
+        QuantizedConstant(name_of(node), at, name, _axis(node, ranks[name]) if at else None)
+        for at, name in inputs
+        if name in ranks
     ]
 
 
 def _axis(node: NodeProto, rank: int) -> int | None:
-    """Return the axis of a layer's weights that counts its output channels; else None."""
+    """Return the axis of output channels of a layer's weights, None for anything else."""
     if node.op_type not in LAYERS:
         return None
     if node.op_type == "Conv":
         return 0
-    turned = any(a.name == "transB" and a.i for a in node.attribute)
-    axis = 0 if turned else rank - 1 if node.op_type == "MatMul" else 1
+    transposed = any(a.name == "transB" and a.i for a in node.attribute)
+    axis = 0 if transposed else rank - 1 if node.op_type == "MatMul" else 1
     return axis if rank > 1 else None

@@ -1,7 +1,7 @@
 """Which layers of an 8-bit ONNX file lose accuracy on x86 processors without VNNI.
 
-There ONNX Runtime's matrix kernels (MLAS) multiply unsigned activation codes by signed weight codes
-with ``vpmaddubsw``, which adds two neighbouring products in 16 bits and saturates at -32768 and
+There ONNX Runtime's matrix kernels (MLAS) multiply unsigned activations by signed weights with
+``vpmaddubsw``, which adds two neighbouring products in 16 bits and saturates at -32768 and
 32767. Reported as onnxruntime#5849, #6004 and #12072. The rules, confirmed with onnxruntime 1.31 on
 such a processor (``tests/quantize/test_saturation.py``):
 
@@ -12,46 +12,42 @@ P2. Signed activations are shifted by 128 to unsigned ones first, so the same bo
 P3. Depthwise convolutions (one input and one output channel per group) have a kernel that adds in
     32 bits: they have no pairs. So has ConvInteger, which multiplies the operands in the other
     order.
-P4. Unsigned weights (codes + 128, zero point 128) are multiplied in 16 bits and added in 32: exact,
-    and slower than signed ones.
+P4. Unsigned weights (128 more, with zero point 128) are multiplied in 16 bits and added in 32:
+    exact, and slower than signed ones.
 
-Activation codes span 0 to 255 by construction of their scale, so the bound of a pair is 255 times
-the sum of its positive codes, or of its negative ones. A pair within the bound never saturates,
-whatever the input.
+Quantized activations span 0 to 255 by construction of their scale, so the bound of a pair is 255
+times the sum of its positive weights, or of its negative ones. A pair within the bound never
+saturates, whatever the input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from torchopt2edge.quantize.graph.index import attributes_of, values_of
+from torchopt2edge.quantize.graph.op_types import LAYERS, WEIGHT_INPUT, name_of
+
 if TYPE_CHECKING:
-    from onnx import GraphProto, NodeProto
+    from onnx import GraphProto, NodeProto, TensorProto
 
 Array = np.ndarray[Any, Any]
 
-_MOST = 255  # the largest unsigned activation code
+_MOST = 255  # the largest unsigned activation
 _LOW, _HIGH = -(2**15), 2**15 - 1
 
-# Where the weights stand among the inputs of each integer operator (P3: ConvInteger has no pairs).
-_WEIGHT_INPUT = {
-    "QLinearConv": 3,
-    "QLinearMatMul": 3,
-    "QGemm": 3,
-    "MatMulInteger": 1,
-    "MatMulIntegerToFloat": 1,
-    "DynamicQuantizeMatMul": 1,
-}
+# P3: a ConvInteger has no pairs.
+_WITHOUT_PAIRS = LAYERS | {"ConvInteger"}
 
 
 def kernel_rows(weight: Array, axis: int, *, convolution: bool) -> Array:
     """Return the weights as the kernel reads them, one row per output channel (P1).
 
     Args:
-        weight: codes of a convolution [output channels, input channels per group, *kernel], or of
-            a Gemm or MatMul with output features along ``axis``.
+        weight: int8 weights of a convolution [output channels, input channels per group, *kernel],
+            or of a Gemm or MatMul with output features along ``axis``.
         axis: the axis of output channels.
         convolution: whether the weights are a convolution's.
 
@@ -66,7 +62,7 @@ def can_saturate(rows: Array) -> bool:
     """Tell whether any input exists for which a pair of products leaves the 16-bit range.
 
     Args:
-        rows: signed weight codes in the kernel's order, int32 [output channels, positions].
+        rows: int8 weights in the kernel's order, int32 [output channels, positions].
     """
     if rows.shape[1] % 2:
         rows = np.pad(rows, ((0, 0), (0, 1)))
@@ -90,24 +86,24 @@ def saturating_layers(graph: GraphProto) -> list[str]:
     Returns:
         The names of the nodes, in the graph's order; their outputs' names where they have none.
     """
-    held = {weight.name: weight for weight in graph.initializer}
-    return [node.name or node.output[0] for node in graph.node if _saturates(node, held)]
+    weights = {weight.name: weight for weight in graph.initializer}
+    return [name_of(node) for node in graph.node if _saturates(node, weights)]
 
 
-def _saturates(node: NodeProto, held: dict[str, Any]) -> bool:
-    from onnx import numpy_helper
-
-    place = _WEIGHT_INPUT.get(node.op_type)
-    if place is None or len(node.input) <= place or node.input[place] not in held:
+def _saturates(node: NodeProto, weights: Mapping[str, TensorProto]) -> bool:
+    place = WEIGHT_INPUT.get(node.op_type)
+    if place is None or node.op_type in _WITHOUT_PAIRS:
         return False
-    weight = numpy_helper.to_array(held[node.input[place]])
+    if len(node.input) <= place or node.input[place] not in weights:
+        return False
+    weight = values_of(weights[node.input[place]])
     if weight.dtype != np.int8 or weight.ndim < 2:  # P4
         return False
-    given = {item.name: item.i for item in node.attribute}
+    attributes = attributes_of(node)
     if node.op_type == "QLinearConv":
-        depthwise = is_depthwise(weight, given.get("group", 1))
+        depthwise = is_depthwise(weight, attributes.get("group", 1))
         return not depthwise and can_saturate(kernel_rows(weight, 0, convolution=True))
-    axis = 0 if given.get("transB") else weight.ndim - 1
+    axis = 0 if attributes.get("transB") else weight.ndim - 1
     return any(can_saturate(rows) for rows in _matrices(weight, axis))
 
 

@@ -1,4 +1,4 @@
-"""What quantizing each op costs at the output: the ranking behind mixed precision."""
+"""Rank the operators by what quantizing each of them costs at the output."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from typing import Any
 from torchopt2edge.quantize.fake_quant import Simulation
 from torchopt2edge.types import Ranges
 
-MOST = 150  # ops ranked one by one; a longer net is ranked in blocks of neighbours
+MOST = 150  # operators ranked singly; a longer net is ranked in blocks of neighbours
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """One op, or one block of ops, that could stay in float.
+    """One operator, or one block of operators, that could stay in float.
 
-    ``macs`` are its multiply-accumulates at batch 1. In dB of SQNR at the output: ``only_db``
-    when it alone is quantized, ``without_db`` when all but it are, ``all_db`` when everything is.
-    ``members`` are the ops' names: several for a block, whose ``op`` is "first … last".
+    Attributes:
+        op: its name; "first … last" for a block.
+        op_type: its type, the most frequent one for a block.
+        macs: its multiply-accumulates at batch 1.
+        only_db: the SQNR at the output in dB when it alone is quantized.
+        without_db: the SQNR when all but it are quantized.
+        all_db: the SQNR when everything is quantized.
+        members: the names of its operators, several for a block.
     """
 
     op: str
@@ -33,57 +38,62 @@ class Sensitivity:
 
     @property
     def noise(self) -> float:
-        """The noise that is its doing, in units of the signal's power.
+        """The noise that it causes, relative to the signal's power.
 
-        What goes when it stays in float, and what it makes alone. The first does not see a tensor
-        that its maker and its reader both round, the second sees it in both of them.
+        The sum of what is saved when it stays in float and what it causes alone. The first misses a
+        tensor that its writer and its reader both round, the second counts it for both of them.
         """
-        gone = _power(self.all_db) - _power(self.without_db)
-        return max(gone, 0.0) + _power(self.only_db)
+        saved = _noise_power(self.all_db) - _noise_power(self.without_db)
+        return max(saved, 0.0) + _noise_power(self.only_db)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data, as a report keeps it."""
+        """Return plain data, as in ``decision.json``."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Sensitivity:
-        """Read what ``to_json`` wrote."""
+        """Return what ``to_json`` wrote."""
         return cls(**{**data, "members": tuple(data["members"])})
 
 
 def rank(
-    sim: Simulation,
+    simulation: Simulation,
     ranges: Ranges,
     macs: Mapping[str, int],
     tick: Callable[[int, int], None] | None = None,
     most: int = MOST,
 ) -> list[Sensitivity]:
-    """Measure every op by 2N + 1 runs over the simulation's samples; return the worst first.
+    """Measure every operator by 2N + 1 runs over the simulation's samples.
 
-    Worst is who makes most of the noise (`Sensitivity.noise`). ``macs`` is by node name; what
-    is absent has none. Ops that the ranges exclude are not ranked.
-    ``tick`` is told (done, total) after each run. More than ``most`` ops are ranked in ``most``
-    blocks of neighbours.
+    Args:
+        simulation: the graph and the samples.
+        ranges: the ranges; operators that they exclude are not ranked.
+        macs: multiply-accumulates by node name; a node that is absent has none.
+        tick: called with (done, total) after each run.
+        most: more operators than this are ranked in so many blocks of neighbours.
+
+    Returns:
+        The operators, those that cause the most noise first (`Sensitivity.noise`).
 
     Raises:
-        DataError: as `Simulation.sqnr`.
+        DataError: the ranges lack a tensor that is to be rounded.
     """
-    ops = [op for op in sim.ops if op not in ranges.excluded]
+    ops = [op for op in simulation.ops if op not in ranges.excluded]
     blocks = _blocks(ops, most)
     total, runs = 2 * len(blocks) + 1, 0
 
     def sqnr(floating: Sequence[str]) -> float:
         nonlocal runs
-        found, runs = sim.sqnr(ranges, floating), runs + 1
+        value, runs = simulation.sqnr(ranges, floating), runs + 1
         if tick is not None:
             tick(runs, total)
-        return found
+        return value
 
-    everything = sqnr(())
+    everything, op_types = sqnr(()), simulation.graph.tensors.ops
     ranking = [
         Sensitivity(
             block[0] if len(block) == 1 else f"{block[0]} … {block[-1]}",
-            Counter(sim.circuit.plan.ops[op] for op in block).most_common(1)[0][0],
+            Counter(op_types[op] for op in block).most_common(1)[0][0],
             sum(macs.get(op, 0) for op in block),
             sqnr([op for op in ops if op not in block]),
             sqnr(block),
@@ -92,15 +102,15 @@ def rank(
         )
         for block in blocks
     ]
-    return sorted(ranking, key=lambda one: -one.noise)
+    return sorted(ranking, key=lambda row: -row.noise)
 
 
-def _power(sqnr_db: float) -> float:
+def _noise_power(sqnr_db: float) -> float:
     return float(10 ** (-sqnr_db / 10))
 
 
 def _blocks(ops: Sequence[str], most: int) -> list[tuple[str, ...]]:
-    """Cut the ops into at most ``most`` runs of neighbours, as equal in length as can be."""
+    """Cut the operators into at most ``most`` runs of neighbours of equal length, ± 1."""
     count = min(len(ops), most)
     cuts = [len(ops) * at // count for at in range(count + 1)] if count else []
     return [tuple(ops[start:stop]) for start, stop in pairwise(cuts)]

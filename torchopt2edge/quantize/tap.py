@@ -1,9 +1,9 @@
-"""A session that gives out activations at the price of plain inference.
+"""A session that returns activations for the price of plain inference.
 
-ONNX Runtime computes convolutions in a blocked layout (NCHWc) and brings back into the plain one
-every tensor that is asked for, which costs time for nothing: ranges and counts do
-not depend on the layout: the graph is optimized once with the tensors as its outputs, as it would
-be anyway, and then gives them out as they are computed.
+ONNX Runtime computes convolutions in a blocked layout (NCHWc) and converts every tensor that is
+requested to the plain one. Ranges and counts do not depend on the layout, so the conversion would
+be wasted. The graph is optimized once with the tensors as its outputs, as it would be anyway, and
+then returns them in the layout in which they are computed.
 """
 
 from __future__ import annotations
@@ -22,47 +22,54 @@ if TYPE_CHECKING:
     import onnx
 
 BLOCK = 16
-"""The widest block of channels: beyond a multiple of it a tensor may be padded with zeros."""
+"""The widest block of channels: a tensor with another number of them may be padded with zeros."""
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Exposed:
-    """An open session, and the name under which it gives out each tensor."""
+class Tap:
+    """An open session, and the name under which it returns each tensor."""
 
     session: Any
     outputs: tuple[str, ...]
 
     def __call__(self, inputs: dict[str, Array]) -> list[Array]:
-        """Return the tensors' values, float32, some in a blocked layout of no meaning."""
+        """Return the tensors' values, float32; the layout of some is blocked."""
         values: list[Array] = self.session.run(self.outputs, inputs)
         return values
 
 
-def expose(proto: onnx.ModelProto, tensors: Sequence[str], threads: int | None) -> Exposed:
-    """Open the graph so that it gives out these tensors, computed by nodes, and nothing else."""
+def open_tap(proto: onnx.ModelProto, tensors: Sequence[str], threads: int | None) -> Tap:
+    """Open a graph so that it returns these tensors and nothing else.
+
+    Args:
+        proto: a float graph.
+        tensors: tensors that nodes compute.
+        threads: how many threads one operator uses; all cores for None.
+    """
     import onnx
 
-    asked = onnx.ModelProto()
-    asked.CopyFrom(proto)
-    _give_out(asked, tensors)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    _set_outputs(copy, tensors)
     with tempfile.TemporaryDirectory() as folder:
-        kept = Path(folder) / "optimized.onnx"
-        host_session(asked, threads=threads, keep=kept)
-        made = onnx.load(kept)
-    blocked = _blocked(made)
+        file = Path(folder) / "optimized.onnx"
+        host_session(copy, threads=threads, keep=file)
+        optimized = onnx.load(file)
+    blocked = _blocked(optimized)
     for name in blocked:
-        made.graph.node.remove(next(n for n in made.graph.node if name in n.output))
+        node = next(node for node in optimized.graph.node if name in node.output)
+        optimized.graph.node.remove(node)
     names = tuple(blocked.get(name, name) for name in tensors)
-    _give_out(made, names)
-    return Exposed(host_session(made, optimize=False, threads=threads), names)
+    _set_outputs(optimized, names)
+    return Tap(host_session(optimized, optimize=False, threads=threads), names)
 
 
 def _blocked(proto: onnx.ModelProto) -> dict[str, str]:
-    """Return the outputs that exist in the blocked layout already, with their names there.
+    """Return the outputs that exist in the blocked layout, with their names there.
 
-    Not those that a node reads in the plain layout, which are there in both.
+    Without those that a node reads in the plain layout: they are computed in both.
     """
     reads = {name for node in proto.graph.node for name in node.input}
     return {
@@ -74,8 +81,7 @@ def _blocked(proto: onnx.ModelProto) -> dict[str, str]:
     }
 
 
-def _give_out(proto: onnx.ModelProto, names: Sequence[str]) -> None:
-    """Make these the graph's outputs."""
+def _set_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> None:
     import onnx
 
     del proto.graph.output[:]

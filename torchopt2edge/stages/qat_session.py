@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.models import count
-from torchopt2edge.quantize.qat_ranges import learned, split
+from torchopt2edge.quantize.qat_ranges import learned
+from torchopt2edge.quantize.qdq_reader import split
 from torchopt2edge.stages.export import onnx_of, write_export
 from torchopt2edge.stages.parity import named_outputs
 from torchopt2edge.stages.qat_program import Trainee, convert, floating, prepare, refuse_other

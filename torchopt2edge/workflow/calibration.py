@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torchopt2edge.quantize import decide as deciding
-from torchopt2edge.quantize.decide import Quantize
+from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.samples.calibration_set import Samples, write_samples
 from torchopt2edge.store import Store, digest_of, key_of, versions
 from torchopt2edge.types import Artifact, Facts, Ranges, Signature

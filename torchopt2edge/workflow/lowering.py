@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ from torchopt2edge.workflow.calibration import GRAPH_TOOLS, Calibration, link, s
 from torchopt2edge.workflow.progress import Progress
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     Array = np.ndarray[Any, Any]
 
 Base = tuple[Backend, Future[Artifact]]
@@ -87,24 +89,24 @@ def share_graph(
     what training learned; a quantized file is split into its float graph and those ranges.
     ``preprocess`` goes into the signature: what makes the input of a raw image.
     """
+    import onnx
+
     from torchopt2edge.quantize.graph import prepare
     from torchopt2edge.quantize.graph.canonicalize import canonicalize
     from torchopt2edge.quantize.qat_ranges import carry
     from torchopt2edge.samples.raw_images import with_preprocess
 
     def make(out: Path) -> Facts:
-        found = _learned(onnx_file, out / "float.onnx")
-        split = (out / "float.onnx").is_file()
-        prepare.prepare(out / "float.onnx" if split else onnx_file, out / "model.onnx")
-        (out / "float.onnx").unlink(missing_ok=True)
-        proto = prepare.load(out / "model.onnx")
+        proto, ranges = _learned(onnx_file)
+        proto = prepare.prepared(proto, onnx_file)
+        onnx.save(proto, out / "model.onnx")
         signature = prepare.signature_of(proto, onnx_file)
         if preprocess is not None:
             signature = with_preprocess(signature, preprocess)
         (out / "signature.json").write_text(json.dumps(signature.to_json(), indent=1))
-        if found is not None:
-            kept = carry(found, out / "model.onnx")
-            (out / "ranges.json").write_text(json.dumps(kept.to_json()))
+        if ranges is not None:
+            ranges = carry(ranges, proto)
+            (out / "ranges.json").write_text(json.dumps(ranges.to_json()))
         program = onnx_file.with_name("model.pt2")
         if program.is_file():
             link(program, out / "model.pt2")
@@ -119,22 +121,28 @@ def share_graph(
     return store.make(key, "graph", make)[0]
 
 
-def _learned(onnx_file: Path, split: Path) -> Ranges | None:
-    """Return what training learned: from beside the file, or out of it into the file ``split``."""
+def _learned(onnx_file: Path) -> tuple[ModelProto, Ranges | None]:
+    """Return the float graph of a file and the ranges that training learned.
+
+    The ranges lie beside the file, or in a quantized file, which is taken apart.
+    """
     from torchopt2edge.quantize.graph.prepare import load
-    from torchopt2edge.quantize.qat_ranges import is_qdq, unquantize
+    from torchopt2edge.quantize.qat_ranges import unquantize
+    from torchopt2edge.quantize.qdq_reader import is_qdq
+
+    proto = load(onnx_file)
 
     beside = onnx_file.with_name("ranges.json")
     if beside.is_file():
         try:
-            return Ranges.from_json(json.loads(beside.read_text()))
+            return proto, Ranges.from_json(json.loads(beside.read_text()))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ExportError(
                 "the ranges beside this model cannot be read",
                 artifact=beside,
                 mend="remove the file, or write it again with finish() of qat",
             ) from error
-    return unquantize(onnx_file, split) if is_qdq(load(onnx_file)) else None
+    return unquantize(proto, onnx_file) if is_qdq(proto) else (proto, None)
 
 
 def file_digest(path: Path) -> str:
@@ -229,10 +237,11 @@ def lower_all(
             yield from (failed(group, backend.name, scheme, error) for scheme in wanted)
             continue
         sources = Sources(graph, base)
+        calibrated = cache(partial(_calibrated, sources, backend, calibration, store))
         for scheme in wanted:
             try:
                 with progress.task(candidate_id(group, backend.name, scheme)):
-                    made = _lower(sources, group, backend, scheme, calibration, store)
+                    made = _lower(sources, calibrated, group, backend, scheme, calibration, store)
             except EdgeError as error:
                 yield failed(group, backend.name, scheme, error)
             else:
@@ -241,6 +250,7 @@ def lower_all(
 
 def _lower(
     sources: Sources,
+    calibrated: Callable[[], Sources],
     group: str,
     backend: Backend,
     scheme_name: str,
@@ -259,12 +269,11 @@ def _lower(
             raise SchemeError(
                 f"{scheme_name} takes calibration data", mend="pass calibration=, or schemes=[fp32]"
             )
-        ranges, graph = calibration.ranges, calibration.graph
-        base = sources.base if graph == sources.graph else backend.base(graph, store)
-        sources = Sources(graph, base, ranges, calibration.samples.path)
-        inputs = {"graph": graph.digest, "base": base.digest}
+        sources = calibrated()
+        ranges = json.dumps(calibration.ranges.to_json())
+        inputs = {"graph": sources.graph.digest, "base": sources.base.digest}
         inputs["samples"] = calibration.samples.digest
-        inputs["ranges"] = hashlib.sha256(json.dumps(ranges.to_json()).encode()).hexdigest()
+        inputs["ranges"] = hashlib.sha256(ranges.encode()).hexdigest()
     key = key_of([backend, scheme, write_samples], inputs, versions(backend.tools))
 
     def make(out: Path) -> Facts:
@@ -273,6 +282,17 @@ def _lower(
 
     artifact, _ = store.make(key, "lowered", make)
     return candidate(artifact, group, backend, scheme_name)
+
+
+def _calibrated(
+    sources: Sources, backend: Backend, calibration: Calibration | None, store: Store
+) -> Sources:
+    """Return what schemes with ranges are lowered from."""
+    if calibration is None:
+        return sources
+    graph = calibration.graph
+    base = sources.base if graph == sources.graph else backend.base(graph, store)
+    return Sources(graph, base, calibration.ranges, calibration.samples.path)
 
 
 def candidate(artifact: Artifact, group: str, backend: Backend, scheme: str) -> Candidate:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torchopt2edge.bench.thread_settings import Bench
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.interfaces import Backend, Device
-from torchopt2edge.quantize.decide import Quantize
+from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.store import Store
 from torchopt2edge.tasks.classification import Classification
 from torchopt2edge.tasks.task import Task

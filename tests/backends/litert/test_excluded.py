@@ -67,7 +67,7 @@ def alike(made: Made, pair: Sources, hub_store: Store) -> Sources:
     right[6:] *= 3
     batches = [{"left": left, "right": right}]
     samples = calibration.keep_samples(batches, made.graph, 24, "calibration", hub_store)
-    ranges = calibrate(made.graph.path / "model.onnx", Samples(samples.path))["minmax"]
+    ranges = calibrate(onnx.load(made.graph.path / "model.onnx"), Samples(samples.path))["minmax"]
     return dataclasses.replace(pair, ranges=ranges, samples=samples.path)
 
 

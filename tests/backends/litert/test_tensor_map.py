@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -250,7 +251,7 @@ def carried(tiny: Made, base: Artifact, shared: Ranges) -> Transfer:
     """Carry ranges over to the converted network."""
     signature = Signature.from_json(json.loads((base.path / "signature.json").read_text()))
     return transfer(
-        tiny.graph.path / "model.onnx",
+        onnx.load(tiny.graph.path / "model.onnx"),
         base.path / "model.tflite",
         shared,
         tiny.kept,

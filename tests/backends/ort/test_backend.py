@@ -126,7 +126,7 @@ def test_graphs_of_old_opsets(opset: int, tmp_path: Path) -> None:
     shared = lowering.share_graph(saved(proto, tmp_path / "old.onnx"), "old", store)
     x = {"x": floats(8, 3, 8, 8, seed=4)}
     samples = kept(x, tmp_path / "samples")
-    ranges = calibrate(shared.path / "model.onnx", samples)["minmax"]
+    ranges = calibrate(onnx.load(shared.path / "model.onnx"), samples)["minmax"]
     given = Sources(shared, Ort().base(shared, store), ranges, samples.path)
     outputs = {}
     for scheme in ("fp32", "int8"):

@@ -72,7 +72,7 @@ def test_an_excluded_name_that_is_not_there_is_not_listed(sources: Given, tmp_pa
 def test_a_net_without_layers(tmp_path: Path) -> None:
     text = "(float[n,3,8,8] x) => (float[n,3,8,8] y) { y = Relu(x) }"
     file = saved(graph(text), tmp_path / "model.onnx")
-    facts = read_back(file, macs_of(onnx.load(file)))
+    facts = read_back(onnx.load(file), macs_of(onnx.load(file)))
     assert (facts["int8_macs"], facts["integer_ops"]) == (0.0, {})
     assert scheme_of(onnx.load(file)) == "fp32"
 

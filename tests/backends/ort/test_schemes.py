@@ -13,8 +13,9 @@ from onnx import TensorProto, numpy_helper
 
 from tests.backends.conftest import Lower
 from tests.quantize.graphs import floats, graph, run
-from torchopt2edge.backends.ort import dynamic_int8, weight_only
 from torchopt2edge.backends.ort.backend import Ort
+from torchopt2edge.backends.ort.dynamic_int8 import to_dynamic_int8
+from torchopt2edge.backends.ort.weight_only import to_int8_weights
 from torchopt2edge.errors import LowerError
 from torchopt2edge.evaluation.parity import parity, verify
 from torchopt2edge.interfaces import Sources
@@ -86,7 +87,7 @@ LAYERS = {
 def test_layers_with_int8_weights(layer: str) -> None:
     proto, inputs = net_of(layer)
     want = run(proto, inputs)
-    weight_only.weights_only(proto)
+    to_int8_weights(proto)
     onnx.checker.check_model(proto, full_check=True)
     assert sum(w.data_type == TensorProto.INT8 for w in proto.graph.initializer) == 1
     assert parity(want, run(proto, inputs)).sqnr_db > 35
@@ -96,7 +97,7 @@ def test_layers_with_int8_weights(layer: str) -> None:
 def test_layers_with_ranges_found_in_every_run(layer: str) -> None:
     proto, inputs = net_of(layer)
     want = run(proto, inputs)
-    dynamic_int8.dynamic(proto, exact_everywhere=True)
+    to_dynamic_int8(proto, exact_everywhere=True)
     onnx.checker.check_model(proto, full_check=True)
     held = (
         numpy_helper.to_array(w).astype(int) for w in proto.graph.initializer if len(w.dims) > 1
@@ -111,17 +112,17 @@ def test_layers_with_ranges_found_in_every_run(layer: str) -> None:
 
 def test_what_has_no_integer_kernel_stays_in_float() -> None:
     proto, inputs = net_of("y = ConvTranspose(x, w)", ((2, 4, 5, 5), (4, 3, 2, 2)))
-    dynamic_int8.dynamic(proto, exact_everywhere=True)
+    to_dynamic_int8(proto, exact_everywhere=True)
     assert [node.op_type for node in proto.graph.node] == ["ConvTranspose"]
     assert run(proto, inputs)["y"].shape == (2, 3, 6, 6)
 
 
 def test_weights_that_two_layers_share_are_held_once() -> None:
     def dynamic(proto: onnx.ModelProto) -> None:
-        dynamic_int8.dynamic(proto, exact_everywhere=True)
+        to_dynamic_int8(proto, exact_everywhere=True)
 
     for write, kind in (
-        (weight_only.weights_only, TensorProto.INT8),
+        (to_int8_weights, TensorProto.INT8),
         (dynamic, TensorProto.UINT8),
     ):
         proto, inputs = net_of("h = MatMul(x, w) y = MatMul(h, w)", ((3, 8), (8, 8)))
@@ -189,9 +190,9 @@ def test_integer_ends_at_float_nodes(excluded: tuple[str, ...], tmp_path: Path) 
     """An input that floats read too, an output that floats make, one that is read inside."""
     from tests.quantize.test_qdq_writer import ranges_of, shared
     from torchopt2edge.backends.file_session import FileSession
-    from torchopt2edge.backends.ort.integer_io import integer_ends
+    from torchopt2edge.backends.ort.integer_io import to_integer_io
     from torchopt2edge.quantize.graph.prepare import signature_of
-    from torchopt2edge.quantize.qdq_writer import Types, quantize_graph
+    from torchopt2edge.quantize.qdq_writer import IntegerTypes, quantize_graph
 
     text = (
         "(float[n,3,8,8] x, int64[n] i) => (float[n,4,8,8] h, float[n,4,8,8] y, int64[n] j) "
@@ -203,9 +204,9 @@ def test_integer_ends_at_float_nodes(excluded: tuple[str, ...], tmp_path: Path) 
     file = shared(proto, tmp_path)
     inputs = {"x": floats(4, 3, 8, 8, seed=2), "i": np.arange(4)}
     ranges = ranges_of(file, inputs, *excluded)
-    made = quantize_graph(file, ranges, Types())
+    made = quantize_graph(onnx.load(file), ranges, IntegerTypes())
     before = signature_of(onnx.load(file), file)
-    after = integer_ends(made, before, ranges.bounds, "uint8")
+    after = to_integer_io(made, before, ranges.bounds, "uint8")
     onnx.checker.check_model(made, full_check=True)
     kinds = [end.type.tensor_type.elem_type for end in (*made.graph.input, *made.graph.output)]
     assert kinds == [TensorProto.UINT8, TensorProto.INT64] + [TensorProto.UINT8] * 2 + [

@@ -10,9 +10,9 @@ import pytest
 
 from tests.quantize.graphs import Arrays, floats, kinds, run
 from tests.quantize.simulated import inferred, ranges_of
-from torchopt2edge.quantize.graph.gemm import as_gemm, biases
-from torchopt2edge.quantize.graph.index import View
-from torchopt2edge.quantize.qdq_writer import Types, quantize_graph
+from torchopt2edge.quantize.graph.gemm import as_gemm, bias_adds
+from torchopt2edge.quantize.graph.index import GraphIndex
+from torchopt2edge.quantize.qdq_writer import IntegerTypes, quantize_graph
 
 W: Arrays = {
     "w": floats(4, 5),
@@ -71,7 +71,7 @@ def test_two_that_read_the_same_share_its_rows(tmp_path: Path) -> None:
 )
 def test_what_is_no_bias_stays(text: str, tmp_path: Path) -> None:
     proto = onnx.load(inferred(text, W, tmp_path / "net.onnx"))
-    assert biases(View.of(proto)) == {}
+    assert bias_adds(GraphIndex.of(proto)) == {}
     assert "Gemm" not in rewritten(text, tmp_path)[0]
 
 
@@ -88,7 +88,7 @@ def test_two_free_dimensions_stay(tmp_path: Path) -> None:
 
 def test_nothing_is_rounded_between_product_and_bias(tmp_path: Path) -> None:
     file = inferred(f"{HEAD} {{ a = MatMul(x, w) y = Add(a, b) }}", W, tmp_path / "net.onnx")
-    made = quantize_graph(file, ranges_of(file, X), Types())
+    made = quantize_graph(onnx.load(file), ranges_of(file, X), IntegerTypes())
     rounded = {n.input[0] for n in made.graph.node if n.op_type == "QuantizeLinear"}
     assert "y@rows" in rounded
     assert not {"a", "a@rows"} & rounded

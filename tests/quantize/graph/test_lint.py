@@ -23,7 +23,7 @@ def found(
 ) -> dict[str, Lint]:
     """Return the findings by rule."""
     ranges = Ranges(bounds, "calibrated:minmax", Manifest("train", ())) if bounds else None
-    return {one.rule: one for one in lint(saved(proto, folder / "g.onnx"), ranges)}
+    return {one.rule: one for one in lint(onnx.load(saved(proto, folder / "g.onnx")), ranges)}
 
 
 def net(body: str, weights: Arrays | None = None, head: str = HEAD) -> onnx.ModelProto:
@@ -97,7 +97,7 @@ def test_the_norm_is_named_after_it_was_written_out_too(tmp_path: Path) -> None:
     body = "r = Relu(x) y = BatchNormalization(r, ns, nb, nm, nv)"
     path = saved(net(body, norm(4, "n")), tmp_path / "in.onnx")
     prepare(path, tmp_path / "out.onnx")
-    (one,) = lint(tmp_path / "out.onnx")
+    (one,) = lint(onnx.load(tmp_path / "out.onnx"))
     assert one.rule == "late-norm"
 
 

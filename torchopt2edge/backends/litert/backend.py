@@ -102,8 +102,8 @@ class LiteRT:
         parts: Mapping[str, tuple[Op, ...]] = {}
         kept: tuple[Op, ...] = ()
         if carried is not None and sources.ranges is not None:
-            onnx_file, excluded = sources.graph.path / "model.onnx", sources.ranges.excluded
-            floats = floats_of(onnx_file, float_graph, carried.matched, excluded)
+            excluded = sources.ranges.excluded
+            floats = floats_of(sources.model, float_graph, carried.matched, excluded)
             parts, kept, carried = floats.excluded, floats.ops, floats.rounded(carried)
         if scheme.name == "fp32":
             shutil.copyfile(source, target)
@@ -201,7 +201,7 @@ def _carry(sources: Sources, scheme: Scheme, source: Path) -> Transfer:
     if sources.ranges is None or sources.samples is None:
         raise LowerError(f"{scheme.name} takes activation ranges", mend="pass calibration data")
     carried = transfer(
-        sources.graph.path / "model.onnx",
+        sources.model,
         source,
         sources.ranges,
         Samples(sources.samples),

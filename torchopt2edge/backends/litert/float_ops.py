@@ -1,7 +1,7 @@
 """Which operators of a .tflite stay in float, so that it rounds what ONNX Runtime rounds.
 
 F1. Those of the nodes that the ranges exclude, all that belongs to them.
-F2. Those of the `islands` of the float ONNX. What was fused into a layer goes with the layer.
+F2. Those of the `float_ops` of the float ONNX. What was fused into a layer goes with the layer.
 F3. What only moves values that a float operator makes: they are rounded where integers are read,
     as in ONNX Runtime, and a part of them (the class token) with a range of its own.
 """
@@ -11,12 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torchopt2edge.backends.litert.flatbuffer import Op, TfliteGraph
-from torchopt2edge.backends.litert.op_map import DOT_KINDS, DOTS, MOVES, counterparts
+from torchopt2edge.backends.litert.op_map import DOT_KINDS, MOVES, counterparts
 from torchopt2edge.backends.litert.tensor_map import Transfer
-from torchopt2edge.quantize.float_ops import islands
+from torchopt2edge.quantize.float_ops import float_ops
+from torchopt2edge.quantize.graph.op_types import LAYERS
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 CARRY = MOVES | {"MAX_POOL_2D"}
 Parts = Mapping[str, tuple[Op, ...]]
@@ -28,12 +32,12 @@ class Floats:
 
     graph: TfliteGraph
     excluded: Parts
-    islands: Parts
+    in_every_runtime: Parts
 
     @cached_property
     def ops(self) -> tuple[Op, ...]:
         """All of them, in the graph's order."""
-        parts = (*self.excluded.values(), *self.islands.values())
+        parts = (*self.excluded.values(), *self.in_every_runtime.values())
         return _with_moves(self.graph, {op for ops in parts for op in ops})
 
     def rounded(self, carried: Transfer) -> Transfer:
@@ -53,23 +57,20 @@ class Floats:
 
 
 def floats_of(
-    onnx_file: Path,
+    proto: ModelProto,
     graph: TfliteGraph,
     matched: Mapping[str, tuple[str, ...]],
     excluded: Iterable[str],
 ) -> Floats:
     """Find them in the float .tflite ``graph`` of that ONNX; ``matched`` is `transfer`'s."""
-    import onnx
-
-    proto = onnx.load(onnx_file)
-    kinds = {node.name: node.op_type for node in proto.graph.node}
-    alone = islands(proto)
+    layers = {node.name for node in proto.graph.node if node.op_type in LAYERS}
+    alone = float_ops(proto)
     found = counterparts(proto, graph, matched, dict.fromkeys((*excluded, *alone)))
     return Floats(
         graph,
         {name: found[name] for name in excluded},
         {
-            name: tuple(op for op in found[name] if kinds[name] in DOTS or op.kind not in DOT_KINDS)
+            name: tuple(op for op in found[name] if name in layers or op.kind not in DOT_KINDS)
             for name in alone
         },
     )

@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from torchopt2edge.backends.litert.flatbuffer import Op, TfliteGraph
+from torchopt2edge.quantize.graph.op_types import LAYERS
 
 if TYPE_CHECKING:
     import onnx
 
-DOTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 DOT_KINDS = frozenset(
     "CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED TRANSPOSE_CONV BATCH_MATMUL".split()
 )
@@ -40,7 +40,7 @@ def counterparts(
         node = by_name.get(name)
         made = [] if node is None else _visible(proto, node, matched)
         ops = _region(graph, set(made), matched)
-        lacks = node is not None and node.op_type in DOTS and not _kinds(ops) & DOT_KINDS
+        lacks = node is not None and node.op_type in LAYERS and not _kinds(ops) & DOT_KINDS
         found[name] = () if lacks else ops
     return found
 
@@ -59,7 +59,7 @@ def _visible(
         twins = set(node.output)
         made = [name for name, others in matched.items() if twins & set(others)]
         readers = [other for other in proto.graph.node if twins & set(other.input)]
-        if made or len(readers) != 1 or readers[0].op_type in DOTS:
+        if made or len(readers) != 1 or readers[0].op_type in LAYERS:
             return made
         (node,) = readers
         if sum(bool(name) and name not in constants for name in node.input) != 1:

@@ -16,7 +16,7 @@ import numpy as np
 from torchopt2edge.backends.litert.flatbuffer import Op, Tensor, TfliteGraph
 from torchopt2edge.backends.silence import quiet
 from torchopt2edge.errors import LowerError
-from torchopt2edge.quantize.qparams import bias_floor, weight_codes
+from torchopt2edge.quantize.qparams import min_weight_scale, quantize_weight
 
 Rule = dict[str, Any]
 Bounds = Mapping[str, tuple[float, float]]
@@ -118,13 +118,13 @@ def numbers(graph: TfliteGraph, bounds: Bounds, scheme: str) -> dict[str, dict[s
     """Return the ranges of activations and weights as the quantizer takes them.
 
     A range has its tensor's rank: the quantizer takes one of a Concat over to its constants. Those
-    of the weights are 127 steps of the grid that `grid.weight_codes` finds, the one that
-    ONNX Runtime's file gets: 8-bit weights that were trained on a grid come back on it.
+    of the weights are 127 steps of the scale that `qparams.quantize_weight` finds, the one that
+    ONNX Runtime's file gets: 8-bit weights that were trained on a scale come back on it.
     """
     ranks = {t.name: len(t.shape) for op in graph.ops for t in (*op.given, *op.made) if t}
     found = {name: _ends(pair, max(1, ranks.get(name, 1))) for name, pair in bounds.items()}
     for name, (weights, axis, floor) in _weights(graph, bounds, LEVELS.get(scheme)).items():
-        _, scales = weight_codes(weights, axis, floor=floor)
+        _, scales = quantize_weight(weights, axis, min_scale=floor)
         shape = [-1 if at == axis else 1 for at in range(weights.ndim)]
         ends = np.asarray(127.0 * scales.astype(np.float64), np.float32).reshape(shape)
         found[name] = {"min": -ends, "max": ends}
@@ -150,7 +150,7 @@ def _weights(graph: TfliteGraph, bounds: Bounds, levels: int | None) -> dict[str
         if levels and bias is not None and bias.data is not None and given in bounds:
             low, high = bounds[given]
             width = high - low if levels == 255 else 2 * max(-low, high)
-            least = bias_floor(bias.data, width / levels)
+            least = min_weight_scale(bias.data, width / levels)
             floor = least if floor is None else np.maximum(floor, least)
         found[weights.name] = (weights.data, axis, floor)
     return found

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,10 +36,13 @@ from torchopt2edge.backends.litert.flatbuffer import (
     extremes,
     read_graph,
 )
-from torchopt2edge.quantize.calibrate import activations, with_outputs
+from torchopt2edge.quantize.graph.activations import activations, with_outputs
 from torchopt2edge.quantize.graph.host_session import host_session
 from torchopt2edge.samples.calibration_set import Samples
 from torchopt2edge.types import Facts, Ranges
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 Array = np.ndarray[Any, Any]
 PROBES = 3
@@ -75,7 +78,7 @@ class Transfer:
 
 
 def transfer(
-    onnx_file: Path,
+    proto: ModelProto,
     tflite_file: Path,
     ranges: Ranges,
     samples: Samples,
@@ -92,7 +95,7 @@ def transfer(
 
     chosen = probes(samples)
     usual = len(chosen) - 1
-    matched = match(_onnx_values(onnx_file, chosen), run(chosen), ranges, usual)
+    matched = match(_onnx_values(proto, chosen), run(chosen), ranges, usual)
     bounds = {name: ranges.bounds[twins[0]] for name, twins in matched.items()}
     derived = [*_clamp(graph, bounds), *_pad(graph, bounds)]
     rest = set(graph.activations.values()) - set(bounds)
@@ -256,12 +259,9 @@ def _pad(graph: TfliteGraph, bounds: dict[str, tuple[float, float]]) -> list[str
 
 
 def _onnx_values(
-    onnx_file: Path, inputs: Iterable[Mapping[str, Array]]
+    proto: ModelProto, inputs: Iterable[Mapping[str, Array]]
 ) -> Iterator[dict[str, Array]]:
     """Yield every activation of the ONNX for each probe."""
-    import onnx
-
-    proto = onnx.load(onnx_file)
     tensors = activations(proto)
     session = host_session(with_outputs(proto, tensors))
     for sample in inputs:

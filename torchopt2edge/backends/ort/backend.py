@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torchopt2edge.store import Store
 
 # By the processor that a file is made for: the type of its activations, and whether the products
-# must be exact without VNNI too (`quantize.saturation`). "portable" is right on every processor.
+# must be exact without VNNI too (`quantize.saturation`). "portable" is exact on every processor.
 ISA = {
     isa.X86_VNNI: ("uint8", False),
     isa.X86: ("uint8", True),
@@ -33,7 +33,7 @@ SLOW = {
     "fp16": "fp16 halves the file and gains no speed on CPUs without float16 kernels (x86): "
     "ONNX Runtime computes in fp32 there",
     "int8_dynamic": "convolutions whose ranges are found at run time are often slower than in "
-    "fp32; int8 with calibration data is the fast one",
+    "fp32; int8 with calibration data is faster",
 }
 
 
@@ -41,10 +41,13 @@ SLOW = {
 class Ort:
     """The ONNX Runtime backend.
 
-    ``isa`` is the *target's*, one of `ISA`, or "auto" for that of the device that measures
-    ("portable" where no device is known): on x86 with VNNI U8S8 is fast and S8S8 four times
-    slower; without VNNI layers that can saturate are U8U8; on arm64 it is S8S8. ``optimize=False``
-    opens files without graph rewriting, which is how a float ONNX serves as its own reference.
+    Attributes:
+        isa: the instruction set of the *target*, one of `ISA`, or "auto" for that of the device
+            that measures ("portable" where no device is known). On x86 with VNNI U8S8 is fast and
+            S8S8 four times slower; without VNNI layers that can saturate are U8U8; on arm64 it is
+            S8S8.
+        optimize: False opens files without graph rewriting, which is how a float ONNX serves as its
+            own reference.
     """
 
     isa: str = "auto"
@@ -62,36 +65,34 @@ class Ort:
         return "portable" if self.isa == "auto" else self.isa
 
     def for_target(self, facts: Facts) -> Ort:
-        """Choose the integer types for the target's instruction set, unless they were chosen."""
+        """Return the backend with the integer types of the target, unless they are set."""
         return replace(self, isa=isa_of(facts)) if self.isa == "auto" else self
 
     def base(self, graph: Artifact, store: Store) -> Artifact:
-        """Lower straight from the shared float graph."""
+        """Return the shared float graph itself: every scheme is lowered from it."""
         return graph
 
     def lower(self, sources: Sources, scheme: Scheme, out: Path) -> Facts:
-        """Write ``model.onnx`` and ``signature.json``; the facts are read back from the file.
+        """Write ``model.onnx`` and ``signature.json``; the facts are those of the written graph.
 
         Raises:
             LowerError: a tensor has no range, or nothing in the file is what the scheme says.
         """
-        import onnx
-
         from torchopt2edge.backends.ort.inspect import read_back
         from torchopt2edge.quantize.graph.macs import macs_of
         from torchopt2edge.quantize.graph.strip import compact, names_of
 
         source, target = sources.graph.path / "model.onnx", out / "model.onnx"
-        ranges = self._ranges(sources, scheme)
-        given = onnx.load(source)
+        ranges, written = self._ranges(sources, scheme), sources.model
         shutil.copyfile(sources.graph.path / "signature.json", out / "signature.json")
         if scheme.name == "fp32":
             shutil.copyfile(source, target)
         else:
-            made = self._made(source, scheme, ranges, out / "signature.json")
-            target.write_bytes(compact(made, names_of(given)).SerializeToString())
-        macs, excluded = macs_of(given), ranges.excluded if ranges else ()
-        facts: Facts = {"file": target.name, **read_back(target, macs, excluded)}
+            lowered = self._lowered(sources, scheme, ranges, out / "signature.json")
+            written = compact(lowered, names_of(sources.model))
+            target.write_bytes(written.SerializeToString())
+        macs, excluded = macs_of(sources.model), ranges.excluded if ranges else ()
+        facts: Facts = {"file": target.name, **read_back(written, macs, excluded)}
         if ranges is not None:
             facts["ranges_origin"] = ranges.origin
         if scheme.weights == "int8" and scheme.activations != "float32":
@@ -110,57 +111,61 @@ class Ort:
             raise LowerError(f"{scheme.name} takes activation ranges", mend="pass calibration data")
         return sources.ranges
 
-    def _made(
-        self, source: Path, scheme: Scheme, ranges: Ranges | None, signature: Path
+    def _lowered(
+        self, sources: Sources, scheme: Scheme, ranges: Ranges | None, signature: Path
     ) -> ModelProto:
-        """Return the graph in that format; write its signature anew where its ends change."""
-        from torchopt2edge.backends.ort import dynamic_int8, integer_io, weight_only
-        from torchopt2edge.quantize.qdq_writer import Types, load_modern, quantize_graph
+        """Return the graph in a scheme; rewrite its signature where inputs or outputs change."""
+        from torchopt2edge.backends.ort.dynamic_int8 import to_dynamic_int8
+        from torchopt2edge.backends.ort.integer_io import to_integer_io
+        from torchopt2edge.backends.ort.weight_only import to_float16, to_int8_weights
+        from torchopt2edge.quantize.qdq_writer import IntegerTypes, modernized, quantize_graph
 
         if self._isa not in ISA:
             raise LowerError(f"there is no isa {self.isa!r}", mend=f"isa= one of {', '.join(ISA)}")
         dtype, exact = ISA[self._isa]
         if ranges is not None:
-            made = quantize_graph(source, ranges, Types(dtype, exact))
+            file, types = sources.graph.path / "model.onnx", IntegerTypes(dtype, exact)
+            proto = quantize_graph(sources.model, ranges, types, file)
             if scheme.io != "float32":
                 before = Signature.from_json(json.loads(signature.read_text()))
-                after = integer_io.integer_ends(made, before, ranges.bounds, dtype)
+                after = to_integer_io(proto, before, ranges.bounds, dtype)
                 signature.write_text(json.dumps(after.to_json(), indent=1))
-            return made
-        made = load_modern(source)
+            return proto
+        proto = modernized(sources.model)
         if scheme.name == "fp16":
-            return weight_only.half(made)
+            return to_float16(proto)
         if scheme.name == "int8_weights":
-            weight_only.weights_only(made)
+            to_int8_weights(proto)
         else:
-            dynamic_int8.dynamic(made, exact_everywhere=exact)
-        return made
+            to_dynamic_int8(proto, exact_everywhere=exact)
+        return proto
 
     def read_signature(self, file: Path) -> Signature:
-        """Read the ONNX graph's own inputs and outputs, integer ones with what they mean."""
-        from torchopt2edge.backends.ort.integer_io import read_ends
+        """Read a file's inputs and outputs, integer ones with their quantization."""
+        from torchopt2edge.backends.ort.integer_io import read_integer_io
         from torchopt2edge.quantize.graph.prepare import load, signature_of
 
         proto = load(file)
-        return read_ends(proto, signature_of(proto, file))
+        return read_integer_io(proto, signature_of(proto, file))
 
     def read_scheme(self, file: Path) -> str:
-        """Read the numeric format off the file's operators and weights."""
+        """Read the scheme off a file's operators and weights."""
         from torchopt2edge.backends.ort.inspect import scheme_of
         from torchopt2edge.quantize.graph.prepare import load
 
         return scheme_of(load(file))
 
     def read_facts(self, file: Path) -> Facts:
-        """Count what the file computes in, and what ONNX Runtime makes of it."""
+        """Count what a file computes in, and what ONNX Runtime makes of it (`read_back`)."""
         from torchopt2edge.backends.ort.inspect import read_back
         from torchopt2edge.quantize.graph.macs import macs_of
         from torchopt2edge.quantize.graph.prepare import load
 
-        return read_back(file, macs_of(load(file)))
+        proto = load(file)
+        return read_back(proto, macs_of(proto))
 
     def open(self, file: Path, signature: Signature, threads: int) -> FileSession:
-        """Open with pinned threads and no spinning: a session that waits must cost nothing.
+        """Open a file with pinned threads and no spinning: a session that waits costs nothing.
 
         Raises:
             LowerError: ONNX Runtime cannot load the file.
@@ -191,13 +196,13 @@ class Ort:
     def profile(
         self, file: Path, threads: int, arrays: Mapping[str, Array], runs: int
     ) -> list[Facts]:
-        """Return what each kernel takes (`ort_profile.profile`)."""
+        """Return the time that each kernel takes (`ort.profile.profile`)."""
         from torchopt2edge.backends.ort.profile import profile
 
         return profile(file, threads, arrays, runs)
 
     def receipt(self) -> Facts:
-        """Name the runtime, its version and the options that are pinned."""
+        """Return the runtime, its version and the pinned options."""
         import onnxruntime as ort
 
         return {
@@ -216,22 +221,22 @@ def isa_of(facts: Facts) -> str:
 
 
 def _note_processors(signature: Path, exact_on: Sequence[str]) -> None:
-    """Write beside a file for which kinds of processor its checked outputs hold."""
+    """Write beside a file on which kinds of processor its outputs are the checked ones."""
     data = json.loads(signature.read_text())
     signature.write_text(json.dumps({**data, "exact_on": list(exact_on)}, indent=1))
 
 
-def _check(facts: Facts, scheme: Scheme, heavy: bool, file: Path) -> None:
-    """Refuse a file whose label says integers when it has none where they count.
+def _check(facts: Facts, scheme: Scheme, has_layers: bool, file: Path) -> None:
+    """Refuse a file whose scheme says integers when no layer runs on them.
 
     Raises:
-        LowerError: no multiplication is on integers, or no operator in a graph without any.
+        LowerError: no layer is on integers, or no operator at all in a graph without layers.
     """
-    if (facts["int8_macs"] > 0) if heavy else facts["integer_ops"]:
+    if (facts["int8_macs"] > 0) if has_layers else facts["integer_ops"]:
         return
-    kept = ", ".join(f"{count} {op}" for op, count in facts["float_ops"].items()) or "nothing"
+    floats = ", ".join(f"{count} {op}" for op, count in facts["float_ops"].items()) or "nothing"
     raise LowerError(
-        f"nothing of this model would run on integers under {scheme.name}: {kept} stay in float",
+        f"nothing of this model would run on integers under {scheme.name}: {floats} stay in float",
         artifact=file,
         mend="exclude fewer nodes, or leave the scheme out for this backend",
     )

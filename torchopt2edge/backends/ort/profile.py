@@ -16,10 +16,19 @@ Op = dict[str, Any]
 
 
 def profile(file: Path, threads: int, arrays: Mapping[str, Array], runs: int) -> list[Op]:
-    """Return ``{name, type, ms}`` of every kernel, in the order they run, medians over ``runs``.
+    """Measure every kernel of a file.
 
-    Names are those of the graph that ONNX Runtime made of the file. Profiling costs time of its
-    own: the shares hold, the sum is above the latency.
+    Profiling costs time of its own: the shares are right, the sum is above the latency.
+
+    Args:
+        file: the ONNX file.
+        threads: how many threads one operator uses.
+        arrays: one input by name.
+        runs: how often it is run.
+
+    Returns:
+        ``{name, type, ms}`` of every kernel, in the order they run: its name in the graph that
+        ONNX Runtime makes of the file, its operator type, the median of its time.
     """
     import onnxruntime as ort
 
@@ -38,15 +47,15 @@ def profile(file: Path, threads: int, arrays: Mapping[str, Array], runs: int) ->
 
 
 def kernels(events: list[dict[str, Any]]) -> list[Op]:
-    """Read the kernels off ONNX Runtime's trace; a node that ran often counts by its median."""
+    """Return the kernels in ONNX Runtime's trace, each with the median of its runs."""
     spans: dict[str, list[int]] = {}
-    kinds: dict[str, str] = {}
+    op_types: dict[str, str] = {}
     for event in events:
         if event.get("cat") == "Node" and str(event.get("name", "")).endswith("_kernel_time"):
             name = event["name"].removesuffix("_kernel_time")
             spans.setdefault(name, []).append(int(event["dur"]))
-            kinds[name] = event["args"]["op_name"]
+            op_types[name] = event["args"]["op_name"]
     return [
-        {"name": name, "type": kinds[name], "ms": statistics.median(found) / 1e3}
-        for name, found in spans.items()
+        {"name": name, "type": op_types[name], "ms": statistics.median(durations) / 1e3}
+        for name, durations in spans.items()
     ]

@@ -1,18 +1,17 @@
-"""Write the same computation the way the runtimes know it best, in names that can be shipped.
+"""Rewrite a graph into the operators that the runtimes know best, with names that can be shipped.
 
 The rules, each exact in real arithmetic, cited in the code:
 
-C1. ``ReduceMean`` over H, W of an NCHW tensor, ``keepdims=1`` → ``GlobalAveragePool``.
-C2. The same with ``keepdims=0`` → ``GlobalAveragePool``, then ``Flatten(axis=1)``.
-C3. The first, free dimension of the inputs is called ``batch``, wherever it appears.
-C4. What an exporter notes of the source code (metadata, doc strings: names of files on the
-    machine that exported) goes.
-C5. Every node has a name of its own: that of its first output where it had none, and a number
-    where others had it too. Lists of nodes left in float go by names, and ONNX Runtime's
-    quantizer tells the readers of a shared bias apart by them.
+C1. ``ReduceMean`` over H and W of an NCHW tensor with ``keepdims=1`` → ``GlobalAveragePool``.
+C2. The same with ``keepdims=0`` → ``GlobalAveragePool`` and ``Flatten(axis=1)``.
+C3. The first, free dimension of the inputs is called ``batch`` wherever it appears.
+C4. Metadata and doc strings are removed: exporters write file names of their machine there.
+C5. Every node gets a unique name: that of its first output where it has none, with a number where
+    the name is taken. Lists of nodes that stay in float use these names, and ONNX Runtime's
+    quantizer tells the consumers of a shared bias apart by them.
 
-The dynamo exporter writes ReduceMean for pooling, and ONNX Runtime does not quantize ReduceMean:
-each one left would be a float island.
+The dynamo exporter writes ReduceMean for pooling. ONNX Runtime does not quantize ReduceMean, so
+each one left would stay in float.
 """
 
 from __future__ import annotations
@@ -21,43 +20,53 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from torchopt2edge.quantize.graph.index import (
+    attributes_of,
+    constants_of,
+    replace_nodes,
+    uses,
+    values_of,
+)
+
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 
 def canonicalize(proto: ModelProto) -> int:
-    """Rewrite the graph in place by the rules; return how many nodes were rewritten.
+    """Rewrite a graph in place by rules C1 to C5.
 
-    Ranks are taken from inferred shapes; a tensor of unknown rank is left alone.
+    Ranks are taken from inferred shapes; a node whose input has an unknown rank stays.
+
+    Returns:
+        The number of nodes that C1 and C2 replaced.
     """
     _name_batch(proto.graph)
-    _forget_sources(proto)
-    ranks, constants = _ranks(proto), _constants(proto.graph)
+    _remove_metadata(proto)
+    ranks, constants = _ranks(proto), _axes_constants(proto.graph)
     nodes: list[NodeProto] = []
     axes: set[str] = set()
-    done = 0
+    count = 0
     for node in proto.graph.node:
-        instead = _pooled(node, ranks, constants)
-        done += bool(instead)
-        axes.update(node.input[1:] if instead else ())
-        nodes.extend(instead or [node])
-    if done:
-        del proto.graph.node[:]
-        proto.graph.node.extend(nodes)
-        _drop(proto.graph, axes - set(uses(proto.graph)))
+        pooling = _pooling(node, ranks, constants)
+        count += bool(pooling)
+        axes.update(node.input[1:] if pooling else ())
+        nodes.extend(pooling or [node])
+    if count:
+        replace_nodes(proto.graph, nodes)
+        _remove_constants(proto.graph, axes - set(uses(proto.graph)))
     _name_nodes(proto.graph)
-    return done
+    return count
 
 
-def _pooled(
+def _pooling(
     node: NodeProto, ranks: Mapping[str, int], constants: Mapping[str, list[int]]
 ) -> list[NodeProto]:
-    """C1, C2: return what replaces ``node``, nothing when no rule fits."""
+    """C1, C2: return what replaces a node, nothing when neither rule applies."""
     from onnx import helper
 
     if node.op_type != "ReduceMean" or node.domain not in ("", "ai.onnx"):
         return []
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    attributes = attributes_of(node)
     axes = attributes.get("axes")  # an attribute until opset 17, an input since
     if axes is None and len(node.input) > 1:
         axes = constants.get(node.input[1])
@@ -90,7 +99,7 @@ def _name_batch(graph: GraphProto) -> None:
                 dim.dim_param = "batch"
 
 
-def _forget_sources(model: ModelProto) -> None:
+def _remove_metadata(model: ModelProto) -> None:
     """C4."""
     graph = model.graph
     for holder in (model, graph, *graph.node, *graph.initializer, *_values(graph)):
@@ -100,10 +109,10 @@ def _forget_sources(model: ModelProto) -> None:
 
 def _name_nodes(graph: GraphProto) -> None:
     """C5."""
-    there = Counter(node.name for node in graph.node)
-    taken = set(there)
+    counts = Counter(node.name for node in graph.node)
+    taken = set(counts)
     for node in graph.node:
-        if node.name and there[node.name] == 1:
+        if node.name and counts[node.name] == 1:
             continue
         stem = name = node.name or next(filter(None, node.output), node.op_type)
         number = 0
@@ -129,47 +138,28 @@ def _ranks(model: ModelProto) -> dict[str, int]:
     }
 
 
-def _constants(graph: GraphProto) -> dict[str, list[int]]:
+def _axes_constants(graph: GraphProto) -> dict[str, list[int]]:
     """Return the integer constants that could be axes."""
-    from onnx import TensorProto, numpy_helper
+    from onnx import TensorProto
 
-    tensors = [(weight.name, weight) for weight in graph.initializer]
-    tensors += [
-        (node.output[0], node.attribute[0].t)
-        for node in graph.node
-        if node.op_type == "Constant" and node.attribute[0].name == "value"
-    ]
     return {
-        name: numpy_helper.to_array(tensor).ravel().tolist()
-        for name, tensor in tensors
+        name: values_of(tensor).ravel().tolist()
+        for name, tensor in constants_of(graph).items()
         if tensor.data_type == TensorProto.INT64 and sum(tensor.dims) <= 4
     }
 
 
-def uses(graph: GraphProto) -> Counter[str]:
-    """Count how often each tensor is read by a node, those of subgraphs too, or given out."""
-    counts = Counter(value.name for value in graph.output)
-    for node in graph.node:
-        counts.update(node.input)
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                counts += uses(attribute.g)
-    return counts
-
-
-def _drop(graph: GraphProto, gone: set[str]) -> None:
-    """Take out constants by name."""
-    nodes = [node for node in graph.node if node.output[0] not in gone]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    weights = [weight for weight in graph.initializer if weight.name not in gone]
+def _remove_constants(graph: GraphProto, names: set[str]) -> None:
+    """Remove initializers and Constant nodes by name."""
+    replace_nodes(graph, [node for node in graph.node if node.output[0] not in names])
+    weights = [weight for weight in graph.initializer if weight.name not in names]
     del graph.initializer[:]
     graph.initializer.extend(weights)
 
 
 def drop_unused(graph: GraphProto) -> None:
-    """Take out the constants that nothing reads."""
+    """Remove the initializers and Constant nodes that nothing reads, in place."""
     read = uses(graph)
     constants = {node.output[0] for node in graph.node if node.op_type == "Constant"}
     constants |= {weight.name for weight in graph.initializer}
-    _drop(graph, {name for name in constants if name not in read})
+    _remove_constants(graph, {name for name in constants if name not in read})

@@ -1,4 +1,4 @@
-"""ONNX Runtime as a tool on the host: open a graph in memory, and what it raises."""
+"""ONNX Runtime as a tool on the host: sessions of graphs in memory, and the errors it raises."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from typing import Any
 def host_session(
     proto: Any, *, optimize: bool = True, threads: int | None = None, keep: Path | None = None
 ) -> Any:
-    """Open an in-memory graph on all cores of the host, or on ``threads``.
+    """Open a graph in memory.
 
-    ``keep`` is a file to write the optimized graph to; it fits this machine alone.
+    Args:
+        proto: a ``ModelProto``.
+        optimize: whether ONNX Runtime may rewrite the graph.
+        threads: how many threads one operator uses; all cores by default.
+        keep: a file to write the optimized graph to, which fits this machine alone.
+
+    Returns:
+        An ``onnxruntime.InferenceSession`` on the CPU.
     """
     import onnxruntime as ort
 
@@ -28,12 +35,12 @@ def host_session(
 
 
 def ort_errors() -> tuple[type[BaseException], ...]:
-    """Return every error class of ONNX Runtime: they share no base but Exception."""
+    """Return the error classes of ONNX Runtime, which share no base class but Exception."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    found = (getattr(state, name) for name in dir(state))
+    items = (getattr(state, name) for name in dir(state))
     return (
         RuntimeError,
         ValueError,
-        *(item for item in found if isinstance(item, type) and issubclass(item, Exception)),
+        *(item for item in items if isinstance(item, type) and issubclass(item, Exception)),
     )

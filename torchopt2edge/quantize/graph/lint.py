@@ -1,37 +1,45 @@
-"""Say what in a float graph will cost accuracy or speed in int8, and what to do about it.
+"""Find what in a float graph will cost accuracy or speed in int8, and what to do about it.
 
-Nothing here changes the graph. A rule that fits several nodes is one finding.
+Nothing here changes the graph. A rule that applies to several nodes makes one finding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from torchopt2edge.quantize.graph.index import View
+from torchopt2edge.quantize.graph.index import GraphIndex
+from torchopt2edge.quantize.graph.op_types import Trait, having, name_of
 from torchopt2edge.types import Ranges
 
 if TYPE_CHECKING:
-    from onnx import NodeProto
+    from onnx import ModelProto, NodeProto
 
 NAMED = 3
 # One scale for ranges this many times apart leaves the narrow one five of its eight bits.
 CONCAT_RATIO = 8.0
 # One scale for channels this many times apart leaves the narrow one fewer than four steps.
 CHANNEL_RATIO = 32.0
-RELUS = ("Relu", "Clip", "LeakyRelu", "PRelu", "HardSwish", "Sigmoid", "Elu")
+ACTIVATIONS = having(Trait.ACTIVATION)
 
-Found = Iterator[tuple[str, float]]
+Places = Iterator[tuple[str, float]]
 """Names of nodes (or of inputs and outputs), each with how bad it is there."""
 
 
 @dataclass(frozen=True)
 class Lint:
-    """One finding: where (up to three of ``count`` names, the worst first), what, the advice."""
+    """One finding.
+
+    Attributes:
+        rule: the rule's name.
+        nodes: up to three of the ``count`` names that it applies to, the worst first.
+        count: how many nodes (or inputs, outputs) it applies to.
+        says: what the problem is.
+        mend: what to do about it.
+    """
 
     rule: str
     nodes: tuple[str, ...]
@@ -42,152 +50,153 @@ class Lint:
 
 @dataclass(frozen=True)
 class Rule:
-    """How a finding is made; ``says`` may hold ``{size}``, how bad the worst place is."""
+    """How a finding is made; ``says`` may hold ``{size}``, the number of the worst place."""
 
     name: str
-    find: Callable[[View, Ranges | None], Found]
+    find: Callable[[GraphIndex, Ranges | None], Places]
     says: str
     mend: str
 
 
-def lint(graph: Path, ranges: Ranges | None = None) -> list[Lint]:
-    """Return the findings of every rule on a float ONNX; with ranges, those on ranges too."""
-    import onnx
+def lint(proto: ModelProto, ranges: Ranges | None = None) -> list[Lint]:
+    """Return the findings of every rule.
 
-    view = View.of(onnx.load(graph))
-    found = []
+    Args:
+        proto: a float graph.
+        ranges: its activation ranges; without them the rules on ranges find nothing.
+    """
+    index = GraphIndex.of(proto)
+    findings = []
     for rule in RULES:
-        places = sorted(rule.find(view, ranges), key=lambda place: -place[1])
+        places = sorted(rule.find(index, ranges), key=lambda place: -place[1])
         if places:
             names = tuple(name for name, _ in places)
             says = rule.says.format(size=f"{places[0][1]:.0f}")
-            found.append(Lint(rule.name, names[:NAMED], len(names), says, rule.mend))
-    return found
+            findings.append(Lint(rule.name, names[:NAMED], len(names), says, rule.mend))
+    return findings
 
 
-def _kinds(*kinds: str) -> Callable[[View, Ranges | None], Found]:
-    """Find every node of these kinds."""
+def _op_types(*op_types: str) -> Callable[[GraphIndex, Ranges | None], Places]:
+    """Find every node of these types."""
 
-    def find(view: View, ranges: Ranges | None) -> Found:
-        for node in view.proto.graph.node:
-            if node.op_type in kinds:
-                yield _name(node), 0.0
+    def find(index: GraphIndex, ranges: Ranges | None) -> Places:
+        for node in index.proto.graph.node:
+            if node.op_type in op_types:
+                yield name_of(node), 0.0
 
     return find
 
 
-def _pad_values(view: View, ranges: Ranges | None) -> Found:
-    """Constant padding with something else than zero."""
-    for node in view.proto.graph.node:
+def _pad_values(index: GraphIndex, ranges: Ranges | None) -> Places:
+    """Find constant padding with a value other than zero."""
+    for node in index.proto.graph.node:
         if node.op_type != "Pad" or _text(node, "mode", "constant") != "constant":
             continue
-        value = view.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        value = index.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
         if value is not None and value.size and float(value.ravel()[0]) != 0.0:
-            pooled = any("Pool" in reader.op_type for reader in view.readers[node.output[0]])
-            yield _name(node), float(pooled)
+            pooled = any("Pool" in reader.op_type for reader in index.consumers[node.output[0]])
+            yield name_of(node), float(pooled)
 
 
-def _concat_ranges(view: View, ranges: Ranges | None) -> Found:
-    """Concatenations of ranges that are far apart."""
+def _concat_ranges(index: GraphIndex, ranges: Ranges | None) -> Places:
+    """Find concatenations of tensors whose ranges are far apart."""
     bounds = ranges.bounds if ranges else {}
-    for node in view.proto.graph.node:
+    for node in index.proto.graph.node:
         if node.op_type != "Concat":
             continue
         widths = [max(map(abs, bounds[name])) for name in node.input if name in bounds]
         widths = [width for width in widths if width > 0]
         if len(widths) > 1 and max(widths) >= CONCAT_RATIO * min(widths):
-            yield _name(node), max(widths) / min(widths)
+            yield name_of(node), max(widths) / min(widths)
 
 
-def _late_norms(view: View, ranges: Ranges | None) -> Found:
-    """Norms that no layer could take: BatchNormalization, or the Mul and Add it became."""
-    for node in view.proto.graph.node:
-        if node.op_type == "BatchNormalization" and view.kind(node.input[0]) in RELUS:
-            yield _name(node), 0.0
-        elif node.op_type == "Mul" and _per_channel(view, node):
-            readers = view.readers[node.output[0]]
-            if len(readers) == 1 and readers[0].op_type == "Add" and _per_channel(view, readers[0]):
-                yield _name(node), 0.0
+def _late_norms(index: GraphIndex, ranges: Ranges | None) -> Places:
+    """Find norms that no layer could take: BatchNormalization, or the Mul and Add it became."""
+    for node in index.proto.graph.node:
+        if node.op_type == "BatchNormalization":
+            if index.producer_type(node.input[0]) in ACTIVATIONS:
+                yield name_of(node), 0.0
+        elif node.op_type == "Mul" and _per_channel(index, node):
+            readers = index.consumers[node.output[0]]
+            adds = [reader for reader in readers if reader.op_type == "Add"]
+            if len(adds) == len(readers) == 1 and _per_channel(index, adds[0]):
+                yield name_of(node), 0.0
 
 
-def _per_channel(view: View, node: NodeProto) -> bool:
-    """Whether one input is a constant with more than one channel."""
-    values = [view.array(name) for name in node.input]
-    return len(view.varying(node)) == 1 and any(v is not None and v.size > 1 for v in values)
+def _per_channel(index: GraphIndex, node: NodeProto) -> bool:
+    """Tell whether one input is a constant with more than one channel."""
+    values = [index.array(name) for name in node.input]
+    return len(index.varying(node)) == 1 and any(v is not None and v.size > 1 for v in values)
 
 
-def _silus(view: View, ranges: Ranges | None) -> Found:
-    """x · sigmoid(x)."""
-    for node in view.proto.graph.node:
+def _silus(index: GraphIndex, ranges: Ranges | None) -> Places:
+    """Find x · sigmoid(x)."""
+    for node in index.proto.graph.node:
         if node.op_type != "Mul" or len(node.input) != 2:
             continue
         for gate, value in (node.input, reversed(node.input)):
-            if view.kind(gate) == "Sigmoid" and view.made[gate].input[0] == value:
-                yield _name(node), 0.0
+            if index.producer_type(gate) == "Sigmoid" and index.producers[gate].input[0] == value:
+                yield name_of(node), 0.0
 
 
-def _attention(view: View, ranges: Ranges | None) -> Found:
-    """What transformers are made of: norms over features, products of two activations."""
-    ends = {value.name for value in view.proto.graph.output}
-    for node in view.proto.graph.node:
-        inner = node.op_type == "Softmax" and not ends.intersection(node.output)
-        product = node.op_type == "MatMul" and len(view.varying(node)) == 2
+def _attention(index: GraphIndex, ranges: Ranges | None) -> Places:
+    """Find the parts of transformers: norms over features, products of two activations."""
+    for node in index.proto.graph.node:
+        inner = node.op_type == "Softmax" and not index.outputs.intersection(node.output)
+        product = node.op_type == "MatMul" and len(index.varying(node)) == 2
         if inner or product or node.op_type in ("LayerNormalization", "Attention"):
-            yield _name(node), 0.0
+            yield name_of(node), 0.0
 
 
-def _free_sizes(view: View, ranges: Ranges | None) -> Found:
-    """Inputs with a free dimension besides the batch."""
-    for value in view.proto.graph.input:
+def _free_sizes(index: GraphIndex, ranges: Ranges | None) -> Places:
+    """Find inputs with a free dimension besides the batch."""
+    for value in index.proto.graph.input:
         dims = value.type.tensor_type.shape.dim
         free = [dim for dim in dims[1:] if not dim.HasField("dim_value")]
-        if value.name not in view.constants and free:
+        if value.name not in index.constants and free:
             yield value.name, float(len(free))
 
 
-def _whole_outputs(view: View, ranges: Ranges | None) -> Found:
-    """Outputs of 64-bit integers."""
+def _integer_outputs(index: GraphIndex, ranges: Ranges | None) -> Places:
+    """Find outputs of 64-bit integers."""
     from onnx import TensorProto
 
-    for value in view.proto.graph.output:
+    for value in index.proto.graph.output:
         if value.type.tensor_type.elem_type == TensorProto.INT64:
             yield value.name, 0.0
 
 
-def _old_opset(view: View, ranges: Ranges | None) -> Found:
-    """An opset that has no scale per channel."""
-    for entry in view.proto.opset_import:
+def _old_opset(index: GraphIndex, ranges: Ranges | None) -> Places:
+    """Find an opset that has no scale per channel."""
+    for entry in index.proto.opset_import:
         if entry.domain == "" and entry.version < 13:
             yield f"opset {entry.version}", 0.0
 
 
-def _channel_spread(view: View, ranges: Ranges | None) -> Found:
-    """Depthwise convolutions whose channels' weights are far apart (Nagel et al. 2019, figure 2).
+def _channel_spread(index: GraphIndex, ranges: Ranges | None) -> Places:
+    """Find depthwise convolutions whose channels' weights are far apart.
 
-    The narrow end is the 5th percentile of the channels: a dead one alone costs nothing.
+    (Nagel et al. 2019, figure 2.) The narrow end is the 5th percentile of the channels: a single
+    dead channel costs nothing.
     """
-    for node in view.proto.graph.node:
-        weight = view.array(node.input[1]) if node.op_type == "Conv" else None
+    for node in index.proto.graph.node:
+        weight = index.array(node.input[1]) if node.op_type == "Conv" else None
         if weight is None or weight.shape[1] != 1 or len(weight) < 2:
             continue
         peaks = np.abs(weight.reshape(len(weight), -1)).max(1)
         peaks = peaks[peaks > 0]
         ratio = float(peaks.max() / np.percentile(peaks, 5)) if peaks.size else 1.0
         if ratio >= CHANNEL_RATIO:
-            yield _name(node), ratio
+            yield name_of(node), ratio
 
 
-def _never_active(view: View, ranges: Ranges | None) -> Found:
-    """Tensors that were one and the same number on every calibration sample."""
+def _never_active(index: GraphIndex, ranges: Ranges | None) -> Places:
+    """Find tensors that were the same number on every calibration sample."""
     bounds = ranges.bounds if ranges else {}
-    for node in view.proto.graph.node:
+    for node in index.proto.graph.node:
         for name in node.output:
             if name in bounds and bounds[name][0] == bounds[name][1]:
-                yield _name(node), 0.0
-
-
-def _name(node: NodeProto) -> str:
-    return node.name or node.output[0]
+                yield name_of(node), 0.0
 
 
 def _text(node: NodeProto, name: str, default: str) -> str:
@@ -227,45 +236,45 @@ RULES = (
     ),
     Rule(
         "hard-swish",
-        _kinds("HardSwish", "HardSigmoid"),
+        _op_types("HardSwish", "HardSigmoid"),
         "HardSwish and HardSigmoid have no integer kernels in ONNX Runtime or in XNNPACK: they "
         "stay in float, with a conversion before and behind each.",
         "For speed in int8 use ReLU or ReLU6 in their place and fine-tune.",
     ),
     Rule(
         "leaky-relu",
-        _kinds("PRelu", "LeakyRelu"),
+        _op_types("PRelu", "LeakyRelu"),
         "PReLU and LeakyReLU stay in float in LiteRT (PReLU in ONNX Runtime too), and each "
         "splits the integer part of the graph.",
         "For speed in int8 use ReLU in their place and fine-tune.",
     ),
     Rule(
         "smooth-activation",
-        _kinds("Elu", "Selu", "Celu", "Gelu", "Erf", "Mish", "Softplus", "Softsign"),
-        "ELU, GELU, Mish and their like stay in float in both runtimes, as one function each.",
+        _op_types("Elu", "Selu", "Celu", "Gelu", "Erf", "Mish", "Softplus", "Softsign"),
+        "ELU, GELU, Mish and similar functions stay in float in both runtimes, each as a whole.",
         "For speed in int8 use ReLU in their place and fine-tune.",
     ),
     Rule(
         "attention",
         _attention,
         "Layer norms, softmaxes and products of two activations stay in float in both runtimes, "
-        "and what they alone read does: only the layers with weights are on integers, with a "
+        "and so does what only they read. Only the layers with weights are on integers, with a "
         "conversion before and behind each.",
         "Compare its latency with that of fp32 and int8_dynamic before shipping static int8.",
     ),
     Rule(
         "channel-spread",
         _channel_spread,
-        "The widest channel of a depthwise convolution has weights {size} times the narrow "
-        "ones': one scale for the whole tensor would leave those hardly a step.",
+        "The widest channel of a depthwise convolution has weights {size} times as large as the "
+        "narrow channels: one scale for the whole tensor would leave those hardly a step.",
         "Keep the scales per channel (the default here), or use quantize.equalize before a tool "
         "that has one scale per tensor.",
     ),
     Rule(
         "never-active",
         _never_active,
-        "A tensor held one and the same value on all calibration samples, so its range says "
-        "nothing about other inputs.",
+        "A tensor had the same value on all calibration samples, so its range says nothing about "
+        "other inputs.",
         "Calibrate on more varied samples; if it stays so, that part of the net can be pruned.",
     ),
     Rule(
@@ -276,10 +285,10 @@ RULES = (
     ),
     Rule(
         "integer-output",
-        _whole_outputs,
+        _integer_outputs,
         "An output is int64: where it is an arg-max, one rounding in int8 can flip it, and no "
         "error measure on it says by how much.",
-        "Give out the scores and take the arg-max outside the net.",
+        "Return the scores and take the arg-max outside the net.",
     ),
     Rule(
         "old-opset",

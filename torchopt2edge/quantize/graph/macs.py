@@ -1,4 +1,4 @@
-"""Count what the heavy nodes of an ONNX graph compute: the weight of a node in every share."""
+"""Count the multiply-accumulates (MACs) of the layers of an ONNX graph."""
 
 from __future__ import annotations
 
@@ -6,37 +6,31 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from torchopt2edge.quantize.graph.index import fed_inputs
+from torchopt2edge.quantize.graph.op_types import WEIGHT_INPUT, name_of
+
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 Shape = tuple[int, ...]
-# Which input holds the weights; the others are read off the shapes of input 0 and output 0.
-WEIGHTS = {
-    "Conv": 1,
-    "ConvInteger": 1,
-    "QLinearConv": 3,
-    "ConvTranspose": 1,
-    "Gemm": 1,
-    "MatMul": 1,
-    "MatMulInteger": 1,
-    "QLinearMatMul": 3,
-}
 
 
 def macs_of(proto: ModelProto) -> dict[str, int]:
-    """Return the multiply-accumulates of every heavy node at batch 1, by node name.
+    """Return the multiply-accumulates of every layer at batch 1.
 
-    Heavy are Conv, ConvTranspose, Gemm and MatMul and their integer kinds. A node without a name
-    goes by its first output; one whose shapes cannot be inferred is absent. The addition of a
+    Layers are Conv, ConvTranspose, Gemm and MatMul and their integer kernels. The addition of a
     bias is not counted.
+
+    Returns:
+        MACs by node name (`name_of`). A node whose shapes cannot be inferred is absent.
     """
     shapes = shapes_of(proto)
-    found = {}
+    macs = {}
     for node in proto.graph.node:
-        count = _macs(node, shapes) if node.op_type in WEIGHTS else None
+        count = _macs(node, shapes) if node.op_type in WEIGHT_INPUT else None
         if count is not None:
-            found[node.name or node.output[0]] = count
-    return found
+            macs[name_of(node)] = count
+    return macs
 
 
 def shapes_of(proto: ModelProto) -> dict[str, Shape]:
@@ -56,10 +50,8 @@ def shapes_of(proto: ModelProto) -> dict[str, Shape]:
 
 
 def _fix_batch(graph: GraphProto) -> None:
-    """Set a free first dimension of the inputs to 1 and forget the shapes that hung on it."""
-    weights = {weight.name for weight in graph.initializer}
-    given = [value for value in graph.input if value.name not in weights]
-    for value in given:
+    """Set a free first dimension of the inputs to 1 and remove the shapes that depend on it."""
+    for value in fed_inputs(graph):
         dims = value.type.tensor_type.shape.dim
         if dims and not dims[0].HasField("dim_value"):
             dims[0].dim_value = 1
@@ -72,13 +64,13 @@ def _fix_batch(graph: GraphProto) -> None:
 
 def _macs(node: NodeProto, shapes: Mapping[str, Shape]) -> int | None:
     """Count one node; None when a shape is not known."""
-    given, made = shapes.get(node.input[0]), shapes.get(node.output[0])
-    weight = shapes.get(node.input[WEIGHTS[node.op_type]])
-    if given is None or made is None or weight is None:
+    source, target = shapes.get(node.input[0]), shapes.get(node.output[0])
+    weight = shapes.get(node.input[WEIGHT_INPUT[node.op_type]])
+    if source is None or target is None or weight is None:
         return None
-    if node.op_type == "ConvTranspose":  # each value read is spread over a kernel
-        return math.prod(given) * math.prod(weight[1:])
-    if "Conv" in node.op_type:  # each value made is gathered over a kernel
-        return math.prod(made) * math.prod(weight[1:])
-    turned = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-    return math.prod(made) * given[0 if turned else -1]
+    if node.op_type == "ConvTranspose":  # each input value is spread over a kernel
+        return math.prod(source) * math.prod(weight[1:])
+    if "Conv" in node.op_type:  # each output value is summed over a kernel
+        return math.prod(target) * math.prod(weight[1:])
+    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+    return math.prod(target) * source[0 if transposed else -1]

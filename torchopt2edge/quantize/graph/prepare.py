@@ -1,7 +1,7 @@
-"""The float ONNX that every backend shares: checked, with its input fixed in type, BN folded.
+"""Make the float ONNX that every backend shares: checked, in one opset, with constants folded.
 
-Calibration, ONNX Runtime and the converter all start from this one graph, so that a tensor's name
-means the same tensor to each of them.
+Calibration, ONNX Runtime and the converter all start from this graph, so that a tensor's name means
+the same tensor to each of them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from torchopt2edge.errors import ExportError
 from torchopt2edge.quantize.graph.canonicalize import canonicalize
 from torchopt2edge.quantize.graph.fold_affine import settle_affine
 from torchopt2edge.quantize.graph.host_session import host_session, ort_errors
+from torchopt2edge.quantize.graph.index import fed_inputs, values_of, walk_nodes
+from torchopt2edge.quantize.graph.op_types import is_quantized, name_of
 from torchopt2edge.types import Signature, TensorSpec
 
 if TYPE_CHECKING:
@@ -23,30 +25,46 @@ if TYPE_CHECKING:
 
 OPSET, IR_VERSION = 13, 8
 FOLD_LIMIT = 2**28  # elements of one constant
-QUANTIZED_OPS = frozenset(
-    "QuantizeLinear DequantizeLinear DynamicQuantizeLinear QLinearConv QLinearMatMul "
-    "ConvInteger MatMulInteger QGemm QLinearAdd".split()
-)
 RANDOM_OPS = frozenset(
     "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Bernoulli Multinomial".split()
 )
 
 
-def prepare(model: Path, out: Path) -> None:
-    """Write the shared float graph of the ONNX file ``model`` to the file ``out``.
+def prepare(model: Path, out: Path) -> onnx.ModelProto:
+    """Make the shared float graph of an ONNX file.
 
-    Opsets from 13 on stay, older ones become 13. Constants are folded, identities go,
+    Opsets from 13 on stay, older ones become 13. Constants are folded, identities removed,
     BatchNormalization and other affine nodes go into the layer before them or become Mul and Add
-    (`settle_affine`), the rules of `canonicalize` are applied, and every tensor has an inferred
+    (`settle_affine`), the rules of `canonicalize` are applied, and every tensor gets an inferred
     shape.
 
+    Args:
+        model: the ONNX file.
+        out: the file to write.
+
+    Returns:
+        What was written.
+
     Raises:
-        ExportError: not an ONNX file, not valid, not float, with a batch fixed to several, or
-            computing as in training or by chance.
+        ExportError: not an ONNX file, not valid, not float, with a batch fixed to several samples,
+            or a graph that computes as in training or at random.
     """
     import onnx
 
-    proto = load(model)
+    proto = prepared(load(model), model)
+    onnx.save(proto, out)
+    return proto
+
+
+def prepared(proto: onnx.ModelProto, model: Path) -> onnx.ModelProto:
+    """Return the shared float graph of a loaded ONNX file, as `prepare` does.
+
+    Args:
+        proto: the loaded graph, which may be changed.
+        model: the file that it is from, for error messages.
+    """
+    import onnx
+
     check_float(proto, model)
     check_batch(proto, model)
     check_inference(proto, model)
@@ -54,12 +72,15 @@ def prepare(model: Path, out: Path) -> None:
     settle_affine(proto)
     canonicalize(proto)
     _check_runs(proto, model)
-    proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    onnx.save(proto, out)
+    return onnx.shape_inference.infer_shapes(proto, data_prop=True)
 
 
 def load(model: Path) -> onnx.ModelProto:
-    """Read an ONNX file, external data included."""
+    """Load and check an ONNX file, external data included.
+
+    Raises:
+        ExportError: there is no such file, or it is not a valid ONNX file.
+    """
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -78,17 +99,17 @@ def load(model: Path) -> onnx.ModelProto:
 
 
 def weights_beside(model: Path) -> list[Path]:
-    """Return the files that an ONNX file keeps its weights in; none for a damaged one."""
+    """Return the files that an ONNX file keeps its weights in; none for a damaged file."""
     import onnx
     from google.protobuf.message import DecodeError
 
     try:
         proto = onnx.load(str(model), load_external_data=False)
-    except DecodeError:  # `load` says so
+    except DecodeError:  # `load` reports it
         return []
     names = {
         entry.value
-        for tensor in (*proto.graph.initializer, *_constants(proto.graph))
+        for tensor in (*proto.graph.initializer, *_tensor_attributes(proto.graph))
         if tensor.data_location == onnx.TensorProto.EXTERNAL
         for entry in tensor.external_data
         if entry.key == "location"
@@ -99,58 +120,61 @@ def weights_beside(model: Path) -> list[Path]:
 def content_digest(model: Path) -> str:
     """Return the sha256 of an ONNX file and of the files that it keeps its weights in.
 
-    A net that was trained on has the same file beside other weights.
+    A net that was trained further has the same graph file with other weights beside it.
     """
     total = hashlib.sha256()
     for file in (model, *weights_beside(model)):
-        if file.is_file():  # `load` says so, too
-            with file.open("rb") as held:
-                total.update(hashlib.file_digest(held, "sha256").digest())
+        if file.is_file():  # `load` reports a missing one
+            with file.open("rb") as stream:
+                total.update(hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()
 
 
-def _constants(graph: Any) -> Iterator[Any]:
-    return (a.t for node in nodes(graph) for a in node.attribute if a.HasField("t"))
+def _tensor_attributes(graph: Any) -> Iterator[Any]:
+    return (a.t for node in walk_nodes(graph) for a in node.attribute if a.HasField("t"))
 
 
 def check_float(proto: onnx.ModelProto, model: Path) -> None:
     """Refuse a graph that is already quantized, or whose weights are not float32.
 
     A quantized graph cannot be lowered twice, and the converter would drop its Q/DQ nodes
-    without a word (onnx2tf#582).
+    silently (onnx2tf#582).
     """
     import onnx
 
-    found = sorted({node.op_type for node in nodes(proto.graph)} & QUANTIZED_OPS)
-    if found:
+    quantized = {node.op_type for node in walk_nodes(proto.graph) if is_quantized(node.op_type)}
+    if quantized:
         raise ExportError(
-            f"this ONNX is already quantized ({', '.join(found)})",
+            f"this ONNX is already quantized ({', '.join(sorted(quantized))})",
             artifact=model,
             mend="give the float model; quantizing is done here, once for every runtime",
         )
-    half = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
-    held = [(weight.name, weight.data_type) for weight in proto.graph.initializer]
-    held += [(value.name, value.type.tensor_type.elem_type) for value in proto.graph.input]
-    odd = [name for name, dtype in held if dtype in half]
-    if odd:
+    other = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
+    dtypes = [(weight.name, weight.data_type) for weight in proto.graph.initializer]
+    dtypes += [(value.name, value.type.tensor_type.elem_type) for value in proto.graph.input]
+    names = [name for name, dtype in dtypes if dtype in other]
+    if names:
         raise ExportError(
-            f"this ONNX is not float32: {len(odd)} weights or inputs are not, {odd[0]!r} for one",
+            f"this ONNX is not float32: {len(names)} weights or inputs are not, such as "
+            f"{names[0]!r}",
             artifact=model,
             mend="export the model in float32 (model.float()) and let schemes= choose precision",
         )
 
 
 def check_batch(proto: onnx.ModelProto, model: Path) -> None:
-    """Refuse a first dimension fixed to several samples: checks and probes run one by one.
+    """Refuse a first dimension fixed to several samples: checks run single samples.
 
-    Nor may an output keep its rows when the batch is free: they belong to no sample.
+    Nor may an output have a fixed number of rows when the batch is free: its rows would belong to
+    no sample.
     """
     signature = signature_of(proto, model)
     free = any(spec.shape[:1] == (-1,) for spec in signature.inputs)
     for spec in signature.outputs:
         if free and spec.shape and spec.shape[0] >= 0:
             raise ExportError(
-                f"the batch is free, and the output {spec.name!r} is {list(spec.shape)} of any",
+                f"the batch is free, but the output {spec.name!r} has the shape {list(spec.shape)} "
+                "for every batch",
                 artifact=model,
                 mend="export it with a batch of 1, or leave that output out",
             )
@@ -164,66 +188,54 @@ def check_batch(proto: onnx.ModelProto, model: Path) -> None:
 
 
 def check_inference(proto: onnx.ModelProto, model: Path) -> None:
-    """Refuse a graph that was exported in train mode, or that draws numbers of its own.
+    """Refuse a graph that was exported in train mode, or that draws random numbers.
 
-    Its outputs change from run to run, or hang on what else is in the batch.
+    Its outputs change from run to run, or depend on the other samples of the batch.
     """
     off = {name for name, value in _flags(proto.graph) if not value}
-    found = [
+    nodes = [
         node
-        for node in nodes(proto.graph)
+        for node in walk_nodes(proto.graph)
         if node.op_type in RANDOM_OPS
         or (node.op_type == "Dropout" and any(name not in off for name in node.input[2:] if name))
         or any(a.name == "training_mode" and a.i for a in node.attribute)
     ]
-    if found:
-        kinds = ", ".join(sorted({node.op_type for node in found}))
+    if nodes:
+        op_types = ", ".join(sorted({node.op_type for node in nodes}))
         raise ExportError(
-            f"this ONNX computes as in training or by chance ({kinds}; "
-            f"node {found[0].name or found[0].output[0]!r} for one)",
+            f"this ONNX computes as in training, or at random ({op_types}, such as the node "
+            f"{name_of(nodes[0])!r})",
             artifact=model,
             mend="call net.eval() before the export, and leave out what draws random numbers",
         )
 
 
 def _flags(graph: Any) -> Iterator[tuple[str, bool]]:
-    """Walk the constants that are single booleans."""
-    from onnx import TensorProto, numpy_helper
+    """Yield the constants that are single booleans."""
+    from onnx import TensorProto
 
-    held = [(tensor.name, tensor) for tensor in graph.initializer]
-    held += [
+    tensors = [(tensor.name, tensor) for tensor in graph.initializer]
+    tensors += [
         (node.output[0], a.t)
-        for node in nodes(graph)
+        for node in walk_nodes(graph)
         if node.op_type == "Constant"
         for a in node.attribute
         if a.HasField("t")
     ]
-    for name, tensor in held:
+    for name, tensor in tensors:
         if tensor.data_type == TensorProto.BOOL and not any(size != 1 for size in tensor.dims):
-            yield name, bool(numpy_helper.to_array(tensor).reshape(-1)[0])
-
-
-def nodes(graph: Any) -> Iterator[Any]:
-    """Walk the nodes of a graph and of its subgraphs."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from nodes(attribute.g)
+            yield name, bool(values_of(tensor).reshape(-1)[0])
 
 
 def _modern(proto: onnx.ModelProto, model: Path) -> onnx.ModelProto:
-    """Bring an older file to opset 13, with weights that are not inputs as well.
+    """Bring an older graph to opset 13, and take its weights off the list of inputs.
 
     Opset 13 is the first whose DequantizeLinear takes a scale per channel. Until IR version 4
-    every weight had to be listed as an input, and nothing listed there may be folded.
+    every weight had to be listed as an input, and what is listed there must not be folded.
     """
     import onnx
 
-    weights = {weight.name for weight in proto.graph.initializer}
-    given = [value for value in proto.graph.input if value.name not in weights]
-    del proto.graph.input[:]
-    proto.graph.input.extend(given)
+    remove_listed_weights(proto.graph)
     proto.ir_version = max(proto.ir_version, IR_VERSION)
     opset = next((entry.version for entry in proto.opset_import if not entry.domain), OPSET)
     if opset >= OPSET:
@@ -231,32 +243,39 @@ def _modern(proto: onnx.ModelProto, model: Path) -> onnx.ModelProto:
     try:
         return onnx.version_converter.convert_version(proto, OPSET)
     except (RuntimeError, ValueError) as error:
-        said = str(error).splitlines()[0].rpartition("failed: ")[2]
+        reason = str(error).splitlines()[0].rpartition("failed: ")[2]
         raise ExportError(
-            f"opset {opset} cannot be brought to {OPSET}: {said}",
+            f"opset {opset} cannot be brought to {OPSET}: {reason}",
             artifact=model,
             mend="export it again in opset 18",
         ) from error
 
 
+def remove_listed_weights(graph: onnx.GraphProto) -> None:
+    """Take the initializers off the list of inputs, where old files have them, in place."""
+    inputs = fed_inputs(graph)
+    del graph.input[:]
+    graph.input.extend(inputs)
+
+
 def _fold(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Fold constants of any size and simplify with onnxscript's standard rules.
 
-    Not with ONNX Runtime's own: they would break HardSwish into HardSigmoid and Mul, which
-    TFLite has no integer kernel for. The limits of size would leave standardised weights to be
-    computed at run time, where no quantizer sees them as weights.
+    Not with ONNX Runtime's own: they would break HardSwish into HardSigmoid and Mul, for which
+    TFLite has no integer kernel. The default size limits would leave standardized weights to be
+    computed at run time, where no quantizer recognizes them as weights.
     """
     from onnxscript import optimizer
 
-    told = logging.getLogger("onnx_ir")  # warns of what it leaves alone, such as a constant output
-    level = told.level
-    told.setLevel(logging.ERROR)
+    log = logging.getLogger("onnx_ir")  # warns of what it leaves alone, such as a constant output
+    level = log.level
+    log.setLevel(logging.ERROR)
     try:
         folded: onnx.ModelProto = optimizer.optimize(
             proto, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT
         )
     finally:
-        told.setLevel(level)
+        log.setLevel(level)
     return folded
 
 
@@ -275,13 +294,18 @@ def _check_runs(proto: onnx.ModelProto, model: Path) -> None:
 def signature_of(proto: onnx.ModelProto, model: Path) -> Signature:
     """Read the names, shapes and dtypes of an ONNX graph's inputs and outputs.
 
+    Args:
+        proto: the graph.
+        model: the file that it is from, for error messages.
+
+    Returns:
+        The signature, with -1 for each free dimension.
+
     Raises:
-        ExportError: an input has a rank that is not known.
+        ExportError: a tensor has an unknown rank.
     """
-    weights = {weight.name for weight in proto.graph.initializer}
-    inputs = [value for value in proto.graph.input if value.name not in weights]
     return Signature(
-        tuple(_spec(value, model) for value in inputs),
+        tuple(_spec(value, model) for value in fed_inputs(proto.graph)),
         tuple(_spec(value, model) for value in proto.graph.output),
     )
 

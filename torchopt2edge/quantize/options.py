@@ -1,0 +1,51 @@
+"""The options of quantization with static ranges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torchopt2edge.errors import ConfigError
+from torchopt2edge.quantize.histogram import OBSERVERS
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """How static ranges are decided.
+
+    Attributes:
+        calibrator: the observer, one of `OBSERVERS`, or ``auto``.
+        equalize: True, False or ``auto`` (tried below ``poor_db`` of SQNR).
+        bias_correction: True, False or ``auto`` (tried below half of ``poor_db``).
+        poor_db: the SQNR in dB below which ``auto`` tries more.
+        sensitivity: whether the operators are ranked by what quantizing each of them costs.
+        max_drop: leave as few MACs in float as keep the drop of the task metric within this many
+            points on held-out calibration samples; None leaves none.
+        validation_samples: how many samples ``max_drop`` is judged on.
+        exclude: nodes that stay in float, ``*`` and ``?`` standing for any letters.
+    """
+
+    calibrator: str = "auto"
+    equalize: bool | str = "auto"
+    bias_correction: bool | str = "auto"
+    poor_db: float = 20.0
+    sensitivity: bool = False
+    max_drop: float | None = None
+    validation_samples: int = 512
+    exclude: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Refuse values that do not exist.
+
+        Raises:
+            ConfigError: it lists the choices.
+        """
+        known = ("auto", *OBSERVERS)
+        if self.calibrator not in known:
+            raise ConfigError(
+                f"there is no calibrator {self.calibrator!r}", mend=f"one of {', '.join(known)}"
+            )
+        for name in ("equalize", "bias_correction"):
+            if getattr(self, name) not in (True, False, "auto"):
+                raise ConfigError(
+                    f"quantize.{name} is {getattr(self, name)!r}", mend="true, false or auto"
+                )
