@@ -115,7 +115,7 @@ class Settings:
                 near = difflib.get_close_matches(name, known, 1)
                 raise ConfigError(
                     f"there is no setting {name!r}",
-                    mend=f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}",
+                    hint=f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}",
                 )
         return cls(**given)
 
@@ -229,7 +229,7 @@ def optimize(
     missing = [name for name in ship if name not in stages]
     if missing or not ship:
         raise ConfigError(
-            f"there is no stage {missing or 'to ship'}", mend=f"ship one of {', '.join(stages)}"
+            f"there is no stage {missing or 'to ship'}", hint=f"ship one of {', '.join(stages)}"
         )
     made = lowering.run_stages({**stages, **exports}, plan.store, plan.progress)
     entries = []
@@ -268,7 +268,7 @@ def explain_cuts(
 
     named = {name: stage for name, stage in stages.items() if isinstance(stage, Prune)}
     if not named:
-        raise ConfigError("no stage of this run prunes", mend="stage=[teacher,student,pruned]")
+        raise ConfigError("no stage of this run prunes", hint="stage=[teacher,student,pruned]")
     found = {}
     for name, stage in named.items():
         before = _before(stages, stage.source)
@@ -280,7 +280,7 @@ def explain_cuts(
 def _before(stages: Mapping[str, Stage], name: str) -> dict[str, Stage]:
     """Return the stage of that name and all that it needs, in order."""
     if name not in stages:
-        raise ConfigError(f"there is no stage {name!r}", mend=f"one of {', '.join(stages)}")
+        raise ConfigError(f"there is no stage {name!r}", hint=f"one of {', '.join(stages)}")
     needed = {name}
     for other, stage in reversed(list(stages.items())):
         if other in needed:
@@ -338,12 +338,12 @@ def _graph(
     if isinstance(model, str | Path):
         path = Path(model)
         if not path.is_file():
-            raise ModelError("there is no such file", artifact=path, mend="check model.path")
+            raise ModelError("there is no such file", artifact=path, hint="check model.path")
         return lowering.share_graph(path, content_digest(path), plan.store, preprocess)
     if not example_inputs:
         raise ModelError(
             "a module is exported with example inputs, and there are none",
-            mend="compare(model, example_inputs=(torch.randn(1, 3, 224, 224),), …)",
+            hint="compare(model, example_inputs=(torch.randn(1, 3, 224, 224),), …)",
         )
     from torchopt2edge.stages.export import write_export
     from torchopt2edge.stages.torch_export import traced

@@ -107,7 +107,7 @@ def test_an_operator_that_cannot_be_lowered_is_named(outcomes: dict[str, Outcome
         pytest.skip("NOT TESTED: this onnx2tf lowers Det")
     assert isinstance(error, ConverterError)
     assert "operator Det" in error.what
-    assert "converter.log" in (error.mend or "")
+    assert "converter.log" in (error.hint or "")
 
 
 def graph(nodes: list[onnx.NodeProto], path: Path) -> Path:

@@ -118,7 +118,7 @@ def test_calibration_data_that_is_no_number(tmp_path: Path, value: float) -> Non
     images[5, 1, 2, 3] = value
     with pytest.raises(DataError, match="'x' holds NaN or infinity") as caught:
         kept(images, tmp_path)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(

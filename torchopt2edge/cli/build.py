@@ -78,7 +78,7 @@ def model(config: Any, images: Any, make: Make) -> tuple[Any, Any]:
     if "_target_" not in node:
         raise ConfigError(
             "there is no model",
-            mend="model.path=net.onnx, or model._target_=pkg.fn, or model=mobilenet_v2",
+            hint="model.path=net.onnx, or model._target_=pkg.fn, or model=mobilenet_v2",
         )
     import torch
 

@@ -91,7 +91,7 @@ def convert(
         raise StoreError(
             f"The conversion cannot write its files: {error}",
             artifact=out,
-            mend="make room there and in TMPDIR",
+            hint="make room there and in TMPDIR",
         ) from error
     return Conversion(
         path=out,
@@ -167,27 +167,27 @@ def _failed(result: Mapping[str, Any], model: Path, log: Path) -> ConverterError
         return ConverterError(
             f"{onnx2tf} made a file that does not compute what the ONNX model does: {first}",
             artifact=model,
-            mend=f"{other}, or leave the litert backend out for this model; the log is {log}",
+            hint=f"{other}, or leave the litert backend out for this model; the log is {log}",
         )
     if result["kind"] == "constant":
         return ConverterError(
             f"{onnx2tf} drops outputs that do not depend on the input: {first}",
             artifact=model,
-            mend="keep constants beside the model and not among its outputs, or leave the litert "
+            hint="keep constants beside the model and not among its outputs, or leave the litert "
             "backend out",
         )
     if result["kind"] == "lost":
         return ConverterError(
-            f"{onnx2tf} lost an output of the graph", artifact=model, mend=f"{other}; read {log}"
+            f"{onnx2tf} lost an output of the graph", artifact=model, hint=f"{other}; read {log}"
         )
     if result["op"]:
         return ConverterError(
             f"{onnx2tf} cannot lower the operator {result['op']}{where}: {first}",
             artifact=model,
-            mend=f"write that part of the model with other operators, {other}, or leave the "
+            hint=f"write that part of the model with other operators, {other}, or leave the "
             f"litert backend out; the log is {log}",
         )
-    return ConverterError(f"{onnx2tf} failed{where}: {first}", artifact=model, mend=f"read {log}")
+    return ConverterError(f"{onnx2tf} failed{where}: {first}", artifact=model, hint=f"read {log}")
 
 
 def _other_line(versions: Mapping[str, str]) -> str:
@@ -201,14 +201,14 @@ def _died(status: int, printed: Path, model: Path, log: Path) -> ConverterError:
         return ConverterError(
             f"The converter was killed by {name}{hint}",
             artifact=model,
-            mend=f"free some memory and try again; the log is {log}",
+            hint=f"free some memory and try again; the log is {log}",
         )
     text = printed.read_text(encoding="utf-8", errors="replace")
     lines = [line for line in text.splitlines() if re.search(r"\w", line)][-_QUOTED_LINES:]
     return ConverterError(
         f"The converter ended with status {status} and no result:\n  " + "\n  ".join(lines) + "\n",
         artifact=model,
-        mend=f"read {log}; if packages are missing, {INSTALL}",
+        hint=f"read {log}; if packages are missing, {INSTALL}",
     )
 
 
@@ -216,5 +216,5 @@ def _too_slow(model: Path, timeout_s: float) -> ConverterError:
     return ConverterError(
         f"The conversion took more than {timeout_s:g} s and was stopped",
         artifact=model,
-        mend="give it more time (attention models take minutes), or leave the litert backend out",
+        hint="give it more time (attention models take minutes), or leave the litert backend out",
     )

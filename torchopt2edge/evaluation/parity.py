@@ -108,7 +108,7 @@ def check_finite(reference: Mapping[str, Array]) -> None:
         if not np.isfinite(value).all():
             raise VerifyError(
                 f"the model itself outputs NaN or infinity in {name!r}",
-                mend="check the checkpoint and the preprocessing of the samples",
+                hint="check the checkpoint and the preprocessing of the samples",
             )
 
 

@@ -53,7 +53,7 @@ def calibrate(
     """
     unknown = [name for name in observers if name not in OBSERVERS]
     if unknown:
-        raise ConfigError(f"there is no observer {unknown[0]!r}", mend=f"take of {OBSERVERS}")
+        raise ConfigError(f"there is no observer {unknown[0]!r}", hint=f"take of {OBSERVERS}")
     tensors = activations(proto)
     counting, cores = bool(SEARCHES.keys() & set(observers)), threads or os.cpu_count() or 1
     for fuse in (True, False):

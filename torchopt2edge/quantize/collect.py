@@ -165,7 +165,7 @@ def _measure(name: str, values: Array, histogram: Histogram | None) -> Bounds:
         if not math.isfinite(number):
             raise DataError(
                 f"the activation {name!r} is {number} on a calibration sample",
-                mend="check the preprocessing, and the model on that sample in PyTorch",
+                hint="check the preprocessing, and the model on that sample in PyTorch",
             )
     return bounds
 

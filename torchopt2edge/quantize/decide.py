@@ -234,7 +234,7 @@ def _without_excluded(state: State, patterns: tuple[str, ...], graph: Path) -> S
             raise ConfigError(
                 f"no node of the graph is called {pattern!r}",
                 artifact=graph,
-                mend=f"quantize.exclude= for instance {near or names[:3]}",
+                hint=f"quantize.exclude= for instance {near or names[:3]}",
             )
     excluded = tuple(n for n in names if any(fnmatch.fnmatch(n, pattern) for pattern in patterns))
     return replace(state, ranges=replace(state.ranges, excluded=excluded))

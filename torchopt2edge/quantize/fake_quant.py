@@ -90,7 +90,7 @@ class FakeQuantGraph:
         if tensor not in ranges.bounds:
             raise DataError(
                 f"there is no range for the tensor {tensor!r}",
-                mend="calibrate the graph that is quantized, or exclude the ops at that tensor",
+                hint="calibrate the graph that is quantized, or exclude the ops at that tensor",
             )
         return ranges.bounds[tensor]
 

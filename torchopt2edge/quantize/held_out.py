@@ -70,6 +70,6 @@ def _predictions(proto: ModelProto, samples: Samples) -> Array:
     if scores[0].ndim != 2:
         raise DataError(
             f"max_drop needs a row of scores per sample, the first output is {scores[0].shape}",
-            mend="leave quantize.max_drop out and name quantize.exclude=[node,…] yourself",
+            hint="leave quantize.max_drop out and name quantize.exclude=[node,…] yourself",
         )
     return np.asarray(np.concatenate(scores).argmax(axis=1))

@@ -179,7 +179,7 @@ class _Evaluations:
             raise StoreError(
                 "the log of a search cannot be read",
                 artifact=self._log,
-                mend=f"rm {self._log}, and the search starts again",
+                hint=f"rm {self._log}, and the search starts again",
             ) from error
 
     def _write(self) -> None:

@@ -42,10 +42,10 @@ class Quantize:
         known = ("auto", *OBSERVERS)
         if self.calibrator not in known:
             raise ConfigError(
-                f"there is no calibrator {self.calibrator!r}", mend=f"one of {', '.join(known)}"
+                f"there is no calibrator {self.calibrator!r}", hint=f"one of {', '.join(known)}"
             )
         for name in ("equalize", "bias_correction"):
             if getattr(self, name) not in (True, False, "auto"):
                 raise ConfigError(
-                    f"quantize.{name} is {getattr(self, name)!r}", mend="true, false or auto"
+                    f"quantize.{name} is {getattr(self, name)!r}", hint="true, false or auto"
                 )

@@ -167,7 +167,7 @@ class _Reader:
             raise ExportError(
                 f"the scale of {name_of(node)!r} is not a constant",
                 artifact=self.artifact,
-                mend="export static quantization, with scales and zero points as constants",
+                hint="export static quantization, with scales and zero points as constants",
             )
         return scale, zero
 
@@ -253,7 +253,7 @@ def _refuse_integers(graph: GraphProto, artifact: Path | None) -> None:
         raise ExportError(
             f"this ONNX computes in integers ({', '.join(integer)})",
             artifact=artifact,
-            mend="export it in the QDQ format, before any runtime's optimizer ran",
+            hint="export it in the QDQ format, before any runtime's optimizer ran",
         )
 
 

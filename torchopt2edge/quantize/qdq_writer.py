@@ -154,7 +154,7 @@ def _params(
             raise LowerError(
                 f"the tensor {name!r} has no finite range",
                 artifact=artifact,
-                mend="calibrate this graph again, or exclude the nodes at that tensor",
+                hint="calibrate this graph again, or exclude the nodes at that tensor",
             )
         params[name] = quant_params(low, high, dtype)
     return params

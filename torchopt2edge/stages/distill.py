@@ -88,7 +88,7 @@ class Distill(Recipe, Teaching):
         """
         self.check_teaching()
         if self.check_plain and not self.validation:
-            raise ConfigError("check_plain needs samples that judge", mend="validation=500")
+            raise ConfigError("check_plain needs samples that judge", hint="validation=500")
         net, factory, plan = self._student(inputs)
         splits = self._splits()
         teachers = {role: inputs[role] for role in self._teachers}
@@ -114,7 +114,7 @@ class Distill(Recipe, Teaching):
             return load_model(folder), load_factory(folder), load_plan(folder)
         if self.student is None:
             raise ConfigError(
-                "distillation has no student", mend="give `student` a model or `init` a stage"
+                "distillation has no student", hint="give `student` a model or `init` a stage"
             )
         describe(self.student)  # before the work: what cannot be saved is not trained
         with seeded(self.seed):

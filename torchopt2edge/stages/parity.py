@@ -40,7 +40,7 @@ def named_outputs(value: object) -> dict[str, Tensor]:
     if not tensors or len(tensors) != len(named):
         raise ExportError(
             f"the net returns {type(value).__name__}, which holds more than tensors",
-            mend="return a tensor, or a flat tuple or dict of tensors",
+            hint="return a tensor, or a flat tuple or dict of tensors",
         )
     return tensors
 
@@ -78,7 +78,7 @@ def check_parity(
         raise ExportError(
             f"the exported file agrees with the net to {worst:.1f} dB only, not {FLOOR_DB:.0f}",
             artifact=file,
-            mend="look for an operation that depends on the batch, on training or on chance",
+            hint="look for an operation that depends on the batch, on training or on chance",
         )
     facts: Facts = {
         "parity_db": round(worst, 1),
@@ -100,7 +100,7 @@ def _refuse_nan(name: str, value: Array, who: str) -> None:
     if value.dtype.kind == "f" and not np.isfinite(value).all():
         raise ExportError(
             f"{who} gives values in {name} that are not finite numbers",
-            mend="check the weights and the preprocessing",
+            hint="check the weights and the preprocessing",
         )
 
 
@@ -123,7 +123,7 @@ def _session(file: Path) -> Any:
         raise ExportError(
             f"ONNX Runtime cannot load the exported file: {str(error).splitlines()[0]}",
             artifact=file,
-            mend="write that part of the model with other operators",
+            hint="write that part of the model with other operators",
         ) from error
 
 

@@ -108,7 +108,7 @@ def prepare(net: nn.Module, inputs: dict[str, Tensor], bits: int) -> Trainee:
     """
     if not 2 <= bits <= 8:
         raise ConfigError(
-            f"weights of {bits} bits cannot be trained", mend="weight_bits from 2 to 8"
+            f"weights of {bits} bits cannot be trained", hint="weight_bits from 2 to 8"
         )
     net = _traceable(net)
     try:
@@ -118,14 +118,14 @@ def prepare(net: nn.Module, inputs: dict[str, Tensor], bits: int) -> Trainee:
         raise ExportError(
             f"the net does not run on a batch of its example inputs: {error}",
             artifact=type(net).__name__,
-            mend=_FREE,
+            hint=_FREE,
         ) from error
     program, reason = program_of(net, inputs)
     if reason is not None:
         raise ExportError(
             f"the net fixes its batch, so it cannot be trained quantized: {reason}",
             artifact=type(net).__name__,
-            mend=_FREE,
+            hint=_FREE,
         )
     with hushed():
         from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
@@ -162,7 +162,7 @@ def convert(trainee: Trainee, inputs: dict[str, Tensor]) -> GraphModule:
     if any(torch.isinf(fake.activation_post_process.min_val).any() for fake in trainee.values()):
         raise TrainError(
             "the net never saw a batch in train mode, so no range is learned",
-            mend="run q.model in train mode, or q.calibrate(batches), before q.finish()",
+            hint="run q.model in train mode, or q.calibrate(batches), before q.finish()",
         )
     fold(trainee.program)
     with torch.no_grad(), hushed():
@@ -264,7 +264,7 @@ def refuse_other(wanted: dict[str, Tensor], got: dict[str, Tensor], least_db: fl
             raise ExportError(
                 f"the net, rewritten for quantization, agrees with itself in {name} to "
                 f"{agreement:.1f} dB only, not {least_db:.0f}",
-                mend="look for weights that two layers share, or for writing into part of a tensor",
+                hint="look for weights that two layers share, or for writing into part of a tensor",
             )
 
 

@@ -117,7 +117,7 @@ def qat(
     """
     given = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     if not given:
-        raise ConfigError("there are no example inputs", mend="qat(model, (images,))")
+        raise ConfigError("there are no example inputs", hint="qat(model, (images,))")
     names = input_names(model, len(given))
     inputs = {name: value.detach().cpu() for name, value in zip(names, given, strict=True)}
     session = QatSession(prepare(model, enough(inputs, 2), weight_bits), model, enough(inputs, 4))

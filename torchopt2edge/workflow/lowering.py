@@ -75,7 +75,7 @@ def _before(name: str, source: str, made: Mapping[str, Made]) -> Artifact:
     if source not in made:
         raise ConfigError(
             f"the stage {name!r} needs a stage {source!r} before it; there is {list(made)}",
-            mend=f"put {source} before {name} in stage=[…]",
+            hint=f"put {source} before {name} in stage=[…]",
         )
     return made[source].artifact
 
@@ -140,7 +140,7 @@ def _learned(onnx_file: Path) -> tuple[ModelProto, Ranges | None]:
             raise ExportError(
                 "the ranges beside this model cannot be read",
                 artifact=beside,
-                mend="remove the file, or write it again with finish() of qat",
+                hint="remove the file, or write it again with finish() of qat",
             ) from error
     return unquantize(proto, onnx_file) if is_qdq(proto) else (proto, None)
 
@@ -260,14 +260,14 @@ def _lower(
     if scheme_name not in backend.schemes or scheme_name not in SCHEMES:
         raise SchemeError(
             f"the backend {backend.name} does not take the scheme {scheme_name!r}",
-            mend=f"schemes=[{','.join(backend.schemes)}]",
+            hint=f"schemes=[{','.join(backend.schemes)}]",
         )
     scheme = SCHEMES[scheme_name]
     inputs = {"graph": sources.graph.digest, "base": sources.base.digest}
     if scheme.needs_ranges:
         if calibration is None:
             raise SchemeError(
-                f"{scheme_name} takes calibration data", mend="pass calibration=, or schemes=[fp32]"
+                f"{scheme_name} takes calibration data", hint="pass calibration=, or schemes=[fp32]"
             )
         sources = calibrated()
         ranges = json.dumps(calibration.ranges.to_json())

@@ -106,7 +106,7 @@ def _backend(name: str) -> Backend:
 
     known = backend_names()
     if name not in known:
-        raise ConfigError(f"there is no backend {name!r}", mend=f"one of {', '.join(known)}")
+        raise ConfigError(f"there is no backend {name!r}", hint=f"one of {', '.join(known)}")
     file = resources.files("torchopt2edge.conf") / "backend" / f"{name}.yaml"
     node = yaml.safe_load(file.read_text())[name]
     module, _, cls = node.pop("_target_").rpartition(".")

@@ -62,7 +62,7 @@ def test_a_rule_names_the_node(tmp_path: Path, rule: str, body: str, node: str) 
     assert (one.nodes, one.count) == ((node,), 1)
     assert "{" not in one.says
     assert one.says.endswith(".")
-    assert one.mend.endswith(".")
+    assert one.hint.endswith(".")
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ class LiteRT:
 def _carry(sources: Sources, scheme: Scheme, source: Path) -> Transfer:
     """Carry the shared ranges over to this file's tensors, each with steps of its own."""
     if sources.ranges is None or sources.samples is None:
-        raise LowerError(f"{scheme.name} takes activation ranges", mend="pass calibration data")
+        raise LowerError(f"{scheme.name} takes activation ranges", hint="pass calibration data")
     carried = transfer(
         sources.model,
         source,

@@ -173,7 +173,7 @@ def quantize(source: Path, rules: list[Rule], given: Mapping[str, Any], target: 
         raise LowerError(
             f"ai-edge-quantizer failed: {type(error).__name__}: {error}",
             artifact=source,
-            mend="leave this scheme out for this backend, or report the net with this message",
+            hint="leave this scheme out for this backend, or report the net with this message",
         ) from error
     target.write_bytes(_signed(source.read_bytes(), bytearray(made.quantized_model)))
 

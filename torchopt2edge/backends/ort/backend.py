@@ -108,7 +108,7 @@ class Ort:
         if not scheme.needs_ranges:
             return None
         if sources.ranges is None:
-            raise LowerError(f"{scheme.name} takes activation ranges", mend="pass calibration data")
+            raise LowerError(f"{scheme.name} takes activation ranges", hint="pass calibration data")
         return sources.ranges
 
     def _lowered(
@@ -121,7 +121,7 @@ class Ort:
         from torchopt2edge.quantize.qdq_writer import IntegerTypes, modernized, quantize_graph
 
         if self._isa not in ISA:
-            raise LowerError(f"there is no isa {self.isa!r}", mend=f"isa= one of {', '.join(ISA)}")
+            raise LowerError(f"there is no isa {self.isa!r}", hint=f"isa= one of {', '.join(ISA)}")
         dtype, exact = ISA[self._isa]
         if ranges is not None:
             file, types = sources.graph.path / "model.onnx", IntegerTypes(dtype, exact)
@@ -238,5 +238,5 @@ def _check(facts: Facts, scheme: Scheme, has_layers: bool, file: Path) -> None:
     raise LowerError(
         f"nothing of this model would run on integers under {scheme.name}: {floats} stay in float",
         artifact=file,
-        mend="exclude fewer nodes, or leave the scheme out for this backend",
+        hint="exclude fewer nodes, or leave the scheme out for this backend",
     )

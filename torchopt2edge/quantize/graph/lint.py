@@ -45,7 +45,7 @@ class Lint:
     nodes: tuple[str, ...]
     count: int
     says: str
-    mend: str
+    hint: str
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Rule:
     name: str
     find: Callable[[GraphIndex, Ranges | None], Places]
     says: str
-    mend: str
+    hint: str
 
 
 def lint(proto: ModelProto, ranges: Ranges | None = None) -> list[Lint]:
@@ -72,7 +72,7 @@ def lint(proto: ModelProto, ranges: Ranges | None = None) -> list[Lint]:
         if places:
             names = tuple(name for name, _ in places)
             says = rule.says.format(size=f"{places[0][1]:.0f}")
-            findings.append(Lint(rule.name, names[:NAMED], len(names), says, rule.mend))
+            findings.append(Lint(rule.name, names[:NAMED], len(names), says, rule.hint))
     return findings
 
 

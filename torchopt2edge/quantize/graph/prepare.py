@@ -85,7 +85,7 @@ def load(model: Path) -> onnx.ModelProto:
     from google.protobuf.message import DecodeError
 
     if not model.is_file():
-        raise ExportError("there is no such ONNX file", artifact=model, mend="check model.path")
+        raise ExportError("there is no such ONNX file", artifact=model, hint="check model.path")
     try:
         proto = onnx.load(str(model))
         onnx.checker.check_model(proto)
@@ -93,7 +93,7 @@ def load(model: Path) -> onnx.ModelProto:
         raise ExportError(
             f"not a valid ONNX file: {str(error).splitlines()[0]}",
             artifact=model,
-            mend="export it again, for instance with torch.onnx.export(..., dynamo=True)",
+            hint="export it again, for instance with torch.onnx.export(..., dynamo=True)",
         ) from error
     return proto
 
@@ -147,7 +147,7 @@ def check_float(proto: onnx.ModelProto, model: Path) -> None:
         raise ExportError(
             f"this ONNX is already quantized ({', '.join(sorted(quantized))})",
             artifact=model,
-            mend="give the float model; quantizing is done here, once for every runtime",
+            hint="give the float model; quantizing is done here, once for every runtime",
         )
     other = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
     dtypes = [(weight.name, weight.data_type) for weight in proto.graph.initializer]
@@ -158,7 +158,7 @@ def check_float(proto: onnx.ModelProto, model: Path) -> None:
             f"this ONNX is not float32: {len(names)} weights or inputs are not, such as "
             f"{names[0]!r}",
             artifact=model,
-            mend="export the model in float32 (model.float()) and let schemes= choose precision",
+            hint="export the model in float32 (model.float()) and let schemes= choose precision",
         )
 
 
@@ -176,14 +176,14 @@ def check_batch(proto: onnx.ModelProto, model: Path) -> None:
                 f"the batch is free, but the output {spec.name!r} has the shape {list(spec.shape)} "
                 "for every batch",
                 artifact=model,
-                mend="export it with a batch of 1, or leave that output out",
+                hint="export it with a batch of 1, or leave that output out",
             )
     for spec in signature.inputs:
         if spec.shape and spec.shape[0] > 1:
             raise ExportError(
                 f"the batch of input {spec.name!r} is fixed to {spec.shape[0]}",
                 artifact=model,
-                mend="export it with a free batch (dynamic_shapes), or with a batch of 1",
+                hint="export it with a free batch (dynamic_shapes), or with a batch of 1",
             )
 
 
@@ -206,7 +206,7 @@ def check_inference(proto: onnx.ModelProto, model: Path) -> None:
             f"this ONNX computes as in training, or at random ({op_types}, such as the node "
             f"{name_of(nodes[0])!r})",
             artifact=model,
-            mend="call net.eval() before the export, and leave out what draws random numbers",
+            hint="call net.eval() before the export, and leave out what draws random numbers",
         )
 
 
@@ -247,7 +247,7 @@ def _modern(proto: onnx.ModelProto, model: Path) -> onnx.ModelProto:
         raise ExportError(
             f"opset {opset} cannot be brought to {OPSET}: {reason}",
             artifact=model,
-            mend="export it again in opset 18",
+            hint="export it again in opset 18",
         ) from error
 
 
@@ -286,7 +286,7 @@ def _check_runs(proto: onnx.ModelProto, model: Path) -> None:
         raise ExportError(
             f"ONNX Runtime cannot load this graph: {str(error).splitlines()[0]}",
             artifact=model,
-            mend="replace the operator that it names, or export the model again; "
+            hint="replace the operator that it names, or export the model again; "
             "onnx.checker.check_model(path, full_check=True) may say more",
         ) from error
 
@@ -318,7 +318,7 @@ def _spec(value: Any, model: Path) -> TensorSpec:
         raise ExportError(
             f"the tensor {value.name!r} has no shape",
             artifact=model,
-            mend="export it with fixed ranks, or run onnx.shape_inference.infer_shapes on it",
+            hint="export it with fixed ranks, or run onnx.shape_inference.infer_shapes on it",
         )
     shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in tensor.shape.dim)
     dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
