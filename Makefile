@@ -5,10 +5,10 @@ BIN := .venv/bin
 SUITE ?= digits
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test zoo cores check bench clean
+.PHONY: help setup demo quick test no-vnni zoo cores check architecture bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/' | expand -t 10
 
 setup: .venv/ready ## make .venv and the sealed converter environment
 
@@ -22,9 +22,16 @@ setup: .venv/ready ## make .venv and the sealed converter environment
 demo: setup ## the whole road on scanned digits, with a verdict
 	$(BIN)/torchopt2edge optimize experiment=digits
 
-# Two files at a time; one thread each, for two that spin on two cores stop each other.
+# One thread per worker: two processes that spin on two cores stop each other.
+quick: setup ## what needs no converter, device, browser or training: a minute
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --quick -n 2 --dist worksteal
+
 test: setup ## the test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not zoo' -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not zoo' -n 2 --dist loadfile --durations=20
+
+no-vnni: setup ## the tests of integer files as if this x86 processor had no VNNI (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.without_vnni $(BIN)/python -m pytest -q \
+	    tests/backends tests/quantize tests/test_compare.py
 
 zoo: setup ## every zoo model through every backend (minutes)
 	$(BIN)/python -m pytest -m zoo
@@ -37,6 +44,9 @@ check: setup ## lint, format, types, architecture
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+architecture: setup ## draw the layers in docs/architecture.md
+	$(BIN)/python -m tests.test_architecture
 
 bench: setup ## run one suite of benchmarks/: make bench SUITE=name
 	$(BIN)/python -m benchmarks.$(SUITE) $(ARGS)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from torchopt2edge.devices.remote.stream import Channel
+from torchopt2edge.devices.remote.stream import Stream
 from torchopt2edge.devices.remote.transport import Finished
 from torchopt2edge.devices.ssh import Ssh, SshLink
 
@@ -51,7 +51,7 @@ class CountedLink:
         self.count.add("run")
         return self.link.run(script, stdin, timeout_s)
 
-    def open(self, script: str) -> Channel:
+    def open(self, script: str) -> Stream:
         """Start a script there that we talk to."""
         self.count.add("open")
         return self.link.open(script)

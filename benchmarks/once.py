@@ -32,7 +32,8 @@ def hub(model: str, count: int, data: Path | None, work: Path) -> tuple[Artifact
     from torchopt2edge.backends.litert.backend import LiteRT
     from torchopt2edge.stages.export import export_module
     from torchopt2edge.store import Store
-    from torchopt2edge.workflow import calibration, lowering
+    from torchopt2edge.workflow import calibration
+    from torchopt2edge.workflow.float_graph import file_digest, share_graph
 
     store = Store(work / "store")
     images = nets.images(count, data)
@@ -40,7 +41,7 @@ def hub(model: str, count: int, data: Path | None, work: Path) -> tuple[Artifact
     exported.mkdir()
     export_module(nets.warmed(model, data), (images[:4],), exported)
     file = exported / "model.onnx"
-    graph = lowering.share_graph(file, lowering.file_digest(file), store)
+    graph = share_graph(file, file_digest(file), store)
     samples = calibration.keep_samples([images], graph, count, "calibration", store)
     return graph, LiteRT().base(graph, store), samples
 

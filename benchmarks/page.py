@@ -195,6 +195,7 @@ def goals(size_mb: float, seconds: dict[str, list[float]], complaints: int) -> l
 def main() -> int:
     """Run the suite."""
     from torchopt2edge.report.html.run import render
+    from torchopt2edge.report.run_report import RunReport
 
     parser = frame.parser(__doc__)
     parser.add_argument("--samples", type=int, default=20_000, help="of each candidate")
@@ -206,7 +207,7 @@ def main() -> int:
     run = frame.start("page", options)
     rows, verdict = made(options.samples)
     begin = time.perf_counter()
-    text = render(rows, verdict, context())
+    text = render(RunReport.of(rows, verdict, context()))
     written = time.perf_counter() - begin
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "report.html"

@@ -130,8 +130,8 @@ def answers(stages: Mapping[str, Stage], data: Any) -> dict[str, str]:
     from torchopt2edge.store import Store
     from torchopt2edge.tasks.classification import Classification
     from torchopt2edge.training.score import per_sample
-    from torchopt2edge.workflow.lowering import run_stages
     from torchopt2edge.workflow.progress import LogProgress
+    from torchopt2edge.workflow.run_stages import run_stages
 
     made = run_stages(stages, Store.default(), LogProgress())
     test, task = data.split("test"), Classification()

@@ -113,7 +113,7 @@ class Taken:
 def measured(found: Sequence[Candidate], device: Device, plan: Protocol, work: Path) -> Taken:
     """Measure the files on a device, with a clock on the harness."""
     from torchopt2edge.bench.harness import measure
-    from torchopt2edge.workflow.existing_files import random_sample
+    from torchopt2edge.samples.random_inputs import random_sample
 
     clock = overhead.Clock()
     rows = measure(found, lambda one: random_sample(one.signature), device, plan, work, clock)
@@ -204,7 +204,7 @@ def under_cuts(
 ) -> Survived:
     """Compare until the link was cut as often as it was to be."""
     from torchopt2edge.bench.harness import measure
-    from torchopt2edge.workflow.existing_files import random_sample
+    from torchopt2edge.samples.random_inputs import random_sample
 
     seen = Survived()
     while len(cuts.done) < cuts.most:
@@ -239,7 +239,6 @@ def bundled(board: Counted) -> dict[str, Any]:
     Returns its megabytes here and on the way, and the seconds of the first and the second time.
     """
     from torchopt2edge.deploy.native_bundle import kit
-    from torchopt2edge.devices.remote import files as remote_files
 
     board = replace(board, count=Count())
     kits = [kit(PHONE, backend, fetch=True) for backend in BACKENDS]
@@ -248,7 +247,7 @@ def bundled(board: Counted) -> dict[str, Any]:
     }
     seconds = []
     for _ in range(2):
-        remote_files.known.cache_clear()
+        board.known.forget()
         begin = time.monotonic()
         for one in kits:
             board.push_all(one.program)
@@ -294,11 +293,10 @@ def compared(
     """Bring the files there, look again as another process does, then measure turn about."""
     from torchopt2edge.bench.timing import by_name
     from torchopt2edge.devices.local import Local
-    from torchopt2edge.devices.remote import files as remote_files
 
     counts = [Count() for _ in range(repeats + 2)]
     measured(found, replace(board, count=counts[0]), by_name("smoke"), work)
-    remote_files.known.cache_clear()
+    board.known.forget()
     measured(found, replace(board, count=counts[1]), by_name("smoke"), work)
     pairs = [
         (

@@ -2,7 +2,7 @@
 
 A file runs alone on one core; at a random second that core loses 30 %: to a CPU quota of the file's
 process (cgroup v1, as root) and to a neighbour that spins 30 % of the time, by turns; to the
-neighbour alone where no quota can be set. `bench.sustained.step_down` sees the rounds as they
+neighbour alone where no quota can be set. `bench.throttling.step_down` sees the rounds as they
 came in, after each of them anew: reported is when it first tells of a step.
 
     make bench SUITE=steps

@@ -1,8 +1,8 @@
 """What rounds in turns are worth: interval widths against one file after the other, under drift.
 
 Two copies of one file, the same timed seconds either way. In turns the interval is that of the
-per-round ratios (`stats.paired_ratio`); one after the other it is that of two unpaired medians, for
-nothing pairs the rounds.
+per-round ratios (`stats.rounds.paired_ratio`); one after the other it is that of two unpaired
+medians, for nothing pairs the rounds.
 
 - Simulated: the medians of short slots that one file gave when it ran alone for a while, cut into
   stretches at random places, with a linear drift of 3 % on each. Slots go to the two files in

@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from torchopt2edge.devices.local import Local
+
 RUNTIMES = ("onnxruntime", "ai_edge_litert")
 TOOLS = ("cc", "objdump", "readelf")
 _SOURCE = Path(__file__).with_name("hide_vnni.c")
@@ -61,6 +63,21 @@ class Overlay:
             return list(command)
         script = 'mount --bind "$1" /proc/cpuinfo && shift && exec "$@"'
         return ["unshare", "-m", "sh", "-c", script, "sh", str(self.cpuinfo), *command]
+
+
+def active() -> bool:
+    """Tell whether this process runs with its instructions hidden."""
+    return bool(os.environ.get("HIDE")) and "hide_vnni" in os.environ.get("LD_PRELOAD", "")
+
+
+@dataclass(frozen=True)
+class HiddenLocal(Local):
+    """This machine with its instructions hidden from the measuring children too."""
+
+    def environment(self) -> dict[str, str]:
+        """Return a child's environment, with what hides the instructions."""
+        kept = {name: os.environ[name] for name in ("PYTHONPATH", "LD_PRELOAD", "HIDE")}
+        return {**super().environment(), **kept}
 
 
 def missing() -> list[str]:

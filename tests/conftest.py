@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conversions import kept_conversions
 from torchopt2edge import converter
-from torchopt2edge.store import Store
+from torchopt2edge.store import Store, cache_root
 
 if TYPE_CHECKING:
     from tests.hub import Made
@@ -32,6 +33,15 @@ def users_cache() -> Iterator[None]:
             patch.delenv("TORCHOPT2EDGE_CACHE", raising=False)
         else:
             patch.setenv("TORCHOPT2EDGE_CACHE", _CACHE)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def conversions() -> Iterator[None]:
+    """Keep the converter's results in the user's cache, for this test run's other worker too."""
+    with users_cache():
+        folder = cache_root() / "tests" / "conversions"
+    with kept_conversions(folder):
         yield
 
 

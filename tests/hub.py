@@ -16,7 +16,7 @@ from torchopt2edge.samples.calibration_set import Samples
 from torchopt2edge.stages.export import export_module
 from torchopt2edge.store import Store
 from torchopt2edge.types import Artifact, Ranges
-from torchopt2edge.workflow import calibration, lowering
+from torchopt2edge.workflow import calibration, float_graph
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def make(
             net.train()(*(torch.randn(16, *shape) for shape in shapes.values()))
     given = tuple(batch[:4] for batch in batches.values())
     export_module(net.eval(), given, out)
-    digest = lowering.file_digest(out / "model.onnx")
-    graph = lowering.share_graph(out / "model.onnx", digest, store)
+    digest = float_graph.file_digest(out / "model.onnx")
+    graph = float_graph.share_graph(out / "model.onnx", digest, store)
     samples = calibration.keep_samples([batches], graph, 24, "calibration", store)
     ranges = calibrate(onnx.load(graph.path / "model.onnx"), Samples(samples.path))["minmax"]
     arrays = {name: batch.numpy() for name, batch in batches.items()}

@@ -24,21 +24,19 @@ CHILD = "converter/child.py"  # a script of the sealed environment, never import
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"api", "workflow"},
+    {"api"},
+    {"workflow"},
     {"bench", "report"},
-    {"deploy", "stages", "integrations"},
-    {"devices"},
-    {"backends", "compression", "evaluation", "runner", "verdict"},
-    {"converter", "quantize", "training"},
-    {"interfaces", "store", "samples", "data", "models", "tasks"},
-    {"types", "stats"},
+    {"deploy", "stages", "integrations", "verdict"},
+    {"devices", "backends", "compression"},
+    {"runner", "converter", "quantize", "training", "evaluation"},
+    {"interfaces", "store", "samples", "stats", "data", "models", "tasks"},
+    {"types", "identity"},
     {"preprocessing"},
-    {"errors", "_moved"},
+    {"errors", "_moved", "_version"},
 )
 SIBLINGS = {
-    ("api", "workflow"),
-    ("workflow", "api"),  # the latency meter exports a net as the api does
-    ("interfaces", "store"),  # in annotations of the Backend interface alone
+    ("models", "store"),  # a kept model holds the digest of the code that builds it
 }
 TOP = {  # what may be imported at the top of a module besides numpy, so that importing is cheap
     "stages": {"torch"},
@@ -51,6 +49,10 @@ TOP = {  # what may be imported at the top of a module besides numpy, so that im
     "integrations/lightning.py": {"torch", "lightning"},
     "stages/qat_quantizers.py": {"torch", "torchao"},
 }
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
+MARKS = "<!-- layers: drawn -->\n", "<!-- layers: end -->"
 
 
 def room(name: str) -> str:
@@ -98,6 +100,11 @@ def at_the_top(tree: ast.AST) -> Iterator[str]:
 def test_every_room_has_a_layer() -> None:
     rooms = {room(name) for name in FILES} - {"__init__"}
     assert rooms == set().union(*LAYERS)
+
+
+def test_few_files_lie_outside_the_folders() -> None:
+    """The face of the package, and what the author of a plug-in imports."""
+    assert len([name for name in FILES if "/" not in name]) <= 9
 
 
 def test_arrows_go_down() -> None:
@@ -194,3 +201,40 @@ def test_files_and_functions_are_short(name: str) -> None:
             assert node.end_lineno - node.lineno < 60, node.name
             given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             assert len([one for one in given if one.arg != "self"]) <= 7, node.name
+
+
+def purpose(name: str) -> str:
+    """Return the first sentence of a room's docstring."""
+    path = PACKAGE / name / "__init__.py"
+    path = path if path.is_file() else PACKAGE / f"{name}.py"
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    assert text, f"{name} does not say what it is for"
+    return " ".join(text.partition("\n\n")[0].split())
+
+
+def drawing() -> str:
+    """Draw the layers, and say what each room is for."""
+    lines = ["```mermaid", "flowchart TD"]
+    for at, layer in enumerate(LAYERS):
+        names = " · ".join(sorted(layer))
+        lines.append(f'    layer{at}["{names}"]')
+    lines += [f"    layer{at} --> layer{at + 1}" for at in range(len(LAYERS) - 1)]
+    lines += ["```", "", "| layer | package or module | what it is for |", "|---|---|---|"]
+    for at, layer in enumerate(LAYERS, 1):
+        lines += [f"| {at} | `{name}` | {purpose(name)} |" for name in sorted(layer)]
+    listed = "; ".join(f"`{ours}` imports `{theirs}`" for ours, theirs in sorted(SIBLINGS))
+    return "\n".join([*lines, "", f"Exceptions within a layer: {listed or 'none'}.", ""])
+
+
+def page() -> str:
+    """Return the page of the architecture with its layers drawn."""
+    head, _, rest = PAGE.read_text().partition(MARKS[0])
+    return f"{head}{MARKS[0]}{drawing()}{MARKS[1]}{rest.partition(MARKS[1])[2]}"
+
+
+def test_the_page_shows_these_layers() -> None:
+    assert PAGE.read_text() == page(), "make architecture"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

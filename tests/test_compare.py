@@ -122,7 +122,7 @@ def test_the_verdict_is_computed_from_the_rows(result: t2e.Result) -> None:
 
 def test_the_run_folder_holds_what_a_person_needs(result: t2e.Result) -> None:
     held = {path.name for path in result.out.iterdir()}
-    assert {"rows.jsonl", "verdict.json", "report.md", "report.png", "artifacts"} <= held
+    assert {"rows.jsonl", "verdict.json", "report.md", "figures", "artifacts"} <= held
     link = result.out / "artifacts" / "litert-int8.tflite"
     assert link.read_bytes()[4:8] == b"TFL3"
 

@@ -27,6 +27,7 @@ from tests.hub import Made
 from torchopt2edge import api, converter, interfaces, types
 from torchopt2edge.bench import flags
 from torchopt2edge.verdict import decide
+from torchopt2edge.workflow import settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -83,7 +84,7 @@ def test_every_page_is_in_the_readme() -> None:
 
 
 def test_what_is_typed_is_known() -> None:
-    targets = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.M))
     for page, folder, words in COMMANDS:
         assert folder.is_dir(), (page.name, folder)
         if words[0] == "make":
@@ -144,7 +145,7 @@ def test_code_names_what_there_is(page: Path, code: str) -> None:
             function = getattr(api, ast.unparse(node.func)[4:])
             known = {
                 *inspect.signature(function).parameters,
-                *(f.name for f in fields(api.Settings)),
+                *(f.name for f in fields(settings.Settings)),
             }
             assert {keyword.arg for keyword in node.keywords if keyword.arg} <= known
 
@@ -162,7 +163,7 @@ def test_every_option_is_in_the_table_of_groups() -> None:
 
 def test_every_setting_has_a_row() -> None:
     rows = re.findall(r"^\| (`.*?) \|", tables(ROOT / "docs" / "python-api.md", "compare"), re.M)
-    assert named(" ".join(rows)) == {field.name for field in fields(api.Settings)}
+    assert named(" ".join(rows)) == {field.name for field in fields(settings.Settings)}
 
 
 def test_the_protocols_are_what_the_table_says() -> None:

@@ -225,12 +225,13 @@ def test_the_seconds_of_a_call_are_accounted_for() -> None:
 
 def test_the_made_up_run_has_all_that_a_page_shows() -> None:
     from torchopt2edge.report.html.run import render
+    from torchopt2edge.report.run_report import RunReport
 
     rows, verdict = page.made(2000)
     assert [row.candidate for row in rows] == list(page.NAMES)
     assert all(sum(map(len, row.latency_ns)) == 2000 for row in rows)
     assert verdict.winner == page.NAMES[0]
-    assert render(rows, verdict, page.context()).count('role="img"') >= 9
+    assert render(RunReport.of(rows, verdict, page.context())).count('role="img"') >= 9
 
 
 def test_a_page_that_complains_does_not_pass() -> None:

@@ -13,7 +13,7 @@ import torchopt2edge
 
 HEAVY = (
     "torch torchvision lightning timm torchao torch_pruning tensorflow onnx onnxscript onnxruntime "
-    "ai_edge_litert ai_edge_quantizer hydra omegaconf numpy scipy sklearn matplotlib rich jinja2"
+    "ai_edge_litert ai_edge_quantizer hydra omegaconf numpy scipy sklearn rich jinja2"
 ).split()
 PACKAGE = Path(torchopt2edge.__file__).parent
 BACKENDS = sorted(

@@ -69,7 +69,7 @@ def test_every_scheme_is_a_file_or_a_row_that_says_why_not(
     assert found.verdict.winner is None
     report = (tmp_path / "report.md").read_text()
     assert "## What the files hold" in report
-    assert "SQNR at the output by calibrator" in report
+    assert "SQNR at the output by observer" in report
 
 
 def test_a_quantized_onnx_gives_its_ranges_to_both_runtimes(
@@ -160,7 +160,7 @@ def test_the_command_makes_files_and_ranks_the_operators(tmp_path: Path) -> None
     words = ["model=resnet8", "data=digits", "backend=[ort]", "schemes=[int8]"]
     words += ["calibration_samples=32", "quantize.calibrator=percentile"]
     assert main(["quantize", *words, "quantize.sensitivity=true", f"out={out}"]) == 0
-    assert (out / "sensitivity.png").is_file()
+    assert (out / "figures/sensitivity-1.svg").is_file()
     (file,) = (out / "artifacts").iterdir()
     onnx.checker.check_model(onnx.load(file))
     context = json.loads((out / "context.json").read_text())

@@ -21,6 +21,7 @@ import pytest
 
 from torchopt2edge import errors, store
 from torchopt2edge.errors import ConfigError, StoreError
+from torchopt2edge.identity import Identity
 from torchopt2edge.store import Store, digest_of, identity, key_of, versions
 
 KEY = "ab" * 32
@@ -184,6 +185,37 @@ def test_a_key_is_of_maker_inputs_and_tools() -> None:
         key_of(Step(), {"model": "d1"}, {"torch": "3"}),
     ]
     assert len({key, *others}) == 5
+
+
+@pytest.mark.parametrize(
+    ("package", "counts"),
+    [("onnx", True), ("onnxruntime", True), ("numpy", True), ("timm", False), ("torch", False)],
+)
+def test_a_key_holds_the_versions_of_what_its_code_imports(
+    package: str, counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchopt2edge.backends.ort.backend import Ort
+
+    before, real = key_of(Ort().lower, {}), store._version
+    other = {package: "another version"}
+    monkeypatch.setattr(store, "_version", lambda name: other.get(name) or real(name))
+    assert (key_of(Ort().lower, {}) != before) is counts
+
+
+def test_a_data_set_names_a_tool_that_it_does_not_import(tmp_path: Path) -> None:
+    from torchopt2edge.data.image_folder import ImageFolder
+
+    found = Identity()
+    found.of(ImageFolder(str(tmp_path)))
+    assert {"pillow", "torchvision"} <= found.packages
+
+
+def test_equal_methods_of_equal_objects_are_one_and_fields_count() -> None:
+    from torchopt2edge.backends.ort.backend import Ort
+
+    assert identity(Ort("x86").lower) == identity(Ort("x86").lower)
+    assert identity(Ort("x86").lower) != identity(Ort("arm64").lower)
+    assert identity(Ort().lower) != identity(Ort().open)
 
 
 def test_versions_name_what_is_absent() -> None:

@@ -10,10 +10,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from torchopt2edge import _moved
+from torchopt2edge._version import __version__
 
 if TYPE_CHECKING:
     from torchopt2edge import data, devices, integrations, models, stages, tasks
-    from torchopt2edge.api import Result, compare, lower, measure, optimize
+    from torchopt2edge.api import compare, lower, measure, optimize
     from torchopt2edge.compression.distillation.spec import Distill
     from torchopt2edge.compression.pruning.spec import Prune
     from torchopt2edge.compression.schedules import Iterative, Linear, OneShot, Polynomial
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     from torchopt2edge.quantize.options import Quantize
     from torchopt2edge.stages.qat_session import qat
     from torchopt2edge.types import Constraints, Measurement, Verdict
-
-__version__ = "0.1.0"
+    from torchopt2edge.workflow.result import Result
 
 # ONNX Runtime's wheel notes every start and sends it home unless this is set before its import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -43,7 +43,7 @@ _HOME = {
     "Preprocess": "torchopt2edge.preprocessing.preprocess",
     "Prune": "torchopt2edge.compression.pruning.spec",
     "Quantize": "torchopt2edge.quantize.options",
-    "Result": "torchopt2edge.api",
+    "Result": "torchopt2edge.workflow.result",
     "Sparsify": "torchopt2edge.compression.sparsity.spec",
     "Verdict": "torchopt2edge.types",
     "compare": "torchopt2edge.api",

@@ -26,27 +26,27 @@ boundary and nowhere else.
 
 from __future__ import annotations
 
-MEND = " To mend it: "
-"""What stands in an error's text before the command or the change that mends it."""
+HINT = " Hint: "
+"""What stands in an error's text before the hint."""
 
 
 class EdgeError(Exception):
     """An error of ours: one paragraph that says what, on which artifact, and what to type next.
 
     ``what`` is a sentence without a final full stop; ``artifact`` the file, folder or candidate
-    it happened on; ``mend`` the command or the change that mends it.
+    it happened on; ``hint`` the hint.
     """
 
-    def __init__(self, what: str, *, artifact: object = None, mend: str | None = None) -> None:
-        super().__init__(what, artifact, mend)
+    def __init__(self, what: str, *, artifact: object = None, hint: str | None = None) -> None:
+        super().__init__(what, artifact, hint)
         self.what = what
         self.artifact = None if artifact is None else str(artifact)
-        self.mend = mend
+        self.hint = hint
 
     def __str__(self) -> str:
         where = f" [{self.artifact}]" if self.artifact else ""
-        mend = f"{MEND}{self.mend}" if self.mend else ""
-        return f"{self.what}{where}.{mend}"
+        hint = f"{HINT}{self.hint}" if self.hint else ""
+        return f"{self.what}{where}.{hint}"
 
 
 class ConfigError(EdgeError):

@@ -1,11 +1,11 @@
-"""The seams of the project: what a session, a stage, a backend and a device must offer.
+"""Interfaces: what a session, a stage, a backend and a device must offer.
 
 Standard library only (numpy appears in annotations alone), as in `types`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
     from onnx import ModelProto
     from torch import nn
-
-    from torchopt2edge.store import Store
 
     Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 
@@ -54,6 +52,13 @@ class TimedSession(Session, Protocol):
 
     def restore(self, outputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
         """The file's arrays → source arrays."""
+
+
+class ArtifactStore(Protocol):
+    """Keeps artifacts by key: `torchopt2edge.store.Store`."""
+
+    def make(self, key: str, kind: str, maker: Callable[[Path], Facts]) -> tuple[Artifact, bool]:
+        """Return the artifact and whether it was there; ``maker`` fills a folder if it was not."""
 
 
 @runtime_checkable
@@ -133,7 +138,7 @@ class Backend(Protocol):
     def for_target(self, facts: Facts) -> Backend:
         """Return the backend as the device with these facts wants it (its instruction set)."""
 
-    def base(self, graph: Artifact, store: Store) -> Artifact:
+    def base(self, graph: Artifact, store: ArtifactStore) -> Artifact:
         """Make, once per model, what every scheme is lowered from."""
 
     def lower(self, sources: Sources, scheme: Scheme, out: Path) -> Facts:

@@ -2,8 +2,8 @@
 
 The rules, cited in the code as R1 to R5:
 
-R1. A key is the sha256 of the maker's identity, the digests of its inputs and the versions of
-    the tools used. Nothing else decides.
+R1. A key is the sha256 of the maker's identity (its settings and the code that computes), the
+    digests of its inputs and the versions of the tools used. Nothing else decides.
 R2. An artifact appears whole or not at all: it is written into a temporary folder beside its
     place, then renamed.
 R3. A failure is never cached: the temporary folder goes, the next run tries again.
@@ -17,25 +17,33 @@ import errno
 import fcntl
 import functools
 import hashlib
-import inspect
 import json
 import os
 import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from torchopt2edge.errors import ConfigError, StoreError
+from torchopt2edge.errors import StoreError
+from torchopt2edge.identity import CodeCache, Identity
+from torchopt2edge.identity import code_of as identify
 from torchopt2edge.types import Artifact, Facts
 
 RECORD = "artifact.json"
 _NEARLY_FULL = 2**20
+_DISTRIBUTIONS = {  # of packages that are imported under another name
+    "google": "protobuf",
+    "pil": "pillow",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -51,103 +59,66 @@ def cache_root() -> Path:
 def identity(value: object) -> Any:
     """Reduce a configuration to plain JSON data that is equal exactly when the behaviour is.
 
-    A frozen dataclass becomes its class, the hash of the module that defines it and its fields
-    (a field with ``metadata={"identity": False}`` is left out, such as a number of threads); a
-    function or a ``functools.partial`` its qualified name, source hash and arguments; a method
-    its object too; an object with a ``fingerprint()`` method adds what that returns (a data
-    set's content).
+    `torchopt2edge.identity` says how.
 
     Raises:
-        ConfigError: the value has no stable identity: a live object, a lambda or a function
-            inside a function, whose name and source do not say what it holds.
+        ConfigError: the value has no stable identity, such as a live object or a lambda.
     """
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): identity(item) for key, item in sorted(value.items(), key=_by_name)}
-    if isinstance(value, list | tuple | set | frozenset):
-        items = [identity(item) for item in value]
-        return sorted(items, key=json.dumps) if isinstance(value, set | frozenset) else items
-    if isinstance(value, functools.partial):
-        return {
-            "partial": identity(value.func),
-            "args": identity(value.args),
-            "kwargs": identity(value.keywords),
-        }
-    if is_dataclass(value) and not isinstance(value, type):
-        return _dataclass_identity(value)
-    if inspect.ismethod(value):
-        return {"method": value.__name__, "of": identity(value.__self__)}
-    name = getattr(value, "__qualname__", "<>")
-    if callable(value) and "<" not in name:
-        return {"callable": f"{value.__module__}.{name}", "source": source_of(value)}
-    raise ConfigError(
-        f"a value of type {type(value).__name__} has no stable identity for the store",
-        mend="use plain values, frozen dataclasses, functions of a module or functools.partial",
-    )
+    return Identity(_code_cache()).of(value)
 
 
-def _by_name(item: tuple[Any, Any]) -> str:
-    return str(item[0])
+def code_of(value: object) -> dict[str, Any]:
+    """Return the digest of the code of a function or a class, and the versions of its tools."""
+    code = identify(value, _code_cache())
+    return {"digest": code.digest, "tools": _tools(code.packages)}
 
 
-def _dataclass_identity(value: Any) -> dict[str, Any]:
-    kept = {
-        field.name: identity(getattr(value, field.name))
-        for field in fields(value)
-        if field.metadata.get("identity", True)
-    }
-    cls = type(value)
-    out = {
-        "class": f"{cls.__module__}.{cls.__qualname__}",
-        "source": source_of(cls),
-        "fields": kept,
-    }
-    fingerprint = getattr(value, "fingerprint", None)
-    if callable(fingerprint):
-        out["fingerprint"] = fingerprint()
-    return out
-
-
-@functools.cache
-def _file_hash(path: str, stamp: int) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def source_of(value: Any) -> str:
-    """Hash the code behind ``value``: an edited stage must run again.
-
-    That is the module that defines it and, in a package, the modules beside it, on which it
-    most likely leans; "" when there is no file.
-    """
-    try:
-        path = inspect.getsourcefile(value)
-    except (TypeError, OSError):  # a builtin, or typed at a prompt
-        return ""
-    if path is None or not Path(path).is_file():
-        return ""
-    folder = Path(path).parent
-    files = sorted(folder.glob("*.py")) if (folder / "__init__.py").is_file() else [Path(path)]
-    hashes = "".join(_file_hash(str(file), file.stat().st_mtime_ns) for file in files)
-    return hashlib.sha256(hashes.encode()).hexdigest()[:16]
+def _code_cache() -> CodeCache:
+    return CodeCache(cache_root() / "code")
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
     """Return the installed versions of the packages, and Python's; an absent one is "absent"."""
     found = {"python": ".".join(map(str, sys.version_info[:2]))}
     for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
+        found[package] = _version(package)
     return found
 
 
-def key_of(maker: object, inputs: Mapping[str, str], tools: Mapping[str, str]) -> str:
-    """R1: the key of what ``maker`` makes from inputs with these digests and tools."""
-    plain = {"maker": identity(maker), "inputs": dict(inputs), "tools": dict(tools)}
+@functools.cache  # reading it takes a millisecond
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _tools(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of packages that are named as they are imported, or as installed."""
+    plain = {name.lower().replace("_", "-") for name in packages}
+    return versions(sorted(_DISTRIBUTIONS.get(name, name) for name in plain))
+
+
+def key_of(
+    maker: object, inputs: Mapping[str, str], tools: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """R1: return the key of what ``maker`` makes.
+
+    Args:
+        maker: the functions, methods and settings that make it; the packages that their code
+            imports are its tools.
+        inputs: the digests of what it is made of, by role.
+        tools: what else decides: versions of tools that no code imports, a processor.
+
+    Returns:
+        A sha256.
+
+    Raises:
+        ConfigError: the maker has no stable identity.
+    """
+    identified = Identity(_code_cache())
+    plain = {"maker": identified.of(maker), "inputs": dict(inputs)}
+    plain["tools"] = {**_tools(identified.packages), **tools}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
@@ -184,7 +155,7 @@ class Store:
         Raises:
             StoreError: its record or its files are not what was made (R5).
         """
-        folder, mend = self.folder(key), f"rm -r {shlex.quote(str(self.folder(key)))}"
+        folder, hint = self.folder(key), f"rm -r {shlex.quote(str(self.folder(key)))}"
         try:
             record = json.loads((folder / RECORD).read_text())
             found = Artifact(record["kind"], folder, record["digest"], record["facts"])
@@ -193,10 +164,10 @@ class Store:
             return None
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise StoreError(
-                "an artifact's record cannot be read", artifact=folder, mend=mend
+                "an artifact's record cannot be read", artifact=folder, hint=hint
             ) from error
         if not sound:
-            raise StoreError("an artifact's files were damaged", artifact=folder, mend=mend)
+            raise StoreError("an artifact's files were damaged", artifact=folder, hint=hint)
         return found
 
     def make(self, key: str, kind: str, maker: Callable[[Path], Facts]) -> tuple[Artifact, bool]:
@@ -276,5 +247,5 @@ def _unwritable(place: Path, why: str) -> StoreError:
     return StoreError(
         f"the store cannot be written: {why}",
         artifact=place,
-        mend="free some space, or point TORCHOPT2EDGE_CACHE at a folder you can write",
+        hint="free some space, or point TORCHOPT2EDGE_CACHE at a folder you can write",
     )

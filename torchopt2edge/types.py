@@ -1,4 +1,4 @@
-"""The nouns of the project: plain data that crosses from one room to another.
+"""Plain data that crosses package boundaries: signatures, schemes, ranges, rows, verdicts.
 
 Standard library only (numpy appears in annotations alone), so that a device without torch can
 import it. Everything that is written to disk has ``to_json`` and ``from_json``.
@@ -100,8 +100,8 @@ class Scheme:
     name: str
     weights: str
     activations: str
-    min_sqnr_db: float
-    min_agreement: float
+    min_sqnr_db: float = field(metadata={"identity": False})  # no file depends on a floor
+    min_agreement: float = field(metadata={"identity": False})
     io: str = "float32"
 
     @property

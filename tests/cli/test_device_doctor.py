@@ -89,18 +89,18 @@ def test_a_board_without_the_runtimes_says_what_to_type(board: Ssh, tmp_path: Pa
     found = by_name(examine(replace(board, python=str(bare)), tmp_path))
     assert found["ort"].status == found["litert"].status == "fail"
     assert "has no numpy, onnxruntime" in found["ort"].what
-    assert found["ort"].mend.startswith("device.fetch=true brings it")
-    assert f"{bare} -m pip install onnxruntime" in found["ort"].mend
+    assert found["ort"].hint.startswith("device.fetch=true brings it")
+    assert f"{bare} -m pip install onnxruntime" in found["ort"].hint
     missing = by_name(examine(replace(board, python="/no/python"), tmp_path))
     assert missing["python"].status == "fail"
-    assert "device.python" in missing["python"].mend
+    assert "device.python" in missing["python"].hint
 
 
 def test_a_board_that_is_not_there_is_one_finding(tmp_path: Path) -> None:
     (only,) = examine(Ssh("no.such.host.invalid", link_patience_s=0.3), tmp_path)
     assert (only.name, only.status) == ("device", "fail")
     assert "no.such.host.invalid" in only.what
-    assert only.mend
+    assert only.hint
 
 
 def test_other_outputs_are_a_defect_and_an_emulator_is_told(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_other_outputs_are_a_defect_and_an_emulator_is_told(tmp_path: Path) -> N
     found = by_name(examine(Fake(outputs=wrong, machine={"emulated": True}), tmp_path))
     assert found["emulated"].status == "warn"
     assert found["ort outputs"].status == found["litert outputs"].status == "fail"
-    assert "into an issue" in found["ort outputs"].mend
+    assert "into an issue" in found["ort outputs"].hint
 
 
 def test_the_command_prints_what_can_be_pasted(

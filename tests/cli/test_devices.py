@@ -132,7 +132,7 @@ ROWS = [
     {
         "device": "device=ssh device.host=pi",
         "state": "the host key of pi is not known here",
-        "mend": "ssh pi, compare the key, say yes",
+        "hint": "ssh pi, compare the key, say yes",
     },
     {"device": "device=ssh device.host=nano", "state": "not asked"},
 ]

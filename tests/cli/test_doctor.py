@@ -17,7 +17,7 @@ def test_python() -> None:
     assert doctor.check_python((3, 11, 7)).status == "ok"
     old = doctor.check_python((3, 10, 14))
     assert (old.status, old.what) == ("fail", "3.10.14 is too old")
-    assert "3.11" in old.mend
+    assert "3.11" in old.hint
 
 
 def test_requirements_present_absent_and_too_old() -> None:
@@ -32,9 +32,9 @@ def test_requirements_present_absent_and_too_old() -> None:
     sound, old, absent = doctor.check_requirements(requires, have)
     assert sound == Check("dependencies", "ok", "numpy 2.4.6")
     assert (old.name, old.status, old.what) == ("torch-pruning", "fail", "1.5.9 is not >=1.6")
-    assert old.mend == 'pip install "torch-pruning>=1.6"'
+    assert old.hint == 'pip install "torch-pruning>=1.6"'
     assert (absent.name, absent.status) == ("onnx", "fail")
-    assert absent.mend == 'pip install "onnx>=1.18"'
+    assert absent.hint == 'pip install "onnx>=1.18"'
 
 
 def test_local_builds_and_previews_satisfy_a_requirement() -> None:
@@ -46,13 +46,13 @@ def test_local_builds_and_previews_satisfy_a_requirement() -> None:
 def test_a_package_that_was_not_installed_has_unknown_needs() -> None:
     (only,) = doctor.check_requirements(None, {})
     assert only.status == "warn"
-    assert "pip install" in only.mend
+    assert "pip install" in only.hint
 
 
 def test_another_build_of_onnxruntime_answers_for_it() -> None:
     (only,) = doctor.check_requirements(["onnxruntime>=1.23"], {"onnxruntime-gpu": "1.31.1"})
     assert only.status == "warn"
-    assert only.mend == 'pip uninstall -y onnxruntime-gpu && pip install "onnxruntime>=1.23"'
+    assert only.hint == 'pip uninstall -y onnxruntime-gpu && pip install "onnxruntime>=1.23"'
 
 
 def test_a_mismatched_pair_is_told_before_it_is_imported() -> None:
@@ -63,7 +63,7 @@ def test_a_mismatched_pair_is_told_before_it_is_imported() -> None:
     found = doctor.check_vision(have, "2.13.0", never)
     assert found.status == "fail"
     assert "torchvision 0.28.0, which was built for torch 2.13.0" in found.what
-    assert found.mend == ('pip install --force-reinstall "torch==2.14.1" "torchvision==0.29.1"')
+    assert found.hint == ('pip install --force-reinstall "torch==2.14.1" "torchvision==0.29.1"')
 
 
 def test_equal_numbers_from_two_indexes_are_found_by_importing() -> None:
@@ -72,7 +72,7 @@ def test_equal_numbers_from_two_indexes_are_found_by_importing() -> None:
     found = doctor.check_vision(have, "2.14.1", lambda: error)
     assert found.status == "fail"
     assert error in found.what
-    assert '"torch==2.14.1" "torchvision==0.29.1"' in found.mend
+    assert '"torch==2.14.1" "torchvision==0.29.1"' in found.hint
 
 
 def test_a_sound_pair_and_an_absent_one() -> None:
@@ -81,7 +81,7 @@ def test_a_sound_pair_and_an_absent_one() -> None:
     assert doctor.check_vision(have, None, lambda: None).status == "ok"
     absent = doctor.check_vision({"torch": "2.9.0"}, None, lambda: None)
     assert absent.status == "fail"
-    assert '"torchvision==0.24.0"' in absent.mend
+    assert '"torchvision==0.24.0"' in absent.hint
 
 
 def test_the_probe_reports_what_a_broken_torchvision_raises(tmp_path, monkeypatch) -> None:
@@ -99,7 +99,7 @@ def test_two_builds_of_onnxruntime_are_a_conflict() -> None:
     both = {"onnxruntime": "1.31.1", "onnxruntime-gpu": "1.31.1", "onnxruntime-tools": "1.0"}
     found = doctor.check_onnxruntime(both)
     assert found.status == "fail"
-    assert found.mend == (
+    assert found.hint == (
         'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "onnxruntime==1.31.1"'
     )
     assert doctor.check_onnxruntime({"onnxruntime": "1.31.1"}).status == "ok"
@@ -109,14 +109,14 @@ def test_two_builds_of_onnxruntime_are_a_conflict() -> None:
 def test_tensorflow_here_is_not_needed() -> None:
     found = doctor.check_foreign({"tensorflow": "2.19.0", "onnx2tf": "1.29.24", "torch": "2.14.1"})
     assert found.status == "warn"
-    assert found.mend.startswith("pip uninstall -y onnx2tf tensorflow ")
+    assert found.hint.startswith("pip uninstall -y onnx2tf tensorflow ")
     assert doctor.check_foreign({"torch": "2.14.1"}).status == "ok"
 
 
 def test_a_converter_that_is_not_built_says_how_to_build_it(tmp_path) -> None:
     found = doctor.check_converter(tmp_path)
     assert found.status == "warn"
-    assert found.mend == "torchopt2edge converter install"
+    assert found.hint == "torchopt2edge converter install"
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_the_processor_decides_how_to_quantize(flags: list[str], status: str, wo
     found = doctor.check_cpu("some CPU", flags)
     assert found.status == status
     assert word in found.what
-    assert bool(found.mend) == (status != "ok")
+    assert bool(found.hint) == (status != "ok")
 
 
 def test_a_cache_that_is_not_there_yet_is_judged_by_its_parent(tmp_path) -> None:
@@ -174,7 +174,7 @@ def test_a_file_where_the_cache_should_be(tmp_path) -> None:
     (tmp_path / "cache").write_text("")
     found = doctor.check_writable(tmp_path / "cache" / "store")
     assert found.status == "fail"
-    assert "TORCHOPT2EDGE_CACHE" in found.mend
+    assert "TORCHOPT2EDGE_CACHE" in found.hint
 
 
 def test_space() -> None:
@@ -183,7 +183,7 @@ def test_space() -> None:
     assert doctor.check_space(place, 3e9).status == "warn"
     full = doctor.check_space(place, 2e8)
     assert (full.status, full.what) == ("fail", "0.2 GB free for cache")
-    assert full.mend
+    assert full.hint
 
 
 def test_the_worst_of_all() -> None:
@@ -200,11 +200,11 @@ def rendered(checks: list[Check], width: int = 60) -> str:
 
 
 def test_a_command_can_be_copied_whole_from_a_narrow_terminal() -> None:
-    mend = 'pip install --force-reinstall "torch==2.14.1" "torchvision==0.29.1" [all]'
-    text = rendered([Check("torchvision", "fail", "[red]broken[/red]", mend)])
-    assert f"→ {mend}\n" in text
+    hint = 'pip install --force-reinstall "torch==2.14.1" "torchvision==0.29.1" [all]'
+    text = rendered([Check("torchvision", "fail", "[red]broken[/red]", hint)])
+    assert f"→ {hint}\n" in text
     assert "✗ fail  torchvision  [red]broken[/red]\n" in text
-    assert text.endswith("1 to mend.\n")
+    assert text.endswith("1 to fix.\n")
 
 
 def test_what_is_sound_is_said_in_one_line_each() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from torchopt2edge.converter import find, install, versions
+from torchopt2edge.converter import find, install, pins, versions
 from torchopt2edge.converter.environment import (
     MARKER,
     Environment,
@@ -76,6 +76,17 @@ def test_two_at_once_build_once(tmp_path: Path, tiny: Path) -> None:
     linked = tmp_path / "linked"
     linked.symlink_to(env.folder)
     assert read_complete(linked) == Environment(linked / "bin/python", linked)
+
+
+def test_what_decides_a_conversion(tmp_path: Path) -> None:
+    """The sealed environment by its name; of another interpreter what a sealed one holds too."""
+    sealed = Environment(Path(sys.executable), tmp_path / "0123")
+    assert pins(sealed) == {"converter": "0123"}
+    mine = Environment(Path(sys.executable))
+    found, installed = pins(mine), versions(mine)
+    assert {"python", "numpy", "onnx", "ai-edge-litert"} <= found.keys()
+    assert found.items() < installed.items()
+    assert "torch" in installed.keys() - found.keys()
 
 
 def test_a_killed_install_leaves_nothing_that_is_used(tmp_path: Path, tiny: Path) -> None:
@@ -146,7 +157,7 @@ def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_missing_environment_says_what_to_type(tmp_path: Path) -> None:
-    with pytest.raises(ConverterMissing, match="To mend it: torchopt2edge converter install"):
+    with pytest.raises(ConverterMissing, match="Hint: torchopt2edge converter install"):
         find(cache=tmp_path)
 
 
@@ -171,6 +182,6 @@ def test_each_python_has_its_pins() -> None:
     assert requirements_for("3.13") == requirements_for("3.12")
     with pytest.raises(ConverterError, match=r"3\.10"):
         requirements_for("3.10")
-    for pins in (requirements_for("3.11"), requirements_for("3.12")):
-        lines = [line for line in pins.read_text().splitlines() if not line.startswith("#")]
-        assert all(line.count("==") == 1 and " " not in line for line in lines), pins
+    for file in (requirements_for("3.11"), requirements_for("3.12")):
+        lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
+        assert all(line.count("==") == 1 and " " not in line for line in lines), file

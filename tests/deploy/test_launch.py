@@ -17,7 +17,6 @@ from torchopt2edge.deploy import glibc, native_build
 from torchopt2edge.deploy.launch import launch
 from torchopt2edge.deploy.runner_zip import runner_file
 from torchopt2edge.devices.local import Local
-from torchopt2edge.devices.remote import files as remote_files
 from torchopt2edge.devices.ssh import Ssh
 from torchopt2edge.errors import DeviceError
 from torchopt2edge.types import Candidate, Facts
@@ -55,12 +54,6 @@ class Far(Ssh):
         return {**super().machine(), "libc": "musl"}
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_known() -> None:
-    """A test knows nothing of what another brought to a device of the same name."""
-    remote_files.known.cache_clear()
-
-
 def test_this_machine_runs_what_is_built_and_installed_here(net: MakeNet) -> None:
     device = Local(runner="native")
     found = launch(net("a"), device)
@@ -82,7 +75,7 @@ def test_a_machine_with_a_glibc_gets_a_program_and_a_library(
     assert Path(str(found.library)).read_bytes() == native_build.library("litert").read_bytes()
     sent = device.cuts.sent
     assert launch(tflite, device) == found
-    remote_files.known(device.place).forget()
+    device.known.forget()
     assert launch(tflite, device) == found
     assert device.cuts.sent == sent
 

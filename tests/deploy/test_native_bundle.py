@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from tests.bench.conftest import MakeNet
+from tests.hostile import EXAMPLES
 from tests.runner.native.emulated import given, needs_ziglang, roots, running
 from torchopt2edge.deploy import elf, glibc, native_build
 from torchopt2edge.deploy.native_bundle import Kit, kit, runner_for
@@ -83,6 +87,30 @@ def test_a_file_that_is_no_library_is_an_error_wherever_it_is_cut(tmp_path: Path
         elf.read(file)
     with pytest.raises(DeviceError, match="cannot be read"):
         elf.read(tmp_path / "nowhere")
+
+
+@hypothesis.settings(max_examples=EXAMPLES, deadline=2000)
+@hypothesis.given(
+    changes=st.lists(
+        st.tuples(
+            st.integers(0, 900) | st.integers(0, 6000),
+            st.sampled_from([0, 1, 0x7FFFFFFF, 1 << 32, (1 << 64) - 1]) | st.integers(0, 1 << 30),
+            st.sampled_from([2, 4, 8]),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_a_library_with_damaged_tables_is_read_or_refused(
+    changes: list[tuple[int, int, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    body = bytearray(native_build.runner_binary().read_bytes())
+    for at, value, size in changes:
+        body[at : at + size] = (value % (1 << 8 * size)).to_bytes(size, "little")
+    file = tmp_path_factory.mktemp("elf") / "damaged"
+    file.write_bytes(body)
+    with contextlib.suppress(DeviceError):
+        elf.read(file)
 
 
 @here

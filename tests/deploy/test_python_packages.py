@@ -16,17 +16,10 @@ from tests.devices.shells import Shell
 from torchopt2edge.bench.child_session import open_child
 from torchopt2edge.deploy import python_packages
 from torchopt2edge.devices.local import Local
-from torchopt2edge.devices.remote import files as remote_files
 from torchopt2edge.errors import DeviceError
 from torchopt2edge.types import Candidate
 
 QEMU = "qemu-aarch64-static"
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_known() -> None:
-    """A test knows nothing of what another brought to a device of the same name."""
-    remote_files.known.cache_clear()
 
 
 @pytest.fixture
@@ -70,7 +63,7 @@ def test_it_runs_with_what_was_brought(
     for name, array in wanted.items():
         np.testing.assert_allclose(found[name], array, atol=1e-5)
     sent = device.cuts.sent
-    remote_files.known(device.place).forget()
+    device.known.forget()
     folder = python_packages.bring(device, package)
     assert device.cuts.sent == sent
     places = [one for one in (tmp_path / "home/it's here/files").iterdir() if "site" in one.name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import sys
 import types
@@ -11,9 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.devices.arm import ARM
 from tests.devices.serving import skip
+from tests.hostile import EXAMPLES, damaged
 from torchopt2edge.deploy import wheels
 from torchopt2edge.errors import DeviceError, StoreError
 from torchopt2edge.store import cache_root
@@ -106,6 +110,19 @@ def test_a_wheel_that_lies_is_not_taken(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(DeviceError, match=r"has no onnxruntime/capi|pip cannot download"):
         library()
     assert [one for one in (cache_root() / "wheels").rglob("*") if one.is_file()] == []
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(data=st.data())
+def test_a_damaged_wheel_is_read_or_refused(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("wheel")
+    wheel = make_wheel(folder)
+    wheel.write_bytes(data.draw(damaged(wheel.read_bytes(), (b"PK\1\2", b"PK\3\4", b"RECORD"))))
+    with contextlib.suppress(DeviceError):
+        found = wheels._extract(wheel, "onnxruntime/capi/libonnxruntime.so*", folder)
+        assert found.parent.parent == folder
 
 
 def test_what_pip_says_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from tests.devices.serving import skip
 from torchopt2edge.devices.remote.device import Remote
-from torchopt2edge.devices.remote.stream import Channel
+from torchopt2edge.devices.remote.stream import Stream
 from torchopt2edge.devices.remote.transport import Finished, LinkDown, call, unwrap, wrap
 
 # Name → the shell, and the program whose links stand for all others on the device's PATH.
@@ -44,6 +45,8 @@ def tools(name: str, folder: Path) -> str:
     for applet in listed:
         if applet not in _NOT_THEIRS and not (folder / applet).exists():
             (folder / applet).symlink_to(binary)
+    if (folder / "sh").exists():
+        return str(folder)
     if box == "toybox":
         (folder / "sh").symlink_to(program)
         for lacking in ("dd",):  # Debian's toybox is built with fewer than Android's
@@ -61,7 +64,7 @@ class Cuts:
     plan: list[str] = field(default_factory=list)
     commands: int = 0
     sent: int = 0
-    channels: list[Channel] = field(default_factory=list)
+    streams: list[Stream] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,6 @@ class ShellLink:
     path: str
     home: Path
     cuts: Cuts
-    talks: bool = False
 
     def run(self, script: str, stdin: bytes = b"", timeout_s: float = 60.0) -> Finished:
         """Run it, unless the plan says that the link breaks."""
@@ -87,15 +89,16 @@ class ShellLink:
             raise LinkDown(f"cut {kind}")
         return found
 
-    def open(self, script: str) -> Channel | None:
-        """Talk to it, unless the device cannot, or the plan says that the link is down."""
-        if not self.talks:
-            return None
+    def open(self, script: str) -> Stream:
+        """Talk to it, unless the plan says that the link is down, or breaks before the end."""
         self.cuts.commands += 1
-        if self.cuts.plan and self.cuts.plan.pop(0) == "before":
+        kind = self.cuts.plan.pop(0) if self.cuts.plan else "whole"
+        if kind == "before":
             raise LinkDown("cut before")
-        self.cuts.channels.append(Channel.start(self._argv(script), self._environment))
-        return self.cuts.channels[-1]
+        self.cuts.streams.append(Stream.start(self._argv(script), self._environment))
+        if kind != "whole":
+            os.killpg(self.cuts.streams[-1].pid, signal.SIGKILL)
+        return self.cuts.streams[-1]
 
     @property
     def _environment(self) -> dict[str, str]:
@@ -126,7 +129,6 @@ class Shell(Remote):
     kind: str = "dash"
     root: Path = Path()
     cuts: Cuts = field(default_factory=Cuts)
-    talks: bool = False
 
     @property
     def name(self) -> str:
@@ -139,11 +141,11 @@ class Shell(Remote):
         home = self.root / "home"
         home.mkdir(parents=True, exist_ok=True)
         path = tools(self.kind, self.root / "bin")
-        return ShellLink(tuple(SHELLS[self.kind][0]), path, home, self.cuts, self.talks)
+        return ShellLink(tuple(SHELLS[self.kind][0]), path, home, self.cuts)
 
 
-def made(kind: str, folder: Path, talks: bool = True) -> Shell:
-    """Return this machine, seen through a shell; ``talks`` tells whether a channel can be had."""
+def made(kind: str, folder: Path) -> Shell:
+    """Return this machine, seen through a shell."""
     shell, box = SHELLS[kind]
     for program in (shell[0], box):
         if program and not shutil.which(program):
@@ -155,5 +157,4 @@ def made(kind: str, folder: Path, talks: bool = True) -> Shell:
         workdir=str(folder / "board"),
         patience_s=30,
         link_patience_s=20,
-        talks=talks,
     )

@@ -270,7 +270,7 @@ def test_a_server_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             with pytest.raises(DeviceError, match=r"adb server hangs.*adb kill-server"):
                 device.facts()
         (row,) = [one for one in reachable(config=tmp_path / "none") if "adb" in one["device"]]
-        assert "adb kill-server" in row["mend"]
+        assert "adb kill-server" in row["hint"]
     sh(tmp_path / "bin/adb", "kill-server")
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import psutil
 import pytest
 
-from torchopt2edge.devices import Local
-from torchopt2edge.devices.child_process import ProcessJob, last_words
+from torchopt2edge.devices import Local, output
+from torchopt2edge.devices.child_process import ProcessJob
 from torchopt2edge.errors import BenchError
 
 
@@ -111,18 +111,6 @@ def test_a_stopped_child_is_a_hang(tmp_path: Path) -> None:
         job.receive(0.2)
 
 
-def test_of_a_traceback_the_last_words_are_what_happened() -> None:
-    said = """loading
-Traceback (most recent call last):
-  File "runner.py", line 42, in <module>
-    import numpy
-ModuleNotFoundError: No module named 'numpy'
-bye
-"""
-    told = "loading | ModuleNotFoundError: No module named 'numpy' | bye"
-    assert last_words(said) == f"; it last said: {told}"
-
-
 def test_babble_is_not_an_answer(tmp_path: Path) -> None:
     job = start("print('INFO: Created TensorFlow Lite XNNPACK delegate for CPU.')", tmp_path)
     with pytest.raises(BenchError, match=r"not made of frames.*XNNPACK"):
@@ -134,3 +122,40 @@ def test_closing_twice_is_harmless(tmp_path: Path) -> None:
     job.close()
     job.close()
     assert not psutil.pid_exists(job.pid)
+
+
+def test_a_child_that_says_more_than_a_log_holds_works_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "MOST_LOG", 100_000)
+    monkeypatch.setattr(output.Log.__init__, "__defaults__", (100_000,))
+    code = """
+import sys
+for line in sys.stdin:
+    sys.stderr.write("x" * 999_999 + "\\n")
+    sys.stderr.flush()
+    print(line, end="", flush=True)
+"""
+    with start(code, tmp_path) as job:
+        for at in range(3):
+            job.send({"n": at})
+            assert job.receive(60.0)[0] == {"n": at}
+    said = (tmp_path / "log.txt").read_text()
+    assert len(said) < 101_000
+    assert said.endswith("[the log is full: what follows is left out]\n")
+
+
+@pytest.mark.parametrize("flood", [b"x" * 1000, b"[[[[\n", b"\n", b'{"a": 1}\n'])
+def test_a_child_that_prints_without_an_end_is_refused(tmp_path: Path, flood: bytes) -> None:
+    """Frames that nobody asked for are read one by one, and no further."""
+    code = f"""
+import os
+while True:
+    os.write(1, {flood * 100!r})
+"""
+    with start(code, tmp_path) as job:
+        if flood.startswith(b"{"):
+            assert [job.receive(60.0)[0] for _ in range(1000)] == [{"a": 1}] * 1000
+            return
+        with pytest.raises(BenchError, match="not made of frames"):
+            job.receive(60.0)

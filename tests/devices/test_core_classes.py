@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from torchopt2edge.devices import Local, core_classes
+from torchopt2edge.devices import Local, answers, core_classes
 from torchopt2edge.errors import DeviceError
+from torchopt2edge.runner import system_info
 
 CPU = "sys/devices/system/cpu"
 
@@ -39,13 +40,13 @@ def cpuinfo(root: Path, parts: list[str]) -> Path:
 
 
 def grouped(root: Path) -> list[tuple[str, list[int]]]:
-    return [(one["name"], one["cores"]) for one in core_classes.classes(root)]
+    return [(one["name"], one["cores"]) for one in core_classes.classes(system_info.Tree(root))]
 
 
 def test_capacity_goes_before_the_clock(tmp_path: Path) -> None:
     tree(tmp_path, "cpu_capacity", [250, 250, 250, 250, 700, 700, 1024, 1024])
     tree(tmp_path, "cpufreq/cpuinfo_max_freq", [1803000] * 4 + [2348000] * 2 + [2253000] * 2)
-    found = core_classes.classes(tmp_path)
+    found = core_classes.classes(system_info.Tree(tmp_path))
     assert [one["cores"] for one in found] == [[6, 7], [4, 5], [0, 1, 2, 3]]
     assert found[0] == {"cores": [6, 7], "name": "big", "capacity": 1024, "max_mhz": 2253.0}
 
@@ -53,7 +54,7 @@ def test_capacity_goes_before_the_clock(tmp_path: Path) -> None:
 def test_the_clock_tells_where_no_capacity_does(tmp_path: Path) -> None:
     tree(tmp_path, "cpufreq/cpuinfo_max_freq", [1803000] * 4 + [2253000] * 2 + [2802000] * 2)
     assert grouped(tmp_path) == [("big", [6, 7]), ("mid", [4, 5]), ("little", [0, 1, 2, 3])]
-    assert core_classes.classes(tmp_path)[2] == {
+    assert core_classes.classes(system_info.Tree(tmp_path))[2] == {
         "cores": [0, 1, 2, 3], "name": "little", "max_mhz": 1803.0
     }  # fmt: skip
 
@@ -75,27 +76,19 @@ def test_the_part_tells_where_nothing_else_does(tmp_path: Path) -> None:
         ("mid", [2]),
         ("little", [0, 1]),
     ]
-    assert core_classes.classes(cpuinfo(tmp_path / "b", ["0xd05", "0xfff"])) == []
+    assert core_classes.classes(system_info.Tree(cpuinfo(tmp_path / "b", ["0xd05", "0xfff"]))) == []
 
 
 @pytest.mark.parametrize("values", [["", 1024], ["junk", 1024], [0, 0]])
 def test_what_is_no_number_is_not_told(tmp_path: Path, values: list[object]) -> None:
-    assert core_classes.classes(tree(tmp_path, "cpu_capacity", values)) == []
-    assert core_classes.classes(tmp_path / "nothing") == []
+    assert core_classes.classes(system_info.Tree(tree(tmp_path, "cpu_capacity", values))) == []
+    assert core_classes.classes(system_info.Tree(tmp_path / "nothing")) == []
 
 
 def test_cores_that_are_off_are_in_no_class(tmp_path: Path) -> None:
     tree(tmp_path, "cpu_capacity", [250, 250, 1024, 1024])
     (tmp_path / CPU / "online").write_text("0-2\n")
     assert grouped(tmp_path) == [("big", [2]), ("little", [0, 1])]
-
-
-@pytest.mark.parametrize(
-    ("listed", "found"),
-    [("0-3,6\n", {0, 1, 2, 3, 6}), ("0", {0}), ("", set()), ("x", set()), ("1-", {1})],
-)
-def test_a_list_of_cores(listed: str, found: set[int]) -> None:
-    assert core_classes.numbers(listed) == found
 
 
 def test_a_class_is_chosen_by_its_name() -> None:
@@ -132,7 +125,7 @@ def test_this_machine_names_its_cores_or_says_that_it_cannot(tmp_path: Path) -> 
         assert device.pinned == tuple(known[0]["cores"])
         said = device.execute(["sh", "-c", "grep Cpus_allowed_list /proc/self/status"], 20.0)
         listed = said.stdout.decode().split()[1]
-        assert core_classes.numbers(listed) == set(known[0]["cores"])
+        assert answers.core_numbers(listed) == set(known[0]["cores"])
     else:
         with pytest.raises(DeviceError, match="does not tell its cores apart"):
             device.start(["true"], tmp_path / "log")

@@ -55,7 +55,7 @@ def test_a_browser_without_its_runtimes_says_how_to_have_them(
     monkeypatch.setenv("TORCHOPT2EDGE_CACHE", str(tmp_path / "cache"))
     rows = {row["device"]: row for row in discover.reachable(config=tmp_path / "none")}
     assert rows["device=browser"]["state"] != "ready"
-    assert rows["device=browser"]["mend"]
+    assert rows["device=browser"]["hint"]
 
 
 def test_a_phone_on_a_cable_is_asked_without_being_told(phone: str, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_phone_that_is_not_allowed_yet_says_what_to_do(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     row = discover.reachable(config=tmp_path / "none")[1]
     assert (row["device"], row["state"]) == ("device=adb device.serial=X1", "unauthorized")
-    assert "accept the key" in row["mend"]
+    assert "accept the key" in row["hint"]
 
 
 def test_sensors_are_those_that_can_be_read(tmp_path: Path) -> None:

@@ -17,12 +17,13 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.devices.serving import Network, Server, all_gone, supervisors
+from tests.devices.serving import Network, Server, all_gone, sshd, supervisors
 from torchopt2edge.bench.child_session import open_child
 from torchopt2edge.bench.harness import measure
 from torchopt2edge.bench.timing import Protocol
+from torchopt2edge.devices.answers import AnswerError
+from torchopt2edge.devices.discover import reachable
 from torchopt2edge.devices.local import Local
-from torchopt2edge.devices.remote import files as remote_files
 from torchopt2edge.devices.ssh import Ssh, SshLink
 from torchopt2edge.errors import BenchError, ConfigError, DeviceError
 from torchopt2edge.types import Candidate
@@ -94,7 +95,7 @@ def test_what_is_there_is_not_sent_again(
     assert board.push(file) == target
     assert len(sent) == 1
     Path(target).write_bytes(b"spoilt")
-    remote_files.known.cache_clear()  # as in another process: this one has seen it there
+    board.known.forget()  # as in another process: this one has seen it there
     assert board.push(file) == target
     assert len(sent) == 2
     assert Path(target).read_bytes() == file.read_bytes()
@@ -138,6 +139,32 @@ def test_a_board_that_is_not_to_be_had_is_explained(
     config = server.config_with(tmp_path / "config", **chosen)
     with pytest.raises(DeviceError, match=f"(?s){what}"):
         replace(board, config=config, link_patience_s=0.5).facts()
+
+
+def test_a_board_that_names_files_of_this_machine_is_refused(tmp_path: Path) -> None:
+    """A server of its own, which puts lines of its own before what every command prints."""
+    owned = tmp_path / "owned"
+    with sshd(tmp_path / "evil", "127.0.0.1") as server:
+        program = server.folder / "evil.sh"
+        program.write_text(
+            f"#!/bin/sh\nprintf '\\036{owned}\\nowned\\n'\n"
+            'printf "warning\\033]0;owned\\007: ssh-keygen -f x -R y; touch z\\n" >&2\n'
+            'exec sh -c "$SSH_ORIGINAL_COMMAND"\n'
+        )
+        program.chmod(0o755)
+        key = (server.folder / "id.pub").read_text()
+        (server.folder / "authorized").write_text(f'command="{program}" {key}')
+        device = Ssh("board", config=str(server.config), link_patience_s=1.0)
+        with pytest.raises(AnswerError, match="a file that it was not asked for: '/"):
+            device.facts()
+        (*_, row) = reachable(connect=True, config=server.config)
+        assert "was not asked for" in row["state"]
+        assert str(row["state"]).isprintable()
+        with pytest.raises(DeviceError) as caught:
+            device.link.pull("/nowhere", tmp_path / "x")
+        assert caught.value.what.isprintable()
+        device.link.recover()
+    assert not owned.exists()
 
 
 @pytest.mark.parametrize(

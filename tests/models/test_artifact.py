@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import os
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from torch import nn
 from torchopt2edge.errors import ModelError
 from torchopt2edge.models.artifact import describe, load_checkpoint, load_model, save_model
 from torchopt2edge.models.cifar_resnet import cifar_resnet
+from torchopt2edge.store import code_of, digest_of
 
 FACTORY = functools.partial(cifar_resnet, depth=8, num_classes=4, width=4)
 
@@ -39,10 +43,33 @@ def test_saved_net_comes_back_the_same(tmp_path: Path):
 
 def test_record_is_plain_data(tmp_path: Path):
     save_model(FACTORY(), FACTORY, tmp_path)
-    assert json.loads((tmp_path / "model.json").read_text()) == {
+    record = json.loads((tmp_path / "model.json").read_text())
+    code = record.pop("code")
+    assert record == {
         "target": "torchopt2edge.models.cifar_resnet.cifar_resnet",
         "kwargs": {"depth": 8, "num_classes": 4, "width": 4},
     }
+    assert code == code_of(cifar_resnet)
+    assert code["tools"]["torch"] == version("torch")
+
+
+def test_an_edited_net_is_another_artifact_whatever_its_weights(tmp_path, monkeypatch):
+    """What is made of a net hangs on its ``forward`` as well, which no weight tells."""
+    source = "from torch import nn\n\n\ndef net():\n    return nn.Sequential(nn.{}())\n"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def saved(layer: str) -> str:
+        (tmp_path / "edited_net.py").write_text(source.format(layer))
+        importlib.invalidate_caches()
+        sys.modules.pop("edited_net", None)
+        factory = importlib.import_module("edited_net").net
+        out = tmp_path / layer
+        save_model(factory(), factory, out)
+        return digest_of(out)
+
+    assert saved("ReLU") != saved("Hardswish")
+    sys.modules.pop("edited_net")
 
 
 def test_nested_partials_keep_the_outer_arguments():

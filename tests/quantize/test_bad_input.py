@@ -26,7 +26,7 @@ from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.samples.calibration_set import Samples
 from torchopt2edge.store import Store
 from torchopt2edge.types import SCHEMES, Artifact, Facts, Ranges
-from torchopt2edge.workflow import calibration, lowering
+from torchopt2edge.workflow import calibration, float_graph
 
 ORT = Ort(isa="portable")  # its outputs are checked on whatever processor this is
 OPSETS = range(13, 22)
@@ -57,7 +57,7 @@ class Int8:
 def shared(path: Path, folder: Path) -> tuple[Artifact, Store]:
     """Put an ONNX file on the hub, in a store of its own."""
     store = Store(folder / "store")
-    return lowering.share_graph(path, lowering.file_digest(path), store), store
+    return float_graph.share_graph(path, float_graph.file_digest(path), store), store
 
 
 def lowered(

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.report.full_run import Run, bare_context, full_run
 from tests.report.visit import Opener, Visit
+from torchopt2edge.report.run_report import RunReport
 from torchopt2edge.types import Measurement, Verdict
 
 RUNTIMES = {
@@ -123,6 +125,24 @@ def run() -> tuple[list[Measurement], Verdict]:
         ["the clock's governor is powersave"],
     )
     return rows, verdict
+
+
+@pytest.fixture
+def context() -> Callable[..., dict[str, Any]]:
+    """Return `bare_context`."""
+    return bare_context
+
+
+@pytest.fixture
+def whole(run: tuple[list[Measurement], Verdict]) -> Run:
+    """Return a run of ten rows with every fact, and its context."""
+    return full_run(*run)
+
+
+@pytest.fixture
+def whole_report(whole: Run) -> RunReport:
+    """Return what the reports of `whole` show."""
+    return RunReport.of(*whole)
 
 
 @pytest.fixture(scope="module")

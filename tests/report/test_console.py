@@ -6,6 +6,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from torchopt2edge.errors import HINT
 from torchopt2edge.report import headline, show
 from torchopt2edge.types import Verdict
 
@@ -92,7 +93,7 @@ def test_many_reasons_are_counted(run) -> None:
     assert "and 13 more in the report" in text
 
 
-def test_a_machine_that_answers_otherwise_is_said(make_row) -> None:
+def test_a_device_with_other_answers_is_named(make_row) -> None:
     said = "the device answers otherwise than this machine on 7 of 500 samples"
     rows = [
         make_row("ort-fp32", host_agreement=98.6, notes=[said]),
@@ -100,28 +101,28 @@ def test_a_machine_that_answers_otherwise_is_said(make_row) -> None:
         make_row("litert-int8", ms=3.0, notes=["one", "two", "three", "four"]),
     ]
     text = shown(rows, Verdict("ort-fp32"), 200)
-    assert "as here %" in text.splitlines()[0]
+    assert "as host %" in text.splitlines()[0]
     assert "98.6" in text
     assert "100.0" in text
     assert f"  ! ort-fp32: {said}\n" in text
     assert "litert-int8: three" in text
     assert "four" not in text  # that is in the report
-    assert "not shown at this width: as here %" in shown(rows, Verdict("ort-fp32"), 60)
+    assert "not shown at this width: as host %" in shown(rows, Verdict("ort-fp32"), 60)
     local = shown([make_row("ort-fp32")], Verdict("ort-fp32"), 200)
-    assert "as here" not in local
+    assert "as host" not in local
     assert "!" not in local
 
 
-def test_a_long_failure_is_shortened_and_its_mend_is_not(make_failed) -> None:
-    err = f"{'it went wrong ' * 40}. To mend it: torchopt2edge doctor device=ssh device.host=pi"
+def test_a_long_failure_is_shortened_and_its_hint_is_not(make_failed) -> None:
+    err = f"{'it went wrong ' * 40}.{HINT}torchopt2edge doctor device=ssh device.host=pi"
     text = shown([make_failed("ort-int8", err)], Verdict(None), 80)
     assert "…" in text
     assert "torchopt2edge doctor device=ssh device.host=pi" in " ".join(text.split())
 
 
-def test_a_long_mend_does_not_hide_what_happened(make_failed) -> None:
+def test_a_long_hint_does_not_hide_what_happened(make_failed) -> None:
     what = "the Python python3 on ssh:board has no onnxruntime"
-    err = f"{what}. To mend it: {'one way or another; ' * 10}device.runner=native"
+    err = f"{what}.{HINT}{'one way or another; ' * 10}device.runner=native"
     text = " ".join(shown([make_failed("ort-int8", err)], Verdict(None), 80).split())
     assert what in text
     assert text.count("another") == 10

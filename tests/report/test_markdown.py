@@ -4,7 +4,9 @@ import re
 
 import pytest
 
+from torchopt2edge.report.figure.standalone import figure_files
 from torchopt2edge.report.markdown import escape, fence, render
+from torchopt2edge.report.run_report import RunReport
 from torchopt2edge.types import Verdict
 
 STAGES = [
@@ -21,7 +23,7 @@ STAGES = [
 
 def rendered(rows, verdict, **more) -> str:
     given = {"title": "digits", "stages": (), "environment": {}, "decisions": (), **more}
-    return render(rows, verdict, given)
+    return render(RunReport.of(rows, verdict, given))
 
 
 def test_structure_of_the_whole_report(run) -> None:
@@ -32,15 +34,15 @@ def test_structure_of_the_whole_report(run) -> None:
         "## Warnings",
         "## Candidates",
         "## Failed candidates",
-        "## Out of the race",
+        "## Rejected candidates",
+        "## More charts",
         "## Stages",
         "## How it was measured",
-        "## What this cannot tell",
+        "## Limits of this report",
         "## How to reproduce",
     ]
     lead = text.split("\n## ")[0]
     assert lead.startswith("# digits\n\n**Ship pruned-litert-int8: ")
-    assert "![Latency, task metric and file size of every candidate](report.png)" in text
     assert "```bash\ntorchopt2edge optimize\n```" in text
     assert "\n\n\n" not in text
     assert text.endswith("\n")
@@ -48,8 +50,24 @@ def test_structure_of_the_whole_report(run) -> None:
 
 def test_a_section_without_content_is_absent(make_row) -> None:
     text = rendered([make_row("ort-fp32", ms=2)], Verdict("ort-fp32"))
-    for word in ("Warnings", "Failed", "Out of the race", "Stages", "reproduce"):
-        assert f"## {word}" not in text
+    heads = set(re.findall(r"^## (\w+)", text, re.MULTILINE))
+    assert heads & {"Warnings", "Failed", "Rejected", "Stages"} == set()
+    assert "```" not in text
+
+
+def test_every_figure_of_a_run_is_linked_once(whole_report) -> None:
+    text = render(whole_report)
+    links = re.findall(r"^!\[.+\]\((.+)\)$", text, re.MULTILINE)
+    assert sorted(links) == sorted(figure_files(whole_report.figures.values()))
+    assert len(links) == 11
+    assert links[:3] == [f"figures/{name}.svg" for name in ("trade-off", "latency", "file-size")]
+    assert "\n\n\n" not in text
+    for figure in whole_report.figures.values():
+        assert escape(figure.caption) in text
+
+
+def test_without_a_measurement_no_figure_is_linked() -> None:
+    assert "![" not in rendered([], Verdict(None))
 
 
 def test_every_table_has_rows_of_equal_width(run) -> None:
@@ -64,11 +82,11 @@ def test_every_table_has_rows_of_equal_width(run) -> None:
 def test_numbers_of_the_winner_and_of_the_stages(run) -> None:
     rows, verdict = run
     text = rendered(rows, verdict, stages=STAGES)
-    line = next(line for line in text.splitlines() if line.startswith("| ★ pruned-litert-int8"))
+    line = next(line for line in text.splitlines() if line.startswith("| 2 | ★ pruned-litert-int8"))
     assert "| 96.7 (95.7–97.6) | −0.8 |" in line
     assert "| 1.00× |" in line
     assert "| train | 42 s | 310 k | 12.3 M | 97.5 % |" in text
-    assert "| prune | kept from before | 90.0 k |  |  |" in text
+    assert "| prune | from cache | 90.0 k |  |  |" in text
     assert "| export | 3.2 s |  |  |  |" in text
 
 
@@ -81,18 +99,6 @@ def test_how_it_was_measured_comes_from_the_receipts(run) -> None:
         assert runtime in text
     assert "| cpu | a b |" in text
     assert "| versions | torch 2.14.1 |" in text
-    assert "is not a phone" in text
-
-
-def test_flags_become_warnings_once(make_row) -> None:
-    rows = [
-        make_row(f"{name}-ort-fp32", flags=["drift"], warnings={"drift": f"moved by {i} %"})
-        for i, name in enumerate("ab")
-    ]
-    text = rendered(rows, Verdict(None))
-    assert "- drift: a-ort-fp32, b-ort-fp32. moved by 0 % (of a-ort-fp32)" in text
-    said = rendered(rows, Verdict(None, warnings=["drift (a-ort-fp32): moved"]))
-    assert said.count("moved") == 1
 
 
 @pytest.mark.parametrize(
@@ -152,14 +158,14 @@ def test_a_command_cannot_close_its_block() -> None:
     assert "run x" in lines
 
 
-def test_what_a_stage_warns_of_stands_on_top() -> None:
-    from torchopt2edge.report.markdown import _stages
-    from torchopt2edge.report.text import stages as stage
-
+def test_warnings_of_stages_stand_on_top(make_row) -> None:
     stages = [
         {"name": "student", "facts": {"warning": "labels alone gave more", "top1_test": 90.0}},
         {"name": "sparse", "facts": {"zeros": 0.7, "top1_test": 89.0}},
     ]
-    assert stage.warnings(stages) == ["student: labels alone gave more"]
-    head, _, sparse = _stages(stages, "top1")
-    assert dict(zip(head, sparse, strict=True))["zeros %"] == "70.0"
+    text = rendered([make_row("ort-fp32")], Verdict(None), stages=stages)
+    assert text.index("- student: labels alone gave more") < text.index("## Candidates")
+    lines = text.splitlines()
+    head, sparse = (next(x for x in lines if x.startswith(y)) for y in ("| stage ", "| sparse "))
+    at = head.split(" | ").index("zeros %")
+    assert sparse.split(" | ")[at] == "70.0"

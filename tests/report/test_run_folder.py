@@ -13,15 +13,13 @@ from torchopt2edge.errors import ConfigError
 from torchopt2edge.report import read, write
 from torchopt2edge.types import Measurement, Verdict
 
-FILES = {
-    "rows.jsonl",
-    "verdict.json",
-    "context.json",
-    "report.html",
-    "report.md",
-    "report.png",
-    "report.svg",
-}
+DATA = {"rows.jsonl", "verdict.json", "context.json"}
+FILES = {*DATA, "report.html", "report.md"}
+FIGURES = {"trade-off", "latency", "distribution", "rounds", "accuracy", "file-size", "memory"}
+
+
+def files_of(out: Path) -> set[str]:
+    return {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
 
 
 def test_read_returns_what_write_was_given(run, tmp_path) -> None:
@@ -33,7 +31,8 @@ def test_read_returns_what_write_was_given(run, tmp_path) -> None:
         "decisions": [{"group": "", "origin": "calibrated:minmax"}],
     }
     write(tmp_path / "a" / "run", rows, verdict, **context)
-    assert {path.name for path in (tmp_path / "a" / "run").iterdir()} == FILES
+    figures = {f"figures/{name}.svg" for name in FIGURES}
+    assert files_of(tmp_path / "a" / "run") == FILES | figures
     assert read(tmp_path / "a" / "run") == (rows, verdict, context)
 
 
@@ -41,7 +40,9 @@ def test_rendering_again_gives_the_same_files(run, tmp_path) -> None:
     write(tmp_path / "one", run[0][-2:], run[1], title="digits")
     rows, verdict, context = read(tmp_path / "one")
     write(tmp_path / "two", rows, verdict, **context)
-    for name in FILES:
+    names = files_of(tmp_path / "one")
+    assert len(names) > len(FILES)
+    for name in names:
         first, second = ((tmp_path / run / name).read_bytes() for run in ("one", "two"))
         assert first == second, name
 
@@ -73,13 +74,13 @@ def test_write_replaces_an_older_report_and_leaves_no_litter(written, make_row, 
     rows, _, context = read(tmp_path)
     assert [row.candidate for row in rows] == ["ort-fp32"]
     assert context["title"] == "new"
-    assert {path.name for path in tmp_path.iterdir()} == FILES
+    assert {path.name for path in tmp_path.iterdir()} == {*FILES, "figures"}
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path) -> None:
     with pytest.raises(ConfigError, match="not the folder of a finished run") as caught:
         read(tmp_path / "nowhere")
-    assert "torchopt2edge report run=" in (caught.value.mend or "")
+    assert "torchopt2edge report run=" in (caught.value.hint or "")
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_a_damaged_file_is_named(written, tmp_path, name: str, content: str) -> 
     with pytest.raises(ConfigError, match="damaged") as caught:
         read(tmp_path)
     assert caught.value.artifact == str(tmp_path / name)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_bytes_that_are_no_text_are_damage(written, tmp_path) -> None:
@@ -122,7 +123,7 @@ def test_a_folder_that_cannot_be_made_is_said(run, tmp_path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigError, match="cannot be written") as caught:
         write(tmp_path / "file" / "run", *run, title="digits")
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_a_killed_rename_leaves_the_old_file(written, run, tmp_path, monkeypatch) -> None:
@@ -154,7 +155,7 @@ def test_a_full_disk_keeps_what_was_measured(make_row, run, tmp_path, monkeypatc
         with pytest.raises(ConfigError, match="No space left") as caught:
             write(folder, [row], Verdict(None), title="t")
         assert caught.value.artifact == str(folder)
-        assert f"torchopt2edge report run={folder}" in str(caught.value.mend)
+        assert f"torchopt2edge report run={folder}" in str(caught.value.hint)
         assert read(folder)[0] == [row]
         assert not [*folder.glob(".*")]
         assert not [*spare.iterdir()]
@@ -163,6 +164,6 @@ def test_a_full_disk_keeps_what_was_measured(make_row, run, tmp_path, monkeypatc
             write(folder, many, Verdict(None), title="t")
         assert caught.value.artifact == str(folder)
         (kept,) = spare.iterdir()
-        assert f"the rows are in {kept}" in str(caught.value.mend)
+        assert f"the rows are in {kept}" in str(caught.value.hint)
         assert read(kept)[0] == many
         assert read(folder)[0] == [row]  # the older run is whole

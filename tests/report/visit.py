@@ -12,16 +12,16 @@ HOSTILE = '"><img src=x onerror=document.title="owned"><script>document.title="o
 
 
 class Visit:
-    """An opened page, with what it asked for and complained of."""
+    """An opened page, with its requests and the complaints in its console."""
 
     def __init__(self, browser: Any, file: Path, width: int, scheme: str) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.complaints: list[str] = []
         self.context = browser.new_context(
             viewport={"width": width, "height": 800}, color_scheme=scheme
         )
         self.page = self.context.new_page()
-        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.goto(file.as_uri())

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.hostile import EXAMPLES, damaged, mutated
 from torchopt2edge.errors import DeviceError
-from torchopt2edge.runner.frames import FrameReader, encode
+from torchopt2edge.runner import frames
+from torchopt2edge.runner.frames import FrameBuffer, FrameReader, encode
 
 Pipe = tuple[int, int]
 
@@ -127,7 +129,10 @@ def test_a_line_that_is_no_header_is_read_past(pipe: Pipe) -> None:
         [{"name": "a", "dtype": "foo", "shape": [1]}],
         [{"name": "a", "dtype": "object", "shape": [1]}],
         [{"name": "a", "dtype": None, "shape": [1]}], [{"name": "a", "dtype": "S4", "shape": [1]}],
-        *({"name": "a", "dtype": "int8", "shape": shape} for shape in (1, ["1"], [-1], [0.5])),
+        *({"name": "a", "dtype": "int8", "shape": shape}
+          for shape in (1, ["1"], [-1], [0.5], [True], [1] * 33, [0, 1 << 62], [0, 1 << 30, 9])),
+        [{"name": "a", "dtype": "int8", "shape": [1]}] * 2, [{}] * 2000, {"name": "a"},
+        [{"name": "a", "dtype": "(2,", "shape": [1]}],
     ],
     ids=str,
 )  # fmt: skip
@@ -146,3 +151,57 @@ def test_what_is_no_number_cannot_be_sent(values: list[object]) -> None:
     array = np.array(values, "M8[D]" if values == ["2026-01-01"] else None)
     with pytest.raises(DeviceError, match="only numbers and bools"):
         encode({}, {"a": array})
+
+
+def held(data: bytes, size: int = 1 << 20) -> list[frames.Frame]:
+    """Feed a buffer piece by piece, and return the frames that are whole."""
+    buffer, found = FrameBuffer(), []
+    for at in range(0, len(data), size):
+        buffer.feed(data[at : at + size])
+        while (one := buffer.next()) is not None:
+            found.append(one)
+    return found
+
+
+def test_a_bool_is_true_where_any_bit_of_it_is_set() -> None:
+    spec = {"arrays": [{"name": "a", "dtype": "bool", "shape": [3]}]}
+    ((_, arrays),) = held(json.dumps(spec).encode() + b"\n" + bytes([0, 1, 7]))
+    assert arrays["a"].view("u1").tolist() == [0, 1, 1]
+
+
+def test_a_line_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "LONGEST_LINE", 1000)
+    for line in (b"x" * 1001, b"x" * 2000 + b"\n"):
+        with pytest.raises(DeviceError, match=r"a line of more than 1000 bytes"):
+            held(line)
+    assert held(b'{"a": "' + b"x" * 980 + b'"}\n')
+
+
+@pytest.mark.parametrize("line", [b"[]," * 200_000, b'"",' * 600_000], ids=["lists", "texts"])
+def test_a_header_that_would_take_far_more_memory_than_its_bytes_is_refused(line: bytes) -> None:
+    with pytest.raises(DeviceError, match="a header of"):
+        held(b'{"a": [' + line + b"0]}\n")
+
+
+def test_arrays_that_are_too_large_are_refused_before_they_come() -> None:
+    specs = [{"name": name, "dtype": "float64", "shape": [1 << 14, 1 << 12]} for name in "abc"]
+    with pytest.raises(DeviceError, match="arrays of more than 1024 MB"):
+        held(json.dumps({"arrays": specs}).encode() + b"\n")
+
+
+GENUINE = {"event": "called", "arrays": [{"name": "y", "dtype": "float32", "shape": [2, 3]}]}
+
+
+@settings(max_examples=2 * EXAMPLES, deadline=None)
+@given(
+    data=damaged(encode(GENUINE | {"arrays": None}, {"y": np.ones((2, 3), np.float32)}) * 2)
+    | mutated(GENUINE).map(lambda one: json.dumps(one).encode() + b"\n" + bytes(24)),
+    size=st.sampled_from([1, 7, 1 << 20]),
+)
+def test_damaged_frames_are_read_or_refused(data: bytes, size: int) -> None:
+    try:
+        for header, arrays in held(data, size):
+            assert isinstance(header, dict)
+            assert all(array.flags.writeable for array in arrays.values())
+    except (DeviceError, EOFError):
+        pass

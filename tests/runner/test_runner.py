@@ -318,13 +318,13 @@ def test_nothing_cannot_be_cut(arrays: dict[str, Array], pieces: int) -> None:
         next(cut(arrays, pieces))
 
 
-def test_a_runtime_that_is_missing_is_named_with_its_mend(
+def test_a_runtime_that_is_missing_is_named_with_its_hint(
     net: Callable[..., Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(BenchError, match="cannot import the runtime") as caught:
         Runner().answer(opening(net("a")), {})
-    assert "pip install onnxruntime" in (caught.value.mend or "")
+    assert "pip install onnxruntime" in (caught.value.hint or "")
 
 
 def test_a_file_without_outputs_is_refused(net: Callable[..., Candidate]) -> None:

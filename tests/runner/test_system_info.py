@@ -25,12 +25,12 @@ flags\t\t: fpu vme sse2 avx2 avx512f avx512_vnni amx_int8 hypervisor
 """
 
 
-def tree(root: Path, files: dict[str, str]) -> Path:
+def tree(root: Path, files: dict[str, str]) -> system_info.Tree:
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return root
+    return system_info.Tree(root)
 
 
 def test_this_machine_is_read_whole() -> None:
@@ -44,10 +44,10 @@ def test_this_machine_is_read_whole() -> None:
 
 
 def test_an_empty_machine_is_unavailable_and_never_zero(tmp_path: Path) -> None:
-    found = system_info.machine(tmp_path)
+    found = system_info.machine(system_info.Tree(tmp_path))
     read = ("cpu", "memory_gb", "governor", "clocksource", "load", "steal")
     assert {name: found[name] for name in read} == dict.fromkeys(read, "unavailable")
-    assert system_info.cpu_ticks(tmp_path) is None
+    assert system_info.cpu_ticks(system_info.Tree(tmp_path)) is None
 
 
 def test_the_kernels_deciding_flags_are_kept(tmp_path: Path) -> None:
@@ -79,16 +79,14 @@ def test_steal_counts_no_guest_time_twice(tmp_path: Path) -> None:
     [("/usr/bin/qemu-aarch64-static", True), ("/usr/bin/qemu-arm", True), ("/bin/python3", False)],
 )
 def test_qemu_user_is_seen_in_its_thread(tmp_path: Path, program: str, emulated: bool) -> None:
-    exe = tmp_path / f"proc/self/task/{os.getpid()}/exe"
-    exe.parent.mkdir(parents=True)
-    exe.symlink_to(program)
-    assert system_info.emulated(tmp_path) is emulated
+    assert system_info.emulated(system_info.Tree(tmp_path), "aarch64", program) is emulated
 
 
 def test_an_interpreted_cpu_gives_itself_away(tmp_path: Path) -> None:
     text = XEON.replace("Intel(R) Xeon(R) Processor", "QEMU TCG CPU version 2.5+")
-    assert system_info.emulated(tree(tmp_path, {"proc/cpuinfo": text})) is True
-    assert system_info.emulated(tree(tmp_path, {"proc/cpuinfo": XEON})) is False
+    assert system_info.emulated(tree(tmp_path, {"proc/cpuinfo": text}), "x86_64", "sh") is True
+    assert system_info.emulated(tree(tmp_path, {"proc/cpuinfo": XEON}), "x86_64", "sh") is False
+    assert system_info.emulated(tree(tmp_path, {"proc/cpuinfo": XEON}), "aarch64", "sh") is True
 
 
 def test_switches_of_all_threads_and_the_peak(tmp_path: Path) -> None:

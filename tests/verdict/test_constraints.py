@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from torchopt2edge.stats.rows import drop_of
 from torchopt2edge.types import Constraints, Measurement
-from torchopt2edge.verdict.constraints import breaches, doubts, drop_of
+from torchopt2edge.verdict.constraints import breaches, doubts
 
 ONE = Constraints(max_drop=1.0)
 

@@ -534,6 +534,35 @@ def test_why_integers_are_slow_is_said_with_what_to_change(facts: dict[str, Any]
     assert re.search(why, " ".join(decide(rows, FREE, None).reasons))
 
 
+VNNI = {"arch": "x86_64", "cpu_flags": ["avx2", "avx512_vnni"]}
+NO_VNNI = {"arch": "x86_64", "cpu_flags": ["avx2"]}
+PHONE = {"arch": "aarch64", "cpu_flags": ["asimd", "asimddp"]}
+SIGNED = {"saturating_layers": 3, "exact_on": ["x86-vnni", "arm64-dotprod", "arm64"]}
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({**SIGNED, "isa": "x86-vnni", **NO_VNNI}, ["3 layers can saturate on this", "made for"]),
+        ({**SIGNED, "isa": "x86-vnni", **VNNI}, ["hold on x86 with VNNI, arm64 with dot"]),
+        ({**SIGNED, "isa": "arm64", **VNNI}, ["hold on x86 with VNNI", "made for arm64"]),
+        ({**SIGNED, "isa": "arm64", **PHONE}, ["hold on x86 with VNNI"]),
+        ({"saturating_layers": 0, "isa": "portable", **NO_VNNI}, []),
+        ({"saturating_layers": 0, "isa": "x86", **NO_VNNI}, []),
+        ({**SIGNED}, []),
+    ],
+)
+def test_a_file_whose_outputs_depend_on_the_processor(
+    facts: dict[str, Any], words: list[str]
+) -> None:
+    warnings = decide([row("ort-int8", 5.0, facts=facts)], FREE, None).warnings
+    about = [warning for warning in warnings if "ort-int8: " in warning]
+    assert len(about) == len(words)
+    for warning, word in zip(about, words, strict=True):
+        assert word in warning
+        assert ("isa=portable" in warning) is ("made for" not in warning)
+
+
 def test_energy_is_an_aim_where_all_have_it() -> None:
     rows = [
         row("ort-fp32", 5.0, metrics={"energy_mj": 10.0}),

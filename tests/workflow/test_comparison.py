@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 import torchopt2edge as t2e
-from torchopt2edge.api import Settings
 from torchopt2edge.bench.thread_settings import Bench
 from torchopt2edge.devices.fake import Fake
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.store import Store
 from torchopt2edge.types import Candidate, Facts, Signature
 from torchopt2edge.workflow import comparison
+from torchopt2edge.workflow.settings import Settings
 
 INTEGER: Facts = {
     "ops": {"Conv": 4}, "integer_ops": {"QLinearConv": 3}, "float_ops": {"Conv": 1},
@@ -120,7 +120,7 @@ def test_a_device_that_answers_otherwise_is_told_from_this_machine(
 ) -> None:
     """500 of 600 samples are drawn; all the marked ones are among them."""
     net, images = labelled
-    kept = np.random.default_rng(0).permutation(600)[:500]  # as `evaluate.draw` draws them
+    kept = np.random.default_rng(0).permutation(600)[:500]  # as `subset.draw` draws them
     images[sorted(kept)[:marked], 0, 0, 0] = MARK
     with torch.no_grad():
         labels = net(images).argmax(1)

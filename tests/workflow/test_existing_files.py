@@ -70,7 +70,7 @@ def test_a_damaged_file_loses_its_own_row_alone(images: Path, tmp_path: Path) ->
     errs = {row.candidate.partition("-")[0]: row.err for row in found.rows}
     assert errs["images"] is None
     assert str(errs["cut"]).startswith("not a valid ONNX file: ")
-    assert "To mend it: export it again" in str(errs["cut"])
+    assert "Hint: export it again" in str(errs["cut"])
     assert "no such file" in str(errs["no"])
 
 
@@ -101,8 +101,8 @@ def test_what_cannot_be_measured_at_all_is_said(tmp_path: Path) -> None:
 
 
 def test_a_random_sample_fits_each_contract() -> None:
+    from torchopt2edge.samples.random_inputs import random_items
     from torchopt2edge.types import Signature, TensorSpec
-    from torchopt2edge.workflow.existing_files import random_items
 
     ends = (TensorSpec("a", (-1, 3, 4)), TensorSpec("b", (1, 2), "int64"))
     items = random_items(Signature(ends, ()))
@@ -122,7 +122,7 @@ def test_a_disk_that_fills_up_is_named_and_costs_no_row(
             measure([images], protocol="smoke", out=folder, store=Store(tmp_path / "s"))
         assert caught.value.artifact == str(folder)
         (kept,) = (*folder.glob("rows.jsonl"), *(tmp_path / "spare").glob("*/rows.jsonl"))
-        assert str(kept.parent) in str(caught.value.mend)
+        assert str(kept.parent) in str(caught.value.hint)
         rows, _, _ = read(kept.parent)
         assert [row.err for row in rows] == [None]
         assert rows[0].latency_ns

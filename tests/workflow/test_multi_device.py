@@ -177,7 +177,7 @@ def test_the_report_is_rendered_again(
     assert "small-ort-fp32 wins on pi, large-ort-fp32 wins on pi 2" in " ".join(
         capsys.readouterr().out.split()
     )
-    assert [column.device for column in device_table.read(out).columns] == ["pi", "pi 2"]
+    assert [run.device for run in device_table.read(out).runs] == ["pi", "pi 2"]
 
 
 def test_candidates_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

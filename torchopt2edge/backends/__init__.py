@@ -1,1 +1,1 @@
-"""One file per runtime. A backend lowers the shared float graph to its file, and opens it."""
+"""One package per runtime. A backend lowers the shared float graph to its file, and opens it."""

@@ -20,7 +20,7 @@ class FileSession:
     """A TimedSession over ``execute``, which takes and gives arrays as the file holds them.
 
     A file whose batch is fixed runs any multiple of it, piece by piece. Raw images are taken
-    where the signature says how to preprocess them (`quantize.raw`).
+    where the signature says how to preprocess them (`samples.raw_images`).
     """
 
     signature: Signature
@@ -71,7 +71,7 @@ class FileSession:
         if set(inputs) != set(self.input_names):
             raise DataError(
                 f"the inputs are named {sorted(inputs)}, the model takes {list(self.input_names)}",
-                mend="pass a dict with the names of session.input_names",
+                hint="pass a dict with the names of session.input_names",
             )
         for spec in self.signature.inputs:
             shape = np.shape(inputs[spec.name])
@@ -81,7 +81,7 @@ class FileSession:
             if not fits:
                 raise DataError(
                     f"the input {spec.name!r} has shape {shape}, the model takes {spec.shape}",
-                    mend="preprocess to that shape (-1 is any size)",
+                    hint="preprocess to that shape (-1 is any size)",
                 )
 
     def _pieces(self, inputs: Mapping[str, Array]) -> list[Mapping[str, Array]]:

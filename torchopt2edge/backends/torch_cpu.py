@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torchopt2edge.backends.file_session import Array
-    from torchopt2edge.store import Store
+    from torchopt2edge.interfaces import ArtifactStore
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class TorchCpu:
         """The same file serves every processor."""
         return self
 
-    def base(self, graph: Artifact, store: Store) -> Artifact:
+    def base(self, graph: Artifact, store: ArtifactStore) -> Artifact:
         """Take the exported program that came with the graph."""
         return graph
 
@@ -50,7 +50,7 @@ class TorchCpu:
         if not program.is_file():
             raise LowerError(
                 "there is no PyTorch program: the model came as an ONNX file",
-                mend="pass the nn.Module, or leave the backend torch out",
+                hint="pass the nn.Module, or leave the backend torch out",
             )
         shutil.copyfile(program, out / "model.pt2")
         shutil.copyfile(sources.graph.path / "signature.json", out / "signature.json")

@@ -1,1 +1,1 @@
-"""Times candidates on devices: the runner that goes there and the harness that stays here."""
+"""Measures candidates in turns: rounds, timing presets, batching, flags, throttling."""

@@ -18,7 +18,7 @@ Answer = dict[str, Array]
 
 
 class Joining(Protocol):
-    """What this needs of a session: `session.ChildSession` has it."""
+    """What this needs of a session: `child_session.ChildSession` has it."""
 
     def __call__(self, inputs: Arrays) -> Answer:
         """Run one batch."""

@@ -10,15 +10,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from torchopt2edge.backends.file_session import FileSession
+from torchopt2edge.bench import answers
+from torchopt2edge.bench.answers import Round as Round
 from torchopt2edge.bench.batching import each
 from torchopt2edge.deploy.launch import launch
 from torchopt2edge.devices.remote.device import Remote
@@ -37,44 +40,9 @@ INLINE = 256 << 10
 CHUNK = 16 << 20
 """Bytes of samples that one file holds at most, unless a single piece is larger."""
 
-_TELLS = {  # what an answer holds at least
-    "opened": {"receipt"},
-    "loaded": {"first_ms", "finite"},
-    "round": {"latency_ns", "wall_ns", "cpu_ns", "involuntary", "stable", "finite", "vm_hwm_bytes"},
-    "profiled": {"ops"},
-    "sensed": {"sensors"},
-    "stopped": {"vm_hwm_bytes"},
-    "called": set(),
-    "error": {"type", "what"},
-}
-
-
-@dataclass(frozen=True)
-class Round:
-    """What one round gave: nanoseconds per inference, and what happened around them.
-
-    ``begin_ns`` is the device's monotonic clock at its begin; ``involuntary`` counts context
-    switches against the process's will; ``steal`` of ``ticks`` is what a hypervisor took (0 of 0
-    when unknown); ``joules`` what the whole processor used, None when it does not say;
-    ``peak_bytes`` is VmHWM so far.
-    """
-
-    latency_ns: list[int]
-    wall_ns: int
-    cpu_ns: int
-    involuntary: int
-    stable: bool
-    finite: bool
-    peak_bytes: int
-    begin_ns: int = 0
-    joules: float | None = None
-    steal: int = 0
-    ticks: int = 0
-    sensors: Facts = field(default_factory=dict)
-
 
 class ChildSession:
-    """A `protocols.Session` whose file is open in a child process; made by `open_child`.
+    """An `interfaces.Session` whose file is open in a child process; made by `open_child`.
 
     Every method raises `BenchError` when the child crashes, hangs or answers with an error.
     ``push`` brings a file to where the child runs; None when that is here.
@@ -137,17 +105,23 @@ class ChildSession:
         sent: Mapping[str, Array] | None = arrays
         if self._push is not None and _bytes(arrays) > INLINE:
             header["file"], sent = bring(arrays, self._push), None
-        return self._ask("called", header, sent, patience_s=float(samples))[1]
+        event, found = self._ask("called", header, sent, patience_s=float(samples))
+        return self._checked(answers.called, event, found, self._candidate.signature)
 
     def _run_pieces(self, arrays: Mapping[str, Array], size: int) -> dict[str, Array]:
         """Run stacked samples, ``size`` at once, in chunks that neither end finds too large."""
-        found = [
-            self._run(chunk, pieces, len(next(iter(chunk.values()))))
-            for chunk, pieces in chunks(arrays, size)
-        ]
+        found = [self._run_chunk(chunk, pieces) for chunk, pieces in chunks(arrays, size)]
         if len(found) == 1:
             return found[0]
         return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+
+    def _run_chunk(self, chunk: Mapping[str, Array], pieces: int) -> dict[str, Array]:
+        samples = len(next(iter(chunk.values())))
+        found = self._run(chunk, pieces, samples)
+        for name, value in found.items():
+            if not value.ndim or len(value) != samples:
+                raise self._error(f"the output {name!r} is not one of {samples} samples")
+        return found
 
     def open(self, file: str, threads: int, library: str | None = None) -> None:
         """Open the file (paths are the device's); keep the receipt and what the start took.
@@ -166,9 +140,7 @@ class ChildSession:
             "library": library,
         }
         event, _ = self._ask("opened", header)
-        self.receipt = dict(event["receipt"])
-        named = ("library_ms", "import_ms", "load_ms")
-        self.times = {name: float(event[name]) for name in named if event.get(name) is not None}
+        self.receipt, self.times = self._checked(answers.opened, event)
 
     def load_timed(self, inputs: Mapping[str, Array]) -> float:
         """Hand over the timed sample, return the milliseconds of the first inference.
@@ -176,10 +148,13 @@ class ChildSession:
         Raises:
             BenchError: its outputs hold NaN or infinity.
         """
-        event, _ = self._ask("loaded", {"cmd": "load"}, self._ends.prepare(inputs))
-        if not event["finite"]:
+        prepared, begin = self._ends.prepare(inputs), time.monotonic()
+        event, _ = self._ask("loaded", {"cmd": "load"}, prepared)
+        took_ms = (time.monotonic() - begin) * 1e3
+        first_ms, finite = self._checked(answers.loaded, event, took_ms)
+        if not finite:
             raise self._error("the outputs hold NaN or infinity")
-        return float(event["first_ms"])
+        return first_ms
 
     def round(
         self, min_samples: int, seconds: float, max_samples: int, patience_s: float = 0.0
@@ -197,9 +172,7 @@ class ChildSession:
             "max_samples": max_samples,
         }
         event, _ = self._ask("round", command, patience_s=seconds + patience_s)
-        event["peak_bytes"] = event.pop("vm_hwm_bytes")
-        known = {one.name for one in fields(Round)}
-        found = Round(**{name: value for name, value in event.items() if name in known})
+        found = self._checked(answers.timed, event, max_samples)
         if not found.finite:
             raise self._error("the outputs became NaN or infinity in the middle of the run")
         if not found.stable:
@@ -208,24 +181,24 @@ class ChildSession:
             raise BenchError(
                 "most inferences took no time by the device's clock, which is too coarse for them",
                 artifact=self._candidate.id,
-                mend="export the model with a larger batch, so that one inference takes longer",
+                hint="export the model with a larger batch, so that one inference takes longer",
             )
         return found
 
     def profile(self, runs: int) -> list[Facts]:
         """Return ``{name, type, ms}`` of every operator of the file (Python runner only)."""
         event, _ = self._ask("profiled", {"cmd": "profile", "runs": runs}, patience_s=60.0)
-        return list(event["ops"])
+        return self._checked(answers.profiled, event)
 
     def sense(self) -> Facts:
         """Return one sample of the device's sensors."""
         event, _ = self._ask("sensed", {"cmd": "sense"})
-        return dict(event["sensors"])
+        return self._checked(answers.sensed, event)
 
     def stop(self) -> int:
         """End the runner in peace and return its peak resident bytes (-1: unknown)."""
         event, _ = self._ask("stopped", {"cmd": "stop"})
-        return int(event["vm_hwm_bytes"])
+        return self._checked(answers.stopped, event)
 
     def _ask(
         self,
@@ -236,17 +209,16 @@ class ChildSession:
     ) -> tuple[dict[str, Any], dict[str, Array]]:
         try:
             self._job.send(header, arrays, self._timeout_s)
-            event, found = self._job.receive(self._timeout_s + patience_s)
+            return self._job.receive(self._timeout_s + patience_s)
         except BenchError as error:
-            raise BenchError(error.what, artifact=self._candidate.id, mend=error.mend) from error
-        told = event.get("event")
-        if told not in ("error", wanted):
-            raise self._error(f"the runner answered {told!r}, not {wanted!r}")
-        if lacking := sorted(_TELLS[told] - event.keys()):
-            raise self._error(f"the runner's answer {told!r} lacks {', '.join(lacking)}")
-        if told == "error":
-            raise self._error(f"{event['type']}: {event['what']}")
-        return event, found
+            raise BenchError(error.what, artifact=self._candidate.id, hint=error.hint) from error
+
+    def _checked(self, read: Callable[..., T], *given: object) -> T:
+        """Read an answer (`answers`); what is wrong with it is said of the candidate."""
+        try:
+            return read(*given)
+        except BenchError as error:
+            raise self._error(error.what) from error
 
     def _error(self, what: str) -> BenchError:
         return BenchError(what, artifact=self._candidate.id)
@@ -289,7 +261,7 @@ def chunks(arrays: Mapping[str, Array], size: int) -> Iterator[tuple[dict[str, A
     if not count or count % step or any(len(value) != count for value in arrays.values()):
         raise DataError(
             f"{count} samples cannot be run by a file that takes {step} at once",
-            mend="give every input the same number of samples, a multiple of that",
+            hint="give every input the same number of samples, a multiple of that",
         )
     most = max(1, CHUNK * count // (max(_bytes(arrays), 1) * step)) * step
     for at in range(0, count, most):
@@ -317,7 +289,7 @@ def bring(arrays: Mapping[str, Array], push: Push) -> str:
         raise BenchError(
             f"samples cannot be kept on their way: {error.strerror or error}",
             artifact=tempfile.gettempdir(),
-            mend="free some space there, or point TMPDIR at a folder that has some",
+            hint="free some space there, or point TMPDIR at a folder that has some",
         ) from error
 
 

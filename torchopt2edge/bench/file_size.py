@@ -30,7 +30,7 @@ def sizes(candidate: Candidate) -> dict[str, float]:
         raise BenchError(
             f"the file cannot be read any more: {error.strerror or error}",
             artifact=file,
-            mend="leave the file where it is until the run has ended",
+            hint="leave the file where it is until the run has ended",
         ) from error
     return {"size_mb": found.st_size / MB, PACKED: packed}
 

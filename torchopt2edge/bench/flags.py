@@ -1,10 +1,11 @@
 """What may be wrong with a measurement, said in a flag and in a sentence with its remedy.
 
-Flags that invalidate the run (rule 6: such a run names no winner, see `verdict.INVALIDATING`):
+Flags that invalidate the run (rule 6: such a run names no winner, see
+`verdict.decide.INVALIDATING`):
 
 - ``too-few-samples``: fewer inferences, seconds or rounds than the protocol itself asks for;
 - ``throttled``: the rounds of a window ran at less than half the file's own speed, or the speed
-  stepped down and stayed there (`sustained.step_down`), or more than half of the rounds' time is
+  stepped down and stayed there (`throttling.step_down`), or more than half of the rounds' time is
   stalls that no typical inference explains (a CPU quota, severe heat, a neighbour that owns the
   cores), or the clock's ceiling moved during the run, or the system says that heat is severe;
   never one stop alone, however long;

@@ -10,7 +10,7 @@ The six rules, cited in the code:
 3. No check, no number: outputs are compared within the run, and with the caller's reference.
 4. No receipt, no number.
 5. Every sample is kept.
-6. A tie is an answer, and an invalid run names no winner (`validity` lists the flags, `verdict`
+6. A tie is an answer, and an invalid run names no winner (`flags` lists the flags, `verdict.decide`
    applies them).
 
 A candidate that fails in any way becomes a row with ``err``; the others go on.
@@ -170,7 +170,7 @@ def measure(
     protocol.check()
     ids = [candidate.id for candidate in candidates]
     if len(set(ids)) != len(ids):
-        raise ConfigError(f"candidates share an id: {sorted(ids)}", mend="give each its own label")
+        raise ConfigError(f"candidates share an id: {sorted(ids)}", hint="give each its own label")
     race = Race(device, protocol, sample, work, progress or _silent)
     with contextlib.ExitStack() as closing:  # an interrupt in here leaves no process behind
         watch = closing.enter_context(steady(device))

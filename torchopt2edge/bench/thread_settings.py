@@ -48,7 +48,7 @@ class Bench:
     def _settings(self) -> list[dict[str, Any]]:
         wrong = self.threads == () or self.affinity == () or min(self.threads or (1,)) < 1
         if wrong or () in (self.affinity or ((0,),)):
-            raise ConfigError("a setting to try is empty", mend="bench.threads=[1,2,4]")
+            raise ConfigError("a setting to try is empty", hint="bench.threads=[1,2,4]")
         self._check_cores()
         made: list[dict[str, Any]] = [{}]
         if self.threads is not None:
@@ -60,7 +60,7 @@ class Bench:
             if not made:
                 raise ConfigError(
                     "every setting to try has more threads than cores",
-                    mend="bench.affinity=[[0],[0,1]] bench.threads=[1,2]",
+                    hint="bench.affinity=[[0],[0,1]] bench.threads=[1,2]",
                 )
         if self.cores is not None:
             # A class takes the place of the cores that the device itself is told to use.
@@ -74,12 +74,12 @@ class Bench:
         if self.affinity is not None:
             raise ConfigError(
                 "bench.cores and bench.affinity both name cores",
-                mend="bench.affinity=null, or bench.cores=null",
+                hint="bench.affinity=null, or bench.cores=null",
             )
         if isinstance(self.cores, str) or not self.cores or set(self.cores) - set(NAMES):
             raise ConfigError(
                 f"{self.cores!r} is not a setting of classes of cores to try",
-                mend=f"bench.cores=[{','.join(NAMES)}]",
+                hint=f"bench.cores=[{','.join(NAMES)}]",
             )
 
 

@@ -63,7 +63,7 @@ class Protocol:
         if self.rounds < LEAST_ROUNDS:
             raise ConfigError(
                 f"{self.rounds} rounds cannot carry an interval",
-                mend=f"protocol.rounds={LEAST_ROUNDS} or more",
+                hint=f"protocol.rounds={LEAST_ROUNDS} or more",
             )
         times = (self.min_seconds, self.warmup_max_s, self.cooldown_s, self.rest_s)
         if self.min_samples < 1 or min(times) < 0 or self.timeout_s <= 0:
@@ -87,6 +87,6 @@ def by_name(name: str) -> Protocol:
         known = sorted(
             p.name[: -len(".yaml")] for p in folder.iterdir() if p.name.endswith(".yaml")
         )
-        raise ConfigError(f"there is no protocol {name!r}", mend=f"one of {', '.join(known)}")
+        raise ConfigError(f"there is no protocol {name!r}", hint=f"one of {', '.join(known)}")
     values = yaml.safe_load(file.read_text())
     return Protocol(**{key: value for key, value in values.items() if key != "_target_"})

@@ -14,7 +14,7 @@ from torchopt2edge.cli.console import progress
 from torchopt2edge.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torchopt2edge.api import SettingsArgs
+    from torchopt2edge.workflow.settings import SettingsArgs
 
 Make = Callable[[Any, str], Any]
 _LISTS = ("threads", "cores", "affinity")  # of bench
@@ -26,8 +26,8 @@ def settings(config: Any, out: Path, make: Make) -> SettingsArgs:
     Raises:
         ConfigError: a part that cannot be built, or a value of the wrong type.
     """
-    from torchopt2edge import api
     from torchopt2edge.devices.address import named
+    from torchopt2edge.workflow.settings import Settings
 
     described = partial(_described, make)
     device = make(config.device, "device")
@@ -53,7 +53,7 @@ def settings(config: Any, out: Path, make: Make) -> SettingsArgs:
         made["evaluate_samples"] = config.evaluate_samples
         how = {**config.quantize, "exclude": tuple(listed(config.quantize.exclude))}
         made["quantize"] = described("quantize.options.Quantize", how, "quantize")
-    check_values(api.Settings.of(made), "")
+    check_values(Settings.of(made), "")
     return made
 
 

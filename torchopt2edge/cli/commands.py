@@ -46,7 +46,7 @@ class Command:
             if group not in self.optional and not config.get(group):
                 raise ConfigError(
                     f"nothing is chosen for {group!r}",
-                    mend=f"{group}=OPTION, of {', '.join(options(group))}",
+                    hint=f"{group}=OPTION, of {', '.join(options(group))}",
                 )
 
 
@@ -174,7 +174,7 @@ def unwritable(folder: object, key: str, error: OSError) -> ConfigError:
     return ConfigError(
         f"the run's folder cannot be written: {error.strerror}",
         artifact=folder,
-        mend=f"{key}=FOLDER, where you can write",
+        hint=f"{key}=FOLDER, where you can write",
     )
 
 

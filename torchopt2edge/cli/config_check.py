@@ -67,7 +67,7 @@ def check_names(target: Callable[..., Any], given: Iterable[str], name: str) -> 
         ConfigError: names the key that it does not take, and the nearest that it does.
     """
     for what, near, known in _unfit(target, given, name):
-        raise ConfigError(what, mend=near or f"one of {known}")
+        raise ConfigError(what, hint=near or f"one of {known}")
 
 
 def _unfit(
@@ -102,7 +102,7 @@ def check_schemes(words: Sequence[str]) -> Sequence[str]:
     for word in words:
         if word not in SCHEMES:
             raise ConfigError(
-                f"there is no scheme {word!r}", mend=f"schemes=[…] of {', '.join(SCHEMES)}"
+                f"there is no scheme {word!r}", hint=f"schemes=[…] of {', '.join(SCHEMES)}"
             )
     return words
 
@@ -144,7 +144,7 @@ def _check(value: Any, annotation: Any, name: str) -> None:
         return
     if not _fits(value, node):
         shown = "null" if value is None else repr(value)
-        raise ConfigError(f"{name} is {shown}", mend=f"{name} takes {_said(node)}")
+        raise ConfigError(f"{name} is {shown}", hint=f"{name} takes {_said(node)}")
 
 
 def _text(annotation: Any) -> str:

@@ -1,6 +1,6 @@
 """The doctor on a device: one tiny model through both runtimes there, as evidence to paste.
 
-What it computes there (`bench.tiny`) is held against what it computes here.
+What it computes there (`bench.tiny_model`) is held against what it computes here.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-import torchopt2edge
+from torchopt2edge._version import __version__
 from torchopt2edge.bench.child_session import ChildSession, open_child
 from torchopt2edge.bench.tiny_model import onnx_model, sample, tflite_model
 from torchopt2edge.cli.console import console
 from torchopt2edge.cli.doctor import Check, render, worst
 from torchopt2edge.deploy.launch import launch, runner_of
-from torchopt2edge.devices import discover
+from torchopt2edge.devices import answers, discover
 from torchopt2edge.devices.local import Local
 from torchopt2edge.devices.remote.device import Remote
 from torchopt2edge.devices.remote.transport import Finished, call
@@ -56,7 +56,7 @@ def show(device: Device) -> int:
     with tempfile.TemporaryDirectory(prefix="t2e-") as work:
         checks = examine(device, Path(work))
     shown = console()
-    head = f"torchopt2edge {torchopt2edge.__version__} doctor on {device.name}"
+    head = f"torchopt2edge {__version__} doctor on {device.name}"
     shown.print(head, markup=False, highlight=False, soft_wrap=True)
     render(shown, checks)
     return 1 if worst(checks) == "fail" else 0
@@ -68,7 +68,7 @@ def examine(device: Device, work: Path) -> list[Check]:
         facts = device.facts()
         checks = [*_machine(facts), Check("runner", "ok", _runner(device)), *_link(device)]
     except EdgeError as error:
-        return [Check("device", "fail", plain(error.what), error.mend or "")]
+        return [Check("device", "fail", plain(error.what), error.hint or "")]
     for candidate in (onnx_model(work), tflite_model(work)) if worst(checks) != "fail" else ():
         checks += _runtime(candidate, device, work)
     return checks
@@ -110,8 +110,8 @@ def _link(device: Device) -> Iterator[Check]:
         found = discover.runtimes(device)
         said = ", ".join(f"{name} {version}" for name, version in found.items())
         lost = f"there is no {device.python}, or it does not run"
-        mend = "device.python=PATH of a Python there, or device.runner=native"
-        yield Check("python", "ok", said) if found else Check("python", "fail", lost, mend)
+        hint = "device.python=PATH of a Python there, or device.runner=native"
+        yield Check("python", "ok", said) if found else Check("python", "fail", lost, hint)
 
 
 def _timed(act: Callable[[], object]) -> float:
@@ -139,8 +139,8 @@ def _runtime(candidate: Candidate, device: Device, work: Path) -> Iterator[Check
         seen = _seen(candidate, device, work / f"{name}.log")
         sha = _library(candidate, device)
     except EdgeError as error:
-        mend = error.mend or _missing(candidate, device)
-        yield Check(name, "fail", plain(error.what), mend)
+        hint = error.hint or _missing(candidate, device)
+        yield Check(name, "fail", plain(error.what), hint)
         return
     receipt = seen.receipt
     version = f"{receipt.get('runtime', name)} {receipt.get('runtime_version', '?')}"
@@ -167,8 +167,8 @@ def _likeness(name: str, here: dict[str, Array], there: dict[str, Array]) -> Che
         return Check(f"{name} outputs", "fail", error.what)
     said = f"{found.max_abs:.3g} apart at most from this machine's, SQNR {found.sqnr_db:.0f} dB"
     if parity.below(found, SCHEMES["fp32"]):
-        mend = "this is a defect of the runtime there: paste all of this into an issue"
-        return Check(f"{name} outputs", "fail", said, mend)
+        hint = "this is a defect of the runtime there: paste all of this into an issue"
+        return Check(f"{name} outputs", "fail", said, hint)
     return Check(f"{name} outputs", "ok", said)
 
 
@@ -208,11 +208,12 @@ def _library(candidate: Candidate, device: Device) -> str:
         from torchopt2edge.backends.ort.backend import Ort
 
         pattern = {"ort": Ort.library, "litert": LiteRT.library}[candidate.backend]
-        said = run(shlex.join([device.python, "-c", _DIGEST, pattern])).stdout.decode().split()
+        said = run(shlex.join([device.python, "-c", _DIGEST, pattern])).stdout
     else:
         path = launch(candidate, device).library or ""
-        said = run(f"sha256sum {shlex.quote(path)}").stdout.decode().split() if path else []
-    return f"{Path(said[1]).name} sha256 {said[0]}" if len(said) == 2 else ""
+        said = run(f"sha256sum {shlex.quote(path)}").stdout if path else b""
+    found = answers.digest_and_name(said)
+    return "" if found is None else f"{found[1]} sha256 {found[0]}"
 
 
 def _run_here(script: str) -> Finished:

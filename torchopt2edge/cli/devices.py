@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from torchopt2edge.cli.console import console
 from torchopt2edge.deploy.launch import NATIVE, launch
-from torchopt2edge.devices import discover
+from torchopt2edge.devices import answers, discover
 from torchopt2edge.devices.remote.device import Remote
-from torchopt2edge.devices.remote.files import digest
+from torchopt2edge.devices.remote.files import place_of
 from torchopt2edge.devices.remote.transport import Transport
 from torchopt2edge.errors import ConfigError, EdgeError
 from torchopt2edge.interfaces import Device
@@ -82,7 +82,7 @@ def clean(device: Device) -> tuple[int, int]:
     if not isinstance(device, Remote):
         raise ConfigError(
             f"nothing is ever left on {device.name}: files are used where they are",
-            mend="torchopt2edge devices clean device=ssh device.host=HOST",
+            hint="torchopt2edge devices clean device=ssh device.host=HOST",
         )
     before = _held(device)
     device.clean()
@@ -92,7 +92,7 @@ def clean(device: Device) -> tuple[int, int]:
 
 def _held(device: Remote) -> int:
     said = device.run(_HELD.format(folder=shlex.quote(device.folder))).stdout.split()
-    return int(said[-1]) if said and said[-1].isdigit() else 0
+    return answers.number(answers.shown(said[-1])) or 0 if said else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ class _Rehearsal(Remote):
     """
 
     real: Remote
-    known: Facts
+    told: Facts
     there: Mapping[str, int]
     sizes: dict[str, int] = field(default_factory=dict)
 
@@ -120,24 +120,19 @@ class _Rehearsal(Remote):
 
     def facts(self) -> Facts:
         """Return what the device said already."""
-        return self.known
+        return self.told
 
     def push(self, file: Path) -> str:
         """Count a file's bytes, unless it is there."""
-        sha, size = digest(file)
-        place = f"{sha[:16]}/{file.name}"
-        if place not in self.there:
-            self.sizes[place] = size
-        return place
+        return f"{self.push_all({file.name: file})}/{file.name}"
 
     def push_all(self, files: Mapping[str, Path]) -> str:
-        """Count the bytes of files that go into one folder, unless one there holds just those."""
-        sizes = {name: file.stat().st_size for name, file in files.items()}
-        folders = {place.partition("/")[0] for place in self.there}
-        held = ({n: self.there.get(f"{one}/{n}") for n in sizes} == sizes for one in folders)
-        if not any(held):
-            self.sizes.update((str(file), sizes[name]) for name, file in files.items())
-        return "folder"
+        """Count the bytes of files that go into one folder, unless they are there."""
+        place = place_of(files)
+        sizes = {f"{place}/{name}": file.stat().st_size for name, file in files.items()}
+        if {name: self.there.get(name) for name in sizes} != sizes:
+            self.sizes.update(sizes)
+        return place
 
 
 def to_push(device: Remote, facts: Facts) -> int:
@@ -149,11 +144,9 @@ def to_push(device: Remote, facts: Facts) -> int:
     Raises:
         EdgeError: the device cannot be reached, or what it needs cannot be got ready here.
     """
-    said = device.run(_LISTED.format(folder=shlex.quote(device.folder))).stdout.decode()
-    lines = (line.strip().split(" ./", 1) for line in said.splitlines())
-    there = {one[1]: int(one[0]) for one in lines if len(one) == 2 and one[0].isdigit()}
+    there = answers.sizes(device.run(_LISTED.format(folder=shlex.quote(device.folder))).stdout)
     asked = {one.name: getattr(device, one.name) for one in fields(Remote)}
-    rehearsal = _Rehearsal(**asked | {"fetch": False}, real=device, known=facts, there=there)
+    rehearsal = _Rehearsal(**asked | {"fetch": False}, real=device, told=facts, there=there)
     for backend in sorted(NATIVE):
         launch(Candidate("", backend, "fp32", Path(), Signature((), ()), ""), rehearsal)
     return sum(rehearsal.sizes.values())
@@ -190,9 +183,9 @@ def render(console: Console, rows: Sequence[Facts]) -> None:
         said = [plain(row["state"]) if _broken(row) else "", plain(row.get("push_error") or "")]
         for one in filter(None, said):
             console.print(Text(f"{row['device']}: {one}", style="yellow"), soft_wrap=True)
-        if row.get("mend"):
+        if row.get("hint"):
             # Unbroken, so that a command can be copied from a narrow terminal.
-            console.print(Text(f"  → {plain(row['mend'])}"), soft_wrap=True)
+            console.print(Text(f"  → {plain(row['hint'])}"), soft_wrap=True)
 
 
 def _broken(row: Facts) -> bool:

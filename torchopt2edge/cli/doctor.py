@@ -38,7 +38,7 @@ class Check:
     name: str
     status: Status
     what: str
-    mend: str = ""
+    hint: str = ""
 
 
 def worst(checks: Sequence[Check]) -> Status:
@@ -75,9 +75,9 @@ def render(console: Console, checks: Sequence[Check]) -> None:
         sign, style = signs[check.status]
         head = Text.assemble((f"{sign} {check.status:<4}", style), f"  {check.name:<{width}}  ")
         console.print(head + Text(check.what), soft_wrap=True)
-        if check.mend:
+        if check.hint:
             # Unbroken, so that a command can be copied from a narrow terminal.
-            console.print(Text(f"        → {check.mend}"), soft_wrap=True)
+            console.print(Text(f"        → {check.hint}"), soft_wrap=True)
     console.print(Text(_summary(checks), style=signs[worst(checks)][1]))
 
 
@@ -86,7 +86,7 @@ def _summary(checks: Sequence[Check]) -> str:
     warns = sum(check.status == "warn" for check in checks)
     if not fails and not warns:
         return "Everything is in order."
-    parts = [f"{fails} to mend" if fails else "", f"{warns} to know of" if warns else ""]
+    parts = [f"{fails} to fix" if fails else "", f"{warns} to know of" if warns else ""]
     return ", ".join(part for part in parts if part) + "."
 
 
@@ -155,15 +155,15 @@ def _judge(name: str, specifier: str, have: Installed) -> Check:
     from packaging.specifiers import SpecifierSet
 
     version = have.get(canonical(name))
-    mend = f'pip install "{name}{specifier}"'
+    hint = f'pip install "{name}{specifier}"'
     if version is None:
         variant = next((one for one in have if one.startswith(f"{canonical(name)}-")), None)
         if name == "onnxruntime" and variant is not None:
             said = f"only {variant} {have[variant]} is installed: it answers for {name} unpinned"
-            return Check(name, "warn", said, f"pip uninstall -y {variant} && {mend}")
-        return Check(name, "fail", "is not installed", mend)
+            return Check(name, "warn", said, f"pip uninstall -y {variant} && {hint}")
+        return Check(name, "fail", "is not installed", hint)
     if not SpecifierSet(specifier).contains(version, prereleases=True):
-        return Check(name, "fail", f"{version} is not {specifier}", mend)
+        return Check(name, "fail", f"{version} is not {specifier}", hint)
     return Check(name, "ok", version)
 
 
@@ -279,9 +279,9 @@ def check_converter(cache: Path | None = None) -> Check:
         have = converter.versions(env)
     except ConverterMissing as error:
         said = "not built yet; only .tflite files need it"
-        return Check("converter", "warn", said, error.mend or "")
+        return Check("converter", "warn", said, error.hint or "")
     except EdgeError as error:
-        return Check("converter", "fail", error.what, error.mend or "")
+        return Check("converter", "fail", error.what, error.hint or "")
     kept = ("python", "onnx2tf", "tensorflow")
     return Check(
         "converter", "ok", ", ".join(f"{name} {have[name]}" for name in kept if name in have)
@@ -300,9 +300,10 @@ def check_cpu(model: str, flags: Sequence[str]) -> Check:
         return Check(
             "cpu",
             "warn",
-            f"{said}: without VNNI, u8 activations with full-range s8 weights saturate",
-            'make the files that run here with the ONNX Runtime backend\'s isa "x86", which '
-            "gives up one bit of the weights",
+            f"{said}: without VNNI, u8 activations with s8 weights can saturate, and int8 gains "
+            "less speed",
+            "make the .onnx files that run here with backend.ort.isa=x86 or isa=portable "
+            "(the default takes it from the device)",
         )
     return Check(
         "cpu",
@@ -335,8 +336,8 @@ def check_space(place: Path, free: float) -> Check:
     said = f"{free / 1e9:.1f} GB free for {place}"
     if free >= _WANTED_FREE:
         return Check("space", "ok", said)
-    mend = "free some space, or export TORCHOPT2EDGE_CACHE=FOLDER on a larger disk"
+    hint = "free some space, or export TORCHOPT2EDGE_CACHE=FOLDER on a larger disk"
     if free >= _LEAST_FREE:
         wanted = f"the converter's environment and a run want {_WANTED_FREE / 1e9:.0f} GB"
-        return Check("space", "warn", f"{said}; {wanted}", mend)
-    return Check("space", "fail", said, mend)
+        return Check("space", "warn", f"{said}; {wanted}", hint)
+    return Check("space", "fail", said, hint)

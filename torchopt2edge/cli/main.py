@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torchopt2edge
+from torchopt2edge._version import __version__
 from torchopt2edge.cli import build, commands
 from torchopt2edge.cli.commands import COMMANDS, CONF
 from torchopt2edge.cli.config_check import (
@@ -30,8 +30,9 @@ from torchopt2edge.errors import ConfigError, EdgeError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from torchopt2edge.api import Result, SettingsArgs
     from torchopt2edge.interfaces import Device
+    from torchopt2edge.workflow.result import Result
+    from torchopt2edge.workflow.settings import SettingsArgs
 
 log = logging.getLogger("torchopt2edge")
 
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="torchopt2edge",
         description="Take a trained PyTorch vision model to phones and boards, on evidence.",
     )
-    parser.add_argument("--version", action="version", version=torchopt2edge.__version__)
+    parser.add_argument("--version", action="version", version=__version__)
     actions = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parsers(actions, _configured)
     add_commands(actions, _on_device)
@@ -86,7 +87,7 @@ def _configured(given: argparse.Namespace) -> int:
         place = str(Path(given.config_dir).resolve()).replace("'", r"\'")
         overrides.append(f"hydra.searchpath=['file://{place}']")
     if given.multirun and given.cfg:
-        raise ConfigError("-m makes several configs, and --cfg prints one", mend="leave -m out")
+        raise ConfigError("-m makes several configs, and --cfg prints one", hint="leave -m out")
     if given.multirun:
         right = all(_resolved(given.command, job) for job in _each_value(overrides))
         return _sweep(given.command, overrides) if right else 2
@@ -356,7 +357,7 @@ def _make(node: Any, name: str) -> Any:
             raise error.__cause__ from error
         raise ConfigError(
             f"the config describes nothing that can be built: {commands.cause(error)}",
-            mend="check the _target_ and its arguments (--cfg prints the whole config)",
+            hint="check the _target_ and its arguments (--cfg prints the whole config)",
         ) from error
     check_values(made, name)
     return made

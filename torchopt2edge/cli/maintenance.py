@@ -17,8 +17,8 @@ from torchopt2edge.cli.devices import OnDevice
 from torchopt2edge.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torchopt2edge.api import Result
     from torchopt2edge.compression.pruning.explain import Explanation
+    from torchopt2edge.workflow.result import Result
 
 
 def add_commands(commands: Any, on_device: OnDevice) -> None:
@@ -33,7 +33,7 @@ def add_commands(commands: Any, on_device: OnDevice) -> None:
     info = actions.add_parser("info", help="where it is and the versions in it")
     info.add_argument("--python", help="an interpreter of yours that has onnx2tf")
     info.set_defaults(run=_converter_info)
-    doctor = commands.add_parser("doctor", help="what is missing, and the command that mends it")
+    doctor = commands.add_parser("doctor", help="what is missing, and the command that fixes it")
     doctor.add_argument(
         "overrides", nargs="*", help="device=ssh device.host=pi: look there instead"
     )
@@ -55,7 +55,7 @@ def render(runs: Sequence[str], max_regression: Any, out: str | None) -> int:
         show(api.render(runs[0]))
         return 0
     if len(runs) != 2:
-        raise ConfigError(f"{len(runs)} runs cannot be compared", mend="run=BEFORE run=AFTER")
+        raise ConfigError(f"{len(runs)} runs cannot be compared", hint="run=BEFORE run=AFTER")
     return _compare(Path(runs[0]), Path(runs[1]), max_regression, out)
 
 
@@ -67,10 +67,11 @@ def _compare(before: Path, after: Path, max_regression: Any, out: str | None) ->
     from torchopt2edge.report.diff import devices_write as diff_devices_write
     from torchopt2edge.report.diff import text as diff_text
     from torchopt2edge.report.diff import write as diff_write
+    from torchopt2edge.report.diff.limits import parse_share
 
-    limit = None if max_regression is None else diff.parse_share(max_regression)
+    limit = None if max_regression is None else parse_share(max_regression)
     place, shown = Path(out or after), console()
-    found: diff.Against | diff_devices.Across
+    found: diff.RunDiff | diff_devices.DevicesDiff
     if diff_devices.holds(before, after):
         found = diff_devices.read(before, after, limit)
         found = replace(found, titles=_told_apart(found.titles, before, after))

@@ -36,7 +36,7 @@ class OneShot:
     def __post_init__(self) -> None:
         if self.begin < 0:
             raise ConfigError(
-                f"nothing happens at step {self.begin}", mend="begin=0, before the first step"
+                f"nothing happens at step {self.begin}", hint="begin=0, before the first step"
             )
 
     def amount(self, step: int, final: float) -> float:
@@ -73,7 +73,7 @@ class Polynomial:
             raise ConfigError(
                 f"a schedule cannot run from step {self.begin} to {self.end}, "
                 f"every {self.every}, to the power of {self.power}",
-                mend="0 ≤ begin ≤ end, every of at least 1, a power above 0",
+                hint="0 ≤ begin ≤ end, every of at least 1, a power above 0",
             )
 
     def amount(self, step: int, final: float) -> float:
@@ -121,7 +121,7 @@ class Iterative:
             raise ConfigError(
                 f"{self.rounds} rounds, {self.between} steps apart from step {self.begin} on, "
                 "are no schedule",
-                mend="at least one round, at least one step between, begin of at least 0",
+                hint="at least one round, at least one step between, begin of at least 0",
             )
 
     def amount(self, step: int, final: float) -> float:
@@ -155,7 +155,7 @@ def timed(schedule: Any, steps: int) -> Any:
     wrong = {name: value for name, value in shares.items() if not 0 <= value <= 1}
     if wrong:
         raise ConfigError(
-            f"a share of the training cannot be {wrong}", mend="0.0 to 1.0, or a whole step"
+            f"a share of the training cannot be {wrong}", hint="0.0 to 1.0, or a whole step"
         )
     least = {"begin": 0, "end": 0, "between": 1}
     exact = {name: max(least[name], round(value * steps)) for name, value in shares.items()}
@@ -163,6 +163,6 @@ def timed(schedule: Any, steps: int) -> Any:
     if made.last > steps:
         raise ConfigError(
             f"the schedule ends at step {made.last:g}, the training at step {steps}",
-            mend=f"an end of at most {steps}, or a share such as 0.5",
+            hint=f"an end of at most {steps}, or a share such as 0.5",
         )
     return made

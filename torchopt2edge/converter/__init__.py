@@ -6,17 +6,19 @@ environment under the user's cache, and each conversion is one child process the
 
 from __future__ import annotations
 
-from torchopt2edge.converter.convert import Conversion, convert
-from torchopt2edge.converter.environment import Environment, find, versions
+from torchopt2edge.converter.convert import CHILD, Conversion, convert
+from torchopt2edge.converter.environment import Environment, find, pins, versions
 from torchopt2edge.converter.graph import reject_quantized, with_static_batch
 from torchopt2edge.converter.install import install
 
 __all__ = [
+    "CHILD",
     "Conversion",
     "Environment",
     "convert",
     "find",
     "install",
+    "pins",
     "reject_quantized",
     "versions",
     "with_static_batch",

@@ -59,7 +59,7 @@ def requirements_for(minor: str) -> Path:
     if major != "3" or not rest.isdigit() or int(rest) < 11:
         raise ConverterError(
             f"The converter needs Python 3.11 or newer, and this one is {minor}",
-            mend=f"{INSTALL} with the path of a newer interpreter",
+            hint=f"{INSTALL} with the path of a newer interpreter",
         )
     return _PINS / ("py311.txt" if int(rest) == 11 else "py312.txt")
 
@@ -103,8 +103,27 @@ def find(python: str | None = None, cache: Path | None = None) -> Environment:
         if (ready := read_complete(folder)) is not None:
             return ready
     raise ConverterMissing(
-        "The converter's own environment is not built", artifact=folders[0], mend=INSTALL
+        "The converter's own environment is not built", artifact=folders[0], hint=INSTALL
     )
+
+
+def pins(env: Environment) -> dict[str, str]:
+    """Return what decides a conversion: the sealed environment, or the packages of another one.
+
+    Of a user's own interpreter those packages count that the sealed environments hold too: what
+    else is installed there converts nothing.
+    """
+    if env.folder is not None:
+        return {"converter": env.folder.name}
+    known = {"python", *(name for file in _PINS.glob("*.txt") for name in _pinned(file))}
+    return {name: number for name, number in versions(env).items() if name in known}
+
+
+def _pinned(requirements: Path) -> list[str]:
+    """Return the normalised names of the packages in a file of requirements."""
+    lines = requirements.read_text(encoding="utf-8").splitlines()
+    names = (line.partition("==")[0] for line in lines if "==" in line and line[0] != "#")
+    return [name.strip().lower().replace("_", "-") for name in names]
 
 
 def versions(env: Environment) -> dict[str, str]:
@@ -136,11 +155,11 @@ def probe(env: Environment, code: str) -> str:
         raise ConverterError(
             f"The converter's interpreter fails: {last}",
             artifact=env.python,
-            mend=f"{INSTALL}, or point converter.python at an interpreter that has onnx2tf",
+            hint=f"{INSTALL}, or point converter.python at an interpreter that has onnx2tf",
         ) from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConverterError(
-            f"The converter's interpreter does not run: {error}", artifact=env.python, mend=INSTALL
+            f"The converter's interpreter does not run: {error}", artifact=env.python, hint=INSTALL
         ) from error
     return done.stdout
 
@@ -151,7 +170,7 @@ def _own(python: str) -> Environment:
         raise ConverterError(
             "There is no such interpreter",
             artifact=python,
-            mend=f"correct converter.python, or leave it out and type {INSTALL}",
+            hint=f"correct converter.python, or leave it out and type {INSTALL}",
         )
     # Not resolved: the link is what makes a virtual environment one.
     env = Environment(Path(os.path.abspath(located)))

@@ -28,7 +28,7 @@ def read_graph(path: Path) -> onnx.ModelProto:
         return onnx.load(path)
     except (OSError, protobuf.DecodeError, onnx.checker.ValidationError) as error:
         raise ConverterError(
-            f"The ONNX model cannot be read: {error}", artifact=path, mend="export it again"
+            f"The ONNX model cannot be read: {error}", artifact=path, hint="export it again"
         ) from error
 
 
@@ -49,7 +49,7 @@ def _reject_quantized(model: onnx.ModelProto, path: Path) -> None:
         raise ConverterError(
             f"The graph is already quantized ({found} quantization nodes)",
             artifact=path,
-            mend="feed the float ONNX to the converter and quantize the .tflite after it",
+            hint="feed the float ONNX to the converter and quantize the .tflite after it",
         )
 
 
@@ -78,7 +78,7 @@ def with_static_batch(model: onnx.ModelProto) -> onnx.ModelProto:
             if axis > 0 and dim.dim_param not in batch_names:
                 raise ConverterError(
                     f"Dimension {axis} of input {value.name} is free",
-                    mend="export with a fixed input size; only the batch may be free",
+                    hint="export with a fixed input size; only the batch may be free",
                 )
             dim.dim_value, free = 1, True
     return _inferred(copy) if free else copy
@@ -113,16 +113,16 @@ def write_private_copy(source: Path, target: Path) -> None:
         unfold_in_place(static)
         onnx.save(static, target)
     except ConverterError as error:
-        raise ConverterError(error.what, artifact=source, mend=error.mend) from None
+        raise ConverterError(error.what, artifact=source, hint=error.hint) from None
     except (protobuf.EncodeError, ValueError) as error:
         raise ConverterError(
             f"The model does not fit into one ONNX file: {error}",
             artifact=source,
-            mend="the converter takes models of up to 2 GB",
+            hint="the converter takes models of up to 2 GB",
         ) from error
     except OSError as error:
         raise StoreError(
             f"The converter's copy cannot be written: {error}",
             artifact=target,
-            mend="make room there, or set TMPDIR to a folder on a larger disk",
+            hint="make room there, or set TMPDIR to a folder on a larger disk",
         ) from error

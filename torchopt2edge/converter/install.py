@@ -70,7 +70,7 @@ def install(
         raise StoreError(
             f"The converter cannot be written: {error}",
             artifact=folder,
-            mend="make room there, or set TORCHOPT2EDGE_CACHE to a folder on a larger disk",
+            hint="make room there, or set TORCHOPT2EDGE_CACHE to a folder on a larger disk",
         ) from error
     return Environment(folder / "bin" / "python", folder)
 
@@ -137,7 +137,7 @@ class _Build:
             raise ConverterError(
                 f"{title} failed with status {done.returncode}:\n  {quoted}\n",
                 artifact=log,
-                mend=f"see that the package index is reachable, then type {INSTALL} again",
+                hint=f"see that the package index is reachable, then type {INSTALL} again",
             )
 
     def _mark(self) -> None:
@@ -157,7 +157,7 @@ def _minor_of(interpreter: Path) -> str:
         raise ConverterError(
             "There is no such interpreter",
             artifact=interpreter,
-            mend="give the path of a Python 3.11 or newer",
+            hint="give the path of a Python 3.11 or newer",
         )
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     return probe(Environment(Path(os.path.abspath(located))), code).strip()

@@ -1,4 +1,4 @@
-"""Data sets, one a file, and what the stages and the comparison do with any of them."""
+"""Data sets, one file each, and what the stages and the comparison do with any of them."""
 
 from torchopt2edge.data.dataset import DataSet, Samples, Split, check_disjoint, loader
 

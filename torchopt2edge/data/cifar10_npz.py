@@ -75,7 +75,7 @@ class Cifar10Npz:
             raise DataError(
                 f"the {name} split needs a training file; the test file is never used for it",
                 artifact=self.test,
-                mend="data.train=<path of an .npz with x and y>",
+                hint="data.train=<path of an .npz with x and y>",
             )
         images, labels = self._read(self.train)
         if name == "train":
@@ -88,7 +88,7 @@ class Cifar10Npz:
             raise DataError(
                 "every training image is a test image too: nothing to calibrate on",
                 artifact=self.train,
-                mend="data.train=<path of the training images>",
+                hint="data.train=<path of the training images>",
             )
         chosen = free[stratified(labels[free], self.calibration_count, self.seed)]
         return self._samples(images, labels, chosen.tolist(), False)
@@ -100,7 +100,7 @@ class Cifar10Npz:
             raise DataError(
                 f"x is {images.dtype} {images.shape}, not uint8 {shape}",
                 artifact=path,
-                mend=f"store x as uint8 [N, {self.size}, {self.size}, 3] and y as [N]",
+                hint=f"store x as uint8 [N, {self.size}, {self.size}, 3] and y as [N]",
             )
         if len(labels) and not 0 <= labels.min() <= labels.max() < self.num_classes:
             raise DataError(f"y goes beyond 0 … {self.num_classes - 1}", artifact=path)
@@ -122,7 +122,7 @@ def _stamp(path: str) -> tuple[int, int]:
         stat = Path(path).stat()
     except OSError as error:
         raise DataError(
-            "a data file is missing", artifact=path, mend="data.test=<path> data.train=<path>"
+            "a data file is missing", artifact=path, hint="data.test=<path> data.train=<path>"
         ) from error
     return (stat.st_mtime_ns, stat.st_size)
 
@@ -144,7 +144,7 @@ def _load(path: str, stamp: tuple[int, int]) -> tuple[Array, Array]:
         raise DataError(
             f"a data file cannot be read: {error}",
             artifact=path,
-            mend="store it with numpy.savez(path, x=images, y=labels)",
+            hint="store it with numpy.savez(path, x=images, y=labels)",
         ) from error
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from torchopt2edge.errors import DataError
-from torchopt2edge.preprocessing.preprocess import Preprocess
+from torchopt2edge.preprocessing.preprocess import Preprocess, apply
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +91,7 @@ def prepared(preprocess: Preprocess, raw: Array) -> Tensor:
     """Return the float32 [C, H, W] that a preprocessing makes of one raw image."""
     import torch
 
-    return torch.from_numpy(preprocess(raw)[0])
+    return torch.from_numpy(apply(preprocess, raw)[0])
 
 
 def check_name(name: str) -> None:
@@ -101,7 +101,7 @@ def check_name(name: str) -> None:
         DataError: the name is not train, calibration or test.
     """
     if name not in ("train", "calibration", "test"):
-        raise DataError(f"there is no split called {name!r}", mend="train, calibration or test")
+        raise DataError(f"there is no split called {name!r}", hint="train, calibration or test")
 
 
 def loader(
@@ -162,5 +162,5 @@ def check_disjoint(calibration: Samples, test: Samples) -> None:
     if overlap:
         raise DataError(
             f"{len(overlap)} of the {len(seen)} different calibration samples are test samples too",
-            mend="calibrate on a part of the training data",
+            hint="calibrate on a part of the training data",
         )

@@ -66,7 +66,7 @@ class DigitTraits:
         unknown = [trait for trait in self.traits if trait not in TRAITS]
         if unknown or not self.traits:
             raise DataError(
-                f"digits have no trait {unknown}", mend=f"data.traits=[{','.join(TRAITS)}]"
+                f"digits have no trait {unknown}", hint=f"data.traits=[{','.join(TRAITS)}]"
             )
         samples = self._digits.split(name)
 

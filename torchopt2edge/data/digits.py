@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from torchopt2edge.data.augment import shifted
 from torchopt2edge.data.dataset import Mapped, Samples, Split, check_name, stratified
-from torchopt2edge.preprocessing.preprocess import Preprocess
+from torchopt2edge.preprocessing.preprocess import Preprocess, apply
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,5 +84,5 @@ class Digits:
         from sklearn.datasets import load_digits
 
         raw = load_digits()
-        images = self.preprocess(raw.images.astype(np.uint8)[..., None])
+        images = apply(self.preprocess, raw.images.astype(np.uint8)[..., None])
         return torch.from_numpy(images), torch.from_numpy(raw.target).long()

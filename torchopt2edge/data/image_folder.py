@@ -38,6 +38,8 @@ class ImageFolder:
     randaugment: int = 0
     seed: int = 0
 
+    tools = ("pillow",)  # decodes the images
+
     @property
     def num_classes(self) -> int:
         """The number of folders in ``root/train`` (in ``root/test`` when there is no train)."""
@@ -93,7 +95,7 @@ class ImageFolder:
                 raise DataError(
                     "every training image is a test image too: nothing to calibrate on",
                     artifact=self.root,
-                    mend="put other images into train/",
+                    hint="put other images into train/",
                 )
             labels = np.array(images.targets)[free]
             indices = free[stratified(labels, self.calibration_count, self.seed)].tolist()
@@ -158,7 +160,7 @@ class ImageFolder:
             raise DataError(
                 "a folder of images has no class folder with images in it",
                 artifact=folder,
-                mend=f"put images into {folder}/<class>/",
+                hint=f"put images into {folder}/<class>/",
             ) from error
 
 
@@ -166,5 +168,5 @@ def _missing(folder: Path) -> DataError:
     return DataError(
         "a folder of images is missing",
         artifact=folder,
-        mend="data.root=<folder with train/<class>/ and test/<class>/>",
+        hint="data.root=<folder with train/<class>/ and test/<class>/>",
     )

@@ -78,7 +78,7 @@ class Enlarging:
             raise DataError(
                 f"no photograph has {edge} pixels for a patch in its {name} part",
                 artifact=self.root,
-                mend="a smaller data.size, or larger photographs",
+                hint="a smaller data.size, or larger photographs",
             )
         if name == "train" and self.augment:
             return _Random(parts, self.scale, edge, self.train_count)
@@ -155,7 +155,7 @@ def _files(root: str) -> list[Path]:
     files = sorted(p for p in Path(root).rglob("*") if p.suffix.lower() in _SUFFIXES)
     if not files:
         raise DataError(
-            "a folder holds no photographs", artifact=root, mend="data.root=<folder of images>"
+            "a folder holds no photographs", artifact=root, hint="data.root=<folder of images>"
         )
     return files
 

@@ -36,6 +36,8 @@ class TorchvisionData:
     randaugment: int = 0
     seed: int = 0
 
+    tools = ("pillow",)  # decodes the images
+
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """(3, size, size)."""
@@ -91,7 +93,7 @@ class TorchvisionData:
         if "root" not in names or not {"train", "split"} & names.keys():
             raise DataError(
                 f"torchvision has no data set called {self.name!r} with a train and a test part",
-                mend="data.name=CIFAR10, CIFAR100, MNIST, FashionMNIST, SVHN, Flowers102 …",
+                hint="data.name=CIFAR10, CIFAR100, MNIST, FashionMNIST, SVHN, Flowers102 …",
             )
         which = {"train": part == "train"} if "train" in names else {"split": part}
         try:
@@ -100,5 +102,5 @@ class TorchvisionData:
             raise DataError(
                 f"{self.name} is not there: {error}",
                 artifact=self.root,
-                mend="data.download=true, or data.root=<where it lies>",
+                hint="data.download=true, or data.root=<where it lies>",
             ) from error

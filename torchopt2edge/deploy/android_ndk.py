@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from torchopt2edge.deploy import elf, glibc, native_build
+from torchopt2edge.deploy import elf, glibc, native_build, wheels
 from torchopt2edge.deploy.native_bundle import Kit
 from torchopt2edge.errors import DeviceError, StoreError
 from torchopt2edge.store import cache_root
@@ -21,6 +21,7 @@ from torchopt2edge.types import Facts
 API = 28
 """The oldest Android whose libc has all that the runner calls (`glob`)."""
 
+_LARGEST = 1 << 30
 _ABIS: Mapping[str, str] = {"aarch64": "arm64-v8a", "x86_64": "x86_64"}
 _NAMES: Mapping[str, str] = {"ort": "libonnxruntime.so", "litert": "libLiteRt.so"}
 # What every Android has for programs that are no apps.
@@ -43,7 +44,7 @@ def android(facts: Facts, backend: str, ndk: str, libraries: Mapping[str, str | 
     if given is None:
         raise DeviceError(
             f"the library of {backend} for Android is not given",
-            mend=f"device.libraries.{backend}=FILE, the .aar of the runtime or the .so out of it",
+            hint=f"device.libraries.{backend}=FILE, the .aar of the runtime or the .so out of it",
         )
     library = _library(Path(given).expanduser(), backend, _ABIS[target.arch])
     read = elf.read(library)
@@ -54,7 +55,7 @@ def android(facts: Facts, backend: str, ndk: str, libraries: Mapping[str, str | 
         raise DeviceError(
             f"it needs {', '.join(missing)}, which Android does not have",
             artifact=library,
-            mend="a build for Android that holds its C++ library within it (c++_static)",
+            hint="a build for Android that holds its C++ library within it (c++_static)",
         )
     runner = native_build.runner_binary(command=compiler(ndk, target.arch))
     name = f"lib/{_NAMES[backend]}"
@@ -73,7 +74,7 @@ def compiler(ndk: str, arch: str) -> list[str]:
     raise DeviceError(
         "that folder is no Android NDK for Linux",
         artifact=folder,
-        mend="device.ndk=FOLDER, the one with toolchains/llvm in it",
+        hint="device.ndk=FOLDER, the one with toolchains/llvm in it",
     )
 
 
@@ -83,12 +84,15 @@ def _library(given: Path, backend: str, abi: str) -> Path:
         return given
     try:
         with zipfile.ZipFile(given) as archive:
-            body = archive.read(f"jni/{abi}/{_NAMES[backend]}")
+            name = f"jni/{abi}/{_NAMES[backend]}"
+            if archive.getinfo(name).file_size > _LARGEST:
+                raise DeviceError(f"its {name} is too large", artifact=given)
+            body = archive.read(name)
     except KeyError as error:
         raise DeviceError(
-            f"it holds no {_NAMES[backend]} for {abi}", artifact=given, mend="another .aar"
+            f"it holds no {_NAMES[backend]} for {abi}", artifact=given, hint="another .aar"
         ) from error
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
+    except wheels.DAMAGED as error:
         raise DeviceError(f"it cannot be read: {error}", artifact=given) from error
     digest = hashlib.sha256(body).hexdigest()[:16]
     target = cache_root() / "android" / digest / _NAMES[backend]
@@ -102,6 +106,6 @@ def _library(given: Path, backend: str, abi: str) -> Path:
         raise StoreError(
             f"the library cannot be kept: {error.strerror or error}",
             artifact=target,
-            mend="point TORCHOPT2EDGE_CACHE at a folder you can write",
+            hint="point TORCHOPT2EDGE_CACHE at a folder you can write",
         ) from error
     return target

@@ -21,7 +21,8 @@ MACHINES: Mapping[str, int] = {"x86_64": 62, "aarch64": 183}
 _LOAD, _DYNAMIC = 1, 2
 _NEEDED, _STRINGS, _SONAME = 1, 5, 14
 _OFFERS, _OFFER_COUNT, _WANTS, _WANT_COUNT = 0x6FFFFFFC, 0x6FFFFFFD, 0x6FFFFFFE, 0x6FFFFFFF
-_GLIBC = re.compile(r"GLIBC_(\d+)\.(\d+)")
+_GLIBC = re.compile(r"GLIBC_(\d{1,3})\.(\d{1,3})", re.ASCII)
+_MOST_ENTRIES, _MOST_BYTES, _LONGEST_NAME = 4096, 1 << 16, 4096  # more, and the file is damaged
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def read(file: Path) -> Elf:
         return _read(data)
     except OSError as error:
         raise DeviceError(f"it cannot be read: {error.strerror or error}", artifact=file) from error
-    except (struct.error, ValueError, IndexError) as error:
+    except (struct.error, ValueError, IndexError, OverflowError) as error:
         raise DeviceError("it is damaged: its tables lead nowhere", artifact=file) from error
 
 
@@ -67,8 +68,12 @@ def _read(data: bytes) -> Elf:
     for at in range(count):
         kind, _, offset, address, _, length = struct.unpack_from("<IIQQQQ", data, table + at * size)
         segments.append((kind, offset, address, length))
-    entries = [pair for kind, at, _, length in segments if kind == _DYNAMIC
-               for pair in struct.iter_unpack("<QQ", data[at : at + length])]  # fmt: skip
+    entries = [
+        pair
+        for kind, at, _, length in segments
+        if kind == _DYNAMIC
+        for pair in struct.iter_unpack("<QQ", data[at : at + min(length, _MOST_BYTES)])
+    ]
     values = dict(entries)
     if _STRINGS not in values:
         return Elf(machine)
@@ -84,7 +89,7 @@ def _read(data: bytes) -> Elf:
 
     def text(offset: int) -> str:
         begin = strings + offset
-        return data[begin : data.index(b"\0", begin)].decode()
+        return data[begin : data.index(b"\0", begin, begin + _LONGEST_NAME)].decode()
 
     needed = tuple(text(value) for tag, value in entries if tag == _NEEDED)
     wants: dict[str, frozenset[str]] = {}
@@ -99,7 +104,7 @@ def _read(data: bytes) -> Elf:
 
 def _wants(data: bytes, at: int, count: int) -> Iterator[tuple[int, list[int]]]:
     """Yield (a library's name, the names of its versions), names as places among the strings."""
-    for _ in range(count):
+    for _ in range(_bounded(count)):
         _, length, library, first, following = struct.unpack_from("<HHIII", data, at)
         versions, entry = [], at + first
         for _ in range(length):
@@ -112,7 +117,18 @@ def _wants(data: bytes, at: int, count: int) -> Iterator[tuple[int, list[int]]]:
 
 def _offers(data: bytes, at: int, count: int) -> Iterator[int]:
     """Yield the names of the versions that a library defines, as places among the strings."""
-    for _ in range(count):
+    for _ in range(_bounded(count)):
         first, following = struct.unpack_from("<II", data, at + 12)
         yield struct.unpack_from("<I", data, at + first)[0]
         at += following
+
+
+def _bounded(count: int) -> int:
+    """Return a table's number of entries, which no file would walk for hours.
+
+    Raises:
+        ValueError: it is of no file.
+    """
+    if count > _MOST_ENTRIES:
+        raise ValueError(count)
+    return count

@@ -83,7 +83,7 @@ def target_of(facts: Facts) -> Target:
     if found is None:
         raise DeviceError(
             f"neither runtime is made for a machine of the kind {arch!r}",
-            mend="a system of 64 bits on it: the makers of ONNX Runtime and LiteRT publish none "
+            hint="a system of 64 bits on it: the makers of ONNX Runtime and LiteRT publish none "
             "for 32 bits"
             if arch in NARROW or facts.get("bits") == 32
             else f"a machine of one of these kinds: {', '.join(TARGETS)}",
@@ -117,7 +117,7 @@ def places(target: Target, sysroot: str | None = None, fetch: bool = False) -> l
         raise DeviceError(
             f"that folder holds no glibc for {target.arch}",
             artifact=given,
-            mend=f"one with {target.loader}, {', '.join(LIBRARIES)} in it, or below it in "
+            hint=f"one with {target.loader}, {', '.join(LIBRARIES)} in it, or below it in "
             f"lib/{target.triple} or usr/{target.triple}/lib",
         )
     own = [Path("/") / one for one in _inside(target)]
@@ -131,7 +131,7 @@ def places(target: Target, sysroot: str | None = None, fetch: bool = False) -> l
     packages = " ".join(target.packages)
     raise DeviceError(
         f"the device has no glibc that is new enough, and there is none here for {target.arch}",
-        mend=f"device.fetch=true lets apt download Debian's; or apt-get install {packages}; or "
+        hint=f"device.fetch=true lets apt download Debian's; or apt-get install {packages}; or "
         "device.sysroot=FOLDER, the root of such a system",
     )
 
@@ -164,7 +164,7 @@ def closure(files: Sequence[Path], target: Target, folders: Sequence[Path]) -> d
                 raise DeviceError(
                     f"{name} needs {', '.join(sorted(versions - offered))} of {library}",
                     artifact=found[library],
-                    mend="device.sysroot=FOLDER of a newer system",
+                    hint="device.sysroot=FOLDER of a newer system",
                 )
     return found
 
@@ -189,7 +189,7 @@ def _find(name: str, folders: Sequence[Path], needer: Path) -> Path:
     raise DeviceError(
         f"{needer.name} needs {name}, and it is not in the folders of the glibc",
         artifact=folders[0],
-        mend="device.sysroot=FOLDER of a system that has it",
+        hint="device.sysroot=FOLDER of a system that has it",
     )
 
 
@@ -207,14 +207,14 @@ def _fetched(target: Target, kept: Path) -> Path:
                 raise DeviceError(
                     f"Debian's packages hold no glibc for {target.arch}",
                     artifact=" ".join(target.packages),
-                    mend="device.sysroot=FOLDER, the root of such a system",
+                    hint="device.sysroot=FOLDER, the root of such a system",
                 )
             _keep(unpacked, kept)
     except OSError as error:
         raise StoreError(
             f"the glibc cannot be kept: {error.strerror or error}",
             artifact=kept,
-            mend="point TORCHOPT2EDGE_CACHE at a folder you can write",
+            hint="point TORCHOPT2EDGE_CACHE at a folder you can write",
         ) from error
     return kept
 
@@ -231,7 +231,7 @@ def _keep(unpacked: Path, kept: Path) -> None:
 
 
 def _run(argv: Sequence[str], folder: Path) -> None:
-    mend = "device.sysroot=FOLDER, the root of such a system"
+    hint = "device.sysroot=FOLDER, the root of such a system"
     try:
         done = subprocess.run(
             argv,
@@ -244,14 +244,14 @@ def _run(argv: Sequence[str], folder: Path) -> None:
             check=False,
         )
     except FileNotFoundError as error:
-        raise DeviceError(f"this machine has no {argv[0]}", mend=mend) from error
+        raise DeviceError(f"this machine has no {argv[0]}", hint=hint) from error
     except subprocess.TimeoutExpired as error:
         raise DeviceError(
-            f"{argv[0]} did not come to an end within {_FETCH_S:.0f} s", mend=mend
+            f"{argv[0]} did not come to an end within {_FETCH_S:.0f} s", hint=hint
         ) from error
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         raise DeviceError(
             f"{argv[0]} failed: {' | '.join(lines[-2:]) or done.returncode}",
-            mend=f"apt-get update, as root; or {mend}",
+            hint=f"apt-get update, as root; or {hint}",
         )

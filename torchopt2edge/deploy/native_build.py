@@ -48,7 +48,7 @@ def library(backend: str) -> Path:
     raise DeviceError(
         f"the library of {package} is not installed",
         artifact=pattern,
-        mend=f"pip install --upgrade {package.replace('_', '-')}",
+        hint=f"pip install --upgrade {package.replace('_', '-')}",
     )
 
 
@@ -60,7 +60,7 @@ def runtime(backend: str) -> tuple[str, str]:
     """
     if backend not in _RUNTIMES:
         raise DeviceError(
-            f"the native runner has no backend {backend!r}", mend=" or ".join(_RUNTIMES)
+            f"the native runner has no backend {backend!r}", hint=" or ".join(_RUNTIMES)
         )
     return _RUNTIMES[backend]
 
@@ -92,7 +92,7 @@ def runner_binary(
         raise StoreError(
             f"the native runner cannot be kept: {error.strerror or error}",
             artifact=place,
-            mend="point TORCHOPT2EDGE_CACHE at a folder you can write",
+            hint="point TORCHOPT2EDGE_CACHE at a folder you can write",
         ) from error
     return binary
 
@@ -111,7 +111,7 @@ def compiler(target: str | None = None) -> list[str]:
             f"the native runner needs ziglang to be built for {target}"
             if target
             else "the native runner needs a C compiler to be built",
-            mend="pip install ziglang" if target else "apt-get install gcc, or pip install ziglang",
+            hint="pip install ziglang" if target else "apt-get install gcc, or pip install ziglang",
         )
     zig = [sys.executable, "-m", "ziglang", "cc"]
     return [*zig, "-target", target] if target else zig

@@ -6,13 +6,12 @@ Nothing is installed: they lie in our own folder on the device, and only our run
 from __future__ import annotations
 
 import hashlib
-import re
 import shlex
 from pathlib import Path
 
 from torchopt2edge.deploy import wheels
+from torchopt2edge.devices import answers
 from torchopt2edge.devices.remote import errors as remote_errors
-from torchopt2edge.devices.remote import files as remote_files
 from torchopt2edge.devices.remote.device import Remote
 from torchopt2edge.errors import DeviceError
 
@@ -57,37 +56,35 @@ def bring(device: Remote, distribution: str) -> str | None:
 
 def _python(device: Remote, distribution: str) -> wheels.Python | None:
     """Ask the Python there what wheels it takes; None when it lacks none of ours."""
-    whole, asked = remote_files.known(device.place).whole, (device.python, distribution)
+    whole, asked = device.known.whole, (device.python, distribution)
     if asked in whole:
         return None
     modules = [name.replace("-", "_") for name in wheels.NEEDS[distribution]]
     words = {"python": shlex.quote(device.python), "modules": shlex.join(modules)}
     found = device.run(_ASK.format(**words))
-    lines = found.stdout.decode(errors="replace").splitlines()
-    if found.code or len(lines) != 2:
+    told = answers.interpreter(found.stdout, modules)
+    if found.code or told is None:
         raise DeviceError(
             f"{device.python} does not run on {device.name}: {found.said}",
-            mend="device.python=PATH of a Python there, or device.runner=native, which needs none",
+            hint="device.python=PATH of a Python there, or device.runner=native, which needs none",
         )
-    missing = [name for name in modules if name not in lines[1].split()]
+    missing = [name for name in modules if name not in told.modules]
     if not missing:
         whole.add(asked)
         return None
     if not device.fetch:
         raise DeviceError(
             f"the Python {device.python} on {device.name} has no {', '.join(missing)}",
-            mend="device.fetch=true brings it, and installs nothing; or there: "
+            hint="device.fetch=true brings it, and installs nothing; or there: "
             f"{device.python} -m pip install {distribution}; or device.runner=native",
         )
-    major, minor, wide, arch, *libc = lines[0].split()
-    glibc = re.fullmatch(r"glibc (\d+)\.(\d+).*", " ".join(libc))
-    if wide != "True" or glibc is None:
+    if not told.wide or told.glibc is None:
         raise DeviceError(
             f"there are no wheels for the Python on {device.name}: "
-            f"{'it is one of 32 bits' if wide != 'True' else 'its system has no glibc'}",
-            mend="a system of 64 bits on it" if wide != "True" else "device.runner=native",
+            f"{'its system has no glibc' if told.wide else 'it is one of 32 bits'}",
+            hint="device.runner=native" if told.wide else "a system of 64 bits on it",
         )
-    return wheels.Python(arch, (int(major), int(minor)), (int(glibc[1]), int(glibc[2])))
+    return wheels.Python(told.arch, told.version, told.glibc)
 
 
 def _unpacked(device: Remote, found: list[Path]) -> str:
@@ -105,6 +102,6 @@ def _unpacked(device: Remote, found: list[Path]) -> str:
         raise DeviceError(
             f"the wheels cannot be unpacked on {device.name}: {said.said}",
             artifact=name,
-            mend=remote_errors.ROOM,
+            hint=remote_errors.ROOM,
         )
-    return said.stdout.decode().splitlines()[-1]
+    return answers.path_there(said.stdout)

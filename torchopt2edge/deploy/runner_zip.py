@@ -45,7 +45,7 @@ def runner_file(folder: Path | None = None) -> Path:
         raise StoreError(
             f"the runner cannot be packed: {error.strerror or error}",
             artifact=place,
-            mend="point TORCHOPT2EDGE_CACHE at a folder you can write",
+            hint="point TORCHOPT2EDGE_CACHE at a folder you can write",
         ) from error
     return target
 

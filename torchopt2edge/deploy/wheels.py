@@ -11,11 +11,14 @@ import base64
 import csv
 import fnmatch
 import hashlib
+import lzma
 import re
+import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -27,6 +30,11 @@ from torchopt2edge.store import cache_root
 _NEWEST_LIBC = (2, 36)  # of the glibc that can be brought along, and so the newest to ask for
 _OLDEST_MINOR = 17
 _PATIENCE_S = 900.0
+_LARGEST = 1 << 30  # bytes of a library in a wheel
+DAMAGED = (OSError, EOFError, KeyError, ValueError, RuntimeError, NotImplementedError, csv.Error,
+           lzma.LZMAError, struct.error, zipfile.BadZipFile, zlib.error)  # fmt: skip
+"""What a damaged archive makes Python's own reader raise."""
+
 # What a runtime imports at its own import, so that the Python runner can run with it.
 NEEDS = {
     "onnxruntime": ("numpy", "onnxruntime"),
@@ -60,7 +68,7 @@ def version_here(distribution: str) -> str:
     except metadata.PackageNotFoundError as error:
         raise DeviceError(
             f"{distribution} is not installed here, so that no version of it can be chosen",
-            mend=f"pip install {distribution}",
+            hint=f"pip install {distribution}",
         ) from error
 
 
@@ -123,7 +131,7 @@ def download(requirements: Sequence[str], python: Python, folder: Path) -> list[
     """
     # By its metadata: setuptools makes of a mere look for the module a swap of distutils.
     if not any(metadata.distributions(name="pip")):
-        raise DeviceError("this environment has no pip", mend="python -m ensurepip")
+        raise DeviceError("this environment has no pip", hint="python -m ensurepip")
     done = _pip(
         "download",
         "--only-binary=:all:",
@@ -140,7 +148,7 @@ def download(requirements: Sequence[str], python: Python, folder: Path) -> list[
         raise DeviceError(
             f"pip cannot download {' '.join(requirements)} for {python.arch}: "
             f"{' | '.join(lines[-2:]) or done.returncode}",
-            mend="see that pip reaches its index and that it has that version for that machine",
+            hint="see that pip reaches its index and that it has that version for that machine",
         )
     return found
 
@@ -149,7 +157,7 @@ def _consented(fetch: bool, wanted: Sequence[str], what_for: str) -> None:
     if not fetch:
         raise DeviceError(
             f"{' '.join(wanted)} for {what_for} is not here yet",
-            mend="device.fetch=true lets pip download it, once",
+            hint="device.fetch=true lets pip download it, once",
         )
 
 
@@ -187,9 +195,11 @@ def _extract(wheel: Path, pattern: str, place: Path) -> Path:
             names = fnmatch.filter(archive.namelist(), pattern)
             if not names:
                 raise DeviceError(f"the wheel has no {pattern}", artifact=wheel.name)
+            if archive.getinfo(names[0]).file_size > _LARGEST:
+                raise DeviceError(f"the wheel's {names[0]} is too large", artifact=wheel.name)
             body = archive.read(names[0])
             said = _recorded(archive, names[0])
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+    except DAMAGED as error:
         raise DeviceError(f"the wheel is damaged: {error}", artifact=wheel.name) from error
     digest = hashlib.sha256(body)
     if said != base64.urlsafe_b64encode(digest.digest()).decode().rstrip("="):
@@ -216,5 +226,5 @@ def _unkept(place: Path, error: OSError) -> StoreError:
     return StoreError(
         f"the wheels cannot be kept: {error.strerror or error}",
         artifact=place,
-        mend="point TORCHOPT2EDGE_CACHE at a folder you can write",
+        hint="point TORCHOPT2EDGE_CACHE at a folder you can write",
     )

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from torchopt2edge.devices import answers
 from torchopt2edge.devices.android.steady import steady
+from torchopt2edge.devices.output import MOST
 from torchopt2edge.devices.remote.device import Remote
-from torchopt2edge.devices.remote.stream import Channel
+from torchopt2edge.devices.remote.stream import Stream
 from torchopt2edge.devices.remote.transport import (
+    LARGEST_PULLED,
     Finished,
     LinkDown,
     call,
@@ -24,7 +27,7 @@ from torchopt2edge.devices.remote.transport import (
 from torchopt2edge.errors import DeviceError
 from torchopt2edge.interfaces import Watch
 
-# A state of ``adb devices`` → what it means, what mends it.
+# A state of ``adb devices`` → what it means, what fixes it.
 STATES: Mapping[str, tuple[str, str]] = {
     "unauthorized": (
         "has not allowed this computer to debug it",
@@ -49,6 +52,7 @@ _LINE = re.compile(
     rf"(?P<serial>\S.*?)(\t|  +| )(?P<state>device|host|{'|'.join(STATES)}|[a-z]+)"
     r"(?P<rest>(?: +\(.*| +\S+:\S.*)?)\s*"
 )
+_LONGEST_LINE, _MOST_DEVICES = 1000, 100
 _DOWN = ("not found", "offline", "closed", "no devices", "cannot connect", "protocol fault")
 
 
@@ -81,9 +85,9 @@ class AdbLink:
             raise self._failure(found)
         return ended
 
-    def open(self, script: str) -> Channel:
+    def open(self, script: str) -> Stream:
         """Start a POSIX sh script in the device's shell that we talk to."""
-        return Channel.start(["adb", "-s", self.chosen, "shell", "-T", script], self.environment)
+        return Stream.start(["adb", "-s", self.chosen, "shell", "-T", script], self.environment)
 
     def push(self, file: Path, to: str) -> None:
         """Copy a file to that path there."""
@@ -93,9 +97,19 @@ class AdbLink:
         self._copied(self._adb(["push", str(file.resolve()), to], timeout_s=limit), to)
 
     def pull(self, source: str, file: Path) -> None:
-        """Copy a file from there."""
-        target = str(file.parent.resolve() / file.name)
-        self._copied(self._adb(["pull", source, target], timeout_s=600.0), source)
+        """Copy a file from there; its own ``pull`` would take one that never ends."""
+        script = wrap(f"cat < {shlex.quote(source)}")
+        words = ["-s", self.chosen, "shell", "-T", script]
+        found = _client(words, timeout_s=600.0, environment=self.environment, most=LARGEST_PULLED)
+        ended = unwrap(found)
+        if ended is None:
+            raise self._failure(found)
+        if ended.code:
+            raise DeviceError(f"it cannot be read: {ended.said}", artifact=source)
+        try:
+            file.write_bytes(ended.stdout)
+        except OSError as error:
+            raise DeviceError(f"it cannot be written: {error.strerror}", artifact=file) from error
 
     def recover(self) -> None:
         """Call a device of the network again; one on a cable comes back by itself."""
@@ -120,13 +134,13 @@ class AdbLink:
         if ready:
             raise DeviceError(
                 f"several devices are connected: {', '.join(ready)}",
-                mend=f"device.serial={quoted(ready[0])}",
+                hint=f"device.serial={quoted(ready[0])}",
             )
         if found:
             raise explain(*found)
         raise DeviceError(
             "adb sees no device",
-            mend="plug it in and allow USB debugging in its developer options, or adb connect "
+            hint="plug it in and allow USB debugging in its developer options, or adb connect "
             "ADDRESS:PORT",
         )
 
@@ -136,16 +150,19 @@ class AdbLink:
     def _copied(self, found: Finished, path: str) -> None:
         """Judge a push or a pull: a broken link is tried again, a folder that refuses is not."""
         if found.code:
-            said = (found.stderr + found.stdout).decode(errors="replace")
+            said = answers.shown(found.stderr + b"\n" + found.stdout, 2000)
             if ("remote" in said and "couldn't" in said) or "failed to copy" in said:
                 # Not its summary: that counts the file as pushed all the same.
-                lines = [line for line in said.splitlines() if "error:" in line] or [said.strip()]
-                raise DeviceError(f"adb could not copy it: {lines[0]}", artifact=path)
+                why = next(
+                    (one for one in (found.stderr + found.stdout).splitlines() if b"error:" in one),
+                    said.encode(),
+                )
+                raise DeviceError(f"adb could not copy it: {answers.shown(why)}", artifact=path)
             raise self._failure(found)
 
     def _failure(self, found: Finished) -> DeviceError:
         """Say why a command did not come to its end, by the state that the server shows."""
-        said = found.stderr.decode(errors="replace").strip()
+        said = answers.shown(found.stderr)
         every = listed(self.environment)
         state = next((one for one in every if one.serial == self.chosen), None)
         if state is not None and state.state not in ("device", "offline"):
@@ -153,12 +170,12 @@ class AdbLink:
         if state is None:
             return LinkDown(
                 f"adb does not see the device {self.chosen}",
-                mend=_others(every),
+                hint=_others(every),
                 absent=True,
             )
         if state.state == "offline":
             error = explain(state)
-            return LinkDown(error.what, mend=error.mend)
+            return LinkDown(error.what, hint=error.hint)
         if found.code in (0, 1, 255) or any(sign in said for sign in _DOWN):
             return LinkDown(f"the link to {self.chosen} broke: {said or 'it was closed'}")
         return DeviceError(f"adb ended with status {found.code}: {said}", artifact=self.chosen)
@@ -205,23 +222,27 @@ def listed(environment: Mapping[str, str] | None = None) -> list[Listed]:
     except LinkDown as error:
         raise LinkDown(
             "the adb server hangs: it takes our call and does not answer",
-            mend="adb kill-server; where that hangs as well, pkill -KILL -x adb",
+            hint="adb kill-server; where that hangs as well, pkill -KILL -x adb",
             absent=True,
         ) from error
     if found.code:
         raise DeviceError(
             f"adb cannot list the devices: {found.said}",
-            mend="adb kill-server, then adb devices shows what is wrong",
+            hint="adb kill-server, then adb devices shows what is wrong",
         )
     return parse(found.stdout.decode(errors="replace"))
 
 
 def parse(text: str) -> list[Listed]:
-    """Read the output of ``adb devices -l``; lines of the starting server are no devices."""
-    found = []
+    """Read the output of ``adb devices -l``; lines of the starting server are no devices.
+
+    A device says itself what its serial is: one that is not printable cannot be typed, and is none.
+    """
+    found: list[Listed] = []
     for line in text.partition(_HEAD)[2].splitlines():
-        read = _LINE.fullmatch(line)
-        if read is None or line.startswith("*"):
+        shown = len(line) <= _LONGEST_LINE and line.replace("\t", " ").isprintable()
+        read = _LINE.fullmatch(line) if shown else None
+        if read is None or line.startswith("*") or len(found) >= _MOST_DEVICES:
             continue
         pairs = [word.partition(":") for word in read["rest"].split() if ":" in word]
         traits = {key: value for key, _, value in pairs}
@@ -237,9 +258,9 @@ def explain(*found: Listed) -> DeviceError:
     ]
     what = ", ".join(f"{serial} {state}" for serial, state, _ in said)
     if len(said) == 1:
-        return DeviceError(f"the device {what}", mend=said[0][2])
-    mends = "; ".join(f"{serial}: {mend}" for serial, _, mend in said)
-    return DeviceError(f"adb sees no device that can be used: {what}", mend=mends)
+        return DeviceError(f"the device {what}", hint=said[0][2])
+    hints = "; ".join(f"{serial}: {hint}" for serial, _, hint in said)
+    return DeviceError(f"adb sees no device that can be used: {what}", hint=hints)
 
 
 def _others(found: Sequence[Listed]) -> str:
@@ -261,6 +282,7 @@ def _client(
     stdin: bytes = b"",
     timeout_s: float = 60.0,
     environment: Mapping[str, str] | None = None,
+    most: int = MOST,
 ) -> Finished:
     """Run the client; where it takes long, see that the server is not what hangs."""
 
@@ -268,13 +290,13 @@ def _client(
         listed(environment)
 
     try:
-        return call(["adb", *words], stdin, timeout_s, environment, doubt)
+        return call(["adb", *words], stdin, timeout_s, environment, doubt, most)
     except LinkDown as error:
         if error.absent:
             raise
         raise LinkDown(
             f"{error.what}: its server answers, the device does not",
-            mend="unplug it and plug it in again, or adb reconnect",
+            hint="unplug it and plug it in again, or adb reconnect",
         ) from error
 
 

@@ -32,10 +32,10 @@ def named(word: str, like: Device | None = None) -> Device:
     place = next((name for name in _ADDRESS if name in known), None)
     if address:
         if place is None:
-            raise ConfigError(f"a device {kind!r} has no address", artifact=word, mend=kind)
+            raise ConfigError(f"a device {kind!r} has no address", artifact=word, hint=kind)
         given[place] = address
     if place == "host" and not given.get(place):
-        raise ConfigError("a host is missing", artifact=word, mend=f"{kind}:HOST")
+        raise ConfigError("a host is missing", artifact=word, hint=f"{kind}:HOST")
     made: Device = cls(**given)
     return made
 
@@ -54,7 +54,7 @@ def _class(kind: str, word: str) -> Any:
         raise ConfigError(
             f"there is no device {kind!r}",
             artifact=word,
-            mend=f"one of {', '.join(known)}, with its address: ssh:HOST, adb:SERIAL",
+            hint=f"one of {', '.join(known)}, with its address: ssh:HOST, adb:SERIAL",
         )
     file = resources.files("torchopt2edge.conf") / "device" / f"{kind}.yaml"
     module, _, name = yaml.safe_load(file.read_text())["_target_"].rpartition(".")
@@ -67,7 +67,7 @@ def _asked(like: Device | None) -> dict[str, Any]:
     return {
         field.name: value
         for field in found
-        if (value := getattr(like, field.name)) != _default(field) and field.init
+        if field.init and field.compare and (value := getattr(like, field.name)) != _default(field)
     }
 
 

@@ -92,7 +92,7 @@ class Browser:
     def start(self, argv: Sequence[str], log: Path) -> BrowserJob:
         """Show a fresh page; what it and its browser say goes to ``log``.
 
-        ``argv`` is what `bench.launch` gives for this runner; a page takes no arguments.
+        ``argv`` is what `deploy.launch` gives for this runner; a page takes no arguments.
         """
         self._check()
         packages = web_packages.installed(self.fetch)
@@ -117,13 +117,13 @@ class Browser:
 
     def _check(self) -> None:
         if self.runner != "web":
-            raise DeviceError(f"a browser has no runner {self.runner!r}", mend="device.runner=web")
+            raise DeviceError(f"a browser has no runner {self.runner!r}", hint="device.runner=web")
         core.check(self.threads, self.cores, self.affinity, self.name)
         if self.affinity is None and self.cores is None:
             return
         if self.adb is not None or self.browser == USER:
             raise DeviceError(
                 "a browser that is not started here cannot be kept on cores",
-                mend="device.affinity=null",
+                hint="device.affinity=null",
             )
         core.check_ours(self.affinity)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from torchopt2edge.devices import answers
 from torchopt2edge.errors import DeviceError
 from torchopt2edge.runner import system_info
 
 NAMES = ("big", "mid", "little")
 """The words for classes: the fastest, those in between, the slowest."""
 
-_CORE = "sys/devices/system/cpu"
+FOLDER = "sys/devices/system/cpu"
+"""Where a Linux tells of its cores, below its root."""
+
 _ALIKE = 0.08  # cores of one part differ by less: some may clock a little higher than their twins
 # What Arm calls its cores (MIDR part numbers), where nothing else tells how fast they are.
 _LITTLE = {"0xd03", "0xd04", "0xd05", "0xd46", "0xd80"}  # A53 A35 A55 A510 A520
@@ -28,16 +30,16 @@ _BIG = {"0xd44", "0xd48", "0xd4e", "0xd82", "0xd85"}  # X1 X2 X3 X4 X925
 Class = dict[str, Any]
 
 
-def classes(root: Path = system_info.ROOT) -> list[Class]:
+def classes(files: system_info.Files = system_info.HERE) -> list[Class]:
     """Return the classes of the cores that are on, the fastest first; [] when not told.
 
     Each is ``{cores, name}`` with its ``capacity`` (1024 is the fastest core there) and ``max_mhz``
     where those are known; ``name`` is one of `NAMES`.
     """
-    parts, capacity = _parts(root), _of_each(root, "cpu_capacity")
-    clocks = {core: khz / 1000 for core, khz in _of_each(root, "cpufreq/cpuinfo_max_freq").items()}
+    parts, capacity = _parts(files), _of_each(files, "cpu_capacity")
+    clocks = {core: khz / 1000 for core, khz in _of_each(files, "cpufreq/cpuinfo_max_freq").items()}
     speeds: Mapping[int, float] = capacity or clocks or _ranks(parts)
-    on = online(root)
+    on = online(files)
     grouped = _grouped({core: speeds[core] for core in speeds if core in (on or speeds)}, parts)
     made = []
     for at, group in enumerate(grouped):
@@ -50,21 +52,9 @@ def classes(root: Path = system_info.ROOT) -> list[Class]:
     return made
 
 
-def online(root: Path = system_info.ROOT) -> set[int]:
+def online(files: system_info.Files = system_info.HERE) -> set[int]:
     """Return the cores that are on, by the kernel's list (``0-3,6``); empty when not told."""
-    return numbers(system_info.read(root / f"{_CORE}/online") or "")
-
-
-def numbers(listed: str) -> set[int]:
-    """Return the numbers of a list such as ``0-3,6``; empty when it is none."""
-    found: set[int] = set()
-    try:
-        for span in filter(None, listed.strip().split(",")):
-            first, _, last = span.partition("-")
-            found |= set(range(int(first), int(last or first) + 1))
-    except ValueError:
-        return set()
-    return found
+    return answers.core_numbers(files.read(f"{FOLDER}/online") or "")
 
 
 def choose(known: Sequence[Mapping[str, Any]], name: str, device: str) -> tuple[int, ...]:
@@ -77,7 +67,7 @@ def choose(known: Sequence[Mapping[str, Any]], name: str, device: str) -> tuple[
         raise DeviceError(
             f"there is no class of cores {name!r}",
             artifact=device,
-            mend=f"device.cores={', '.join(NAMES)}, or null",
+            hint=f"device.cores={', '.join(NAMES)}, or null",
         )
     found = sorted(core for one in known if one["name"] == name for core in one["cores"])
     if found:
@@ -86,7 +76,7 @@ def choose(known: Sequence[Mapping[str, Any]], name: str, device: str) -> tuple[
     raise DeviceError(
         f"it has no class of cores {name!r} ({has or 'it does not tell its cores apart'})",
         artifact=device,
-        mend=f"device.cores={known[0]['name']}, or null" if known else "device.affinity=[0]",
+        hint=f"device.cores={known[0]['name']}, or null" if known else "device.affinity=[0]",
     )
 
 
@@ -102,7 +92,7 @@ def those(asked: Sequence[int], known: Sequence[Mapping[str, Any]], device: str)
         raise DeviceError(
             f"it has no core {', '.join(map(str, missing))} that is on (it has {has})",
             artifact=device,
-            mend=f"device.affinity=[{has[-1]}], or null",
+            hint=f"device.affinity=[{has[-1]}], or null",
         )
     return tuple(asked)
 
@@ -119,12 +109,12 @@ def check(threads: int, cores: str | None, affinity: Sequence[int] | None, devic
         DeviceError: there are no threads, or both name cores.
     """
     if threads < 1:
-        raise DeviceError(f"a session cannot have {threads} threads", mend="device.threads=1")
+        raise DeviceError(f"a session cannot have {threads} threads", hint="device.threads=1")
     if cores is not None and affinity is not None:
         raise DeviceError(
             f"cores={cores} and affinity={list(affinity)} both name cores",
             artifact=device,
-            mend="device.affinity=null, or device.cores=null",
+            hint="device.affinity=null, or device.cores=null",
         )
 
 
@@ -138,7 +128,7 @@ def check_ours(affinity: Sequence[int] | None) -> None:
     if affinity is not None and (not affinity or set(affinity) - set(here)):
         raise DeviceError(
             f"the cores {sorted(affinity)} are not all ours (we may use {here})",
-            mend=f"device.affinity=[{here[-1]}]",
+            hint=f"device.affinity=[{here[-1]}]",
         )
 
 
@@ -149,25 +139,27 @@ def _name(at: int, count: int) -> str:
     return "little" if at == count - 1 else "mid"
 
 
-def _of_each(root: Path, name: str) -> dict[int, float]:
+def _of_each(files: system_info.Files, name: str) -> dict[int, float]:
     """Return the number in that file of each core; {} unless all that have it give one."""
     found: dict[int, float] = {}
-    for place in (root / _CORE).glob(f"cpu[0-9]*/{name}"):
-        text = system_info.read(place) or ""
-        if not text.isdigit() or not int(text):
+    for place in files.names(f"{FOLDER}/cpu[0-9]*/{name}"):
+        value = answers.number(files.read(place) or "")
+        core = answers.number(place.removeprefix(f"{FOLDER}/cpu").partition("/")[0])
+        if not value or core is None:
             return {}
-        found[int(place.relative_to(root / _CORE).parts[0].removeprefix("cpu"))] = float(text)
+        found[core] = float(value)
     return found
 
 
-def _parts(root: Path) -> dict[int, str]:
+def _parts(files: system_info.Files) -> dict[int, str]:
     """Return what /proc/cpuinfo calls the part of each core that is on."""
     found: dict[int, str] = {}
     core = -1
-    for line in (system_info.read(root / "proc/cpuinfo") or "").splitlines():
+    for line in (files.read("proc/cpuinfo") or "").splitlines():
         key, _, value = line.partition(":")
-        if key.strip() == "processor" and value.strip().isdigit():
-            core = int(value)
+        if key.strip() == "processor":
+            told = answers.number(value, answers.MOST_CORES)
+            core = -1 if told is None else told
         elif key.strip().lower() == "cpu part" and core >= 0:
             found[core] = value.strip().lower()
     return found

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from torchopt2edge.devices import answers
 from torchopt2edge.devices.adb import Adb, Listed, explain, listed, quoted
 from torchopt2edge.devices.browser import Browser
 from torchopt2edge.devices.local import Local
@@ -63,7 +64,7 @@ def reachable(connect: bool = False, config: Path | None = None) -> list[Facts]:
     """Return one row per device: ``device`` (what to type), ``state``, and what is known of it.
 
     Every adb device is asked for its facts, and with ``connect`` every host as well; one that
-    does not answer says why in ``state`` and ``mend``. ``config`` is read in place of
+    does not answer says why in ``state`` and ``hint``. ``config`` is read in place of
     ``~/.ssh/config``.
     """
     return [row for _, row in found(connect, config)]
@@ -120,7 +121,7 @@ def _browser() -> Facts:
         row |= Browser().facts()
         web_packages.installed(fetch=False)
     except DeviceError as error:
-        return row | {"state": error.what, "mend": error.mend}
+        return row | {"state": error.what, "hint": error.hint}
     return row
 
 
@@ -129,7 +130,7 @@ def _phones() -> Iterator[tuple[Device | None, Facts]]:
     try:
         every = listed()
     except DeviceError as error:
-        yield None, {"device": "device=adb", "state": error.what, "mend": error.mend}
+        yield None, {"device": "device=adb", "state": error.what, "hint": error.hint}
         return
     for one in every:
         yield Adb(serial=one.serial), _phone(one)
@@ -141,7 +142,7 @@ def _phone(one: Listed) -> Facts:
         row["model"] = one.model
     if one.state != "device":
         error = explain(one)
-        return row | {"state": one.state, "mend": error.mend}
+        return row | {"state": one.state, "hint": error.hint}
     return row | _asked(Adb(serial=one.serial))
 
 
@@ -150,7 +151,7 @@ def _asked(device: Remote) -> Facts:
     try:
         return {"state": "ready", **brief.facts(), **look(brief.run, brief.python)}
     except DeviceError as error:
-        return {"state": error.what, "mend": error.mend}
+        return {"state": error.what, "hint": error.hint}
 
 
 def look(run: Callable[[str], Finished], python: str) -> Facts:
@@ -158,12 +159,9 @@ def look(run: Callable[[str], Finished], python: str) -> Facts:
 
     Without that Python there are no runtimes. Raises what ``run`` does.
     """
-    said = run(_LOOK.format(python=shlex.quote(python))).stdout.decode(errors="replace")
-    words = [line.split() for line in said.splitlines()]
-    return {
-        "runtimes": {one[1]: one[2] for one in words if one[:1] == ["runtime"] and len(one) == 3},
-        "sensors": [one[1] for one in words if one[:1] == ["sensor"] and len(one) == 2],
-    }
+    said = run(_LOOK.format(python=shlex.quote(python))).stdout
+    packages, sensors = answers.runtimes_and_sensors(said)
+    return {"runtimes": packages, "sensors": sensors}
 
 
 def runtimes(device: Remote) -> dict[str, str]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchopt2edge.devices.child_process import LoggedJob
+from torchopt2edge.devices.frame_job import FrameJob
+from torchopt2edge.runner.frames import encode
 from torchopt2edge.types import Facts
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ class Fake:
             ``slow`` is a link that was gone for a while, anything else is the runner's error.
         outputs: (file name, inputs in the file's names) → outputs.
         machine: facts that replace those of the fake machine.
-        seen: what its watch sees (`protocols.Steady`), one per round, the last one stays; none is a
-            device that cannot be kept steady.
+        seen: what its watch sees (`interfaces.Steady`), one per round, the last one stays; none is
+            a device that cannot be kept steady.
     """
 
     threads: int = 1
@@ -143,7 +143,7 @@ class FakeWatch:
         return list(self.clock.moments)
 
 
-class FakeJob(LoggedJob):
+class FakeJob(FrameJob):
     """A job of a `Fake`: answers each frame by the script."""
 
     def __init__(self, device: Fake, log: Path) -> None:
@@ -152,9 +152,9 @@ class FakeJob(LoggedJob):
         self._file = ""
         self._signature: Mapping[str, Any] = {}
         self._latencies: Iterator[float] = itertools.repeat(1.0)
-        self._answers: deque[Answer] = deque()
         self._commands = itertools.count()
         self._rounds = 0
+        self._dead = False
 
     def send(
         self,
@@ -176,28 +176,22 @@ class FakeJob(LoggedJob):
         elif fault == "hang":
             return
         elif fault == "die":
-            self.close()
+            self._dead = True
             return
         elif fault is not None:
-            self._answers.append(({"event": "error", "type": "FakeError", "what": fault}, {}))
+            error = {"event": "error", "type": "FakeError", "what": fault}
+            self._frames.feed(encode(error))
             return
-        self._answers.append(self._answer(header, arrays or {}))
+        self._frames.feed(encode(*self._answer(header, arrays or {})))
 
-    def receive(self, timeout_s: float) -> tuple[dict[str, Any], Arrays]:
-        """Return the answer.
-
-        Raises:
-            BenchError: the script lets the job die or hang here.
-        """
-        if self.closed:
+    def _fetch(self, left_s: float) -> float:
+        """Let the time pass at once: nothing comes that is not there."""
+        if self._dead:
             raise self._failed("the process was killed by SIGKILL")
-        if not self._answers:
-            raise self._hung(timeout_s)
-        return self._answers.popleft()
+        return left_s
 
-    def close(self) -> None:
+    def _stop(self) -> None:
         """Answer no more."""
-        self.closed = True
 
     def _open(self, header: Mapping[str, Any]) -> None:
         self._file = Path(header["file"]).name

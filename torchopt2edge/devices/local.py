@@ -26,9 +26,9 @@ _POOLS = ("OMP", "MKL", "OPENBLAS", "BLIS", "NUMEXPR", "VECLIB")
 class Local:
     """This machine; ``threads`` per session, on the cores in ``affinity`` (None: the system's).
 
-    ``cores`` in its place is a class of cores (`cores.NAMES`): all that are of it.
+    ``cores`` in its place is a class of cores (`core_classes.NAMES`): all that are of it.
     ``runner`` is ``python``, or ``native``: the C program, in which memory and start-up are the
-    runtime's alone. ``native_tools`` are the runtimes' own benchmark tools (`program`).
+    runtime's alone. ``native_tools`` are the runtimes' own benchmark tools (`remote.command`).
 
     Raises (when used, not when built):
         DeviceError: ``threads`` is below 1, this machine has not those cores, or there is no

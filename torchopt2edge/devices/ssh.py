@@ -16,9 +16,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from torchopt2edge.devices import answers
 from torchopt2edge.devices.remote.device import Remote
-from torchopt2edge.devices.remote.stream import Channel
+from torchopt2edge.devices.remote.stream import Stream
 from torchopt2edge.devices.remote.transport import (
+    LARGEST_PULLED,
     Finished,
     LinkDown,
     call,
@@ -46,7 +48,7 @@ _OPTIONS = {
     "RequestTTY": "no",
     "LogLevel": "ERROR",
 }
-# What the client says of itself → (what it means, what mends it). The first three are final.
+# What the client says of itself → (what it means, what fixes it). The first three are final.
 _REFUSED = {
     "HOST IDENTIFICATION HAS CHANGED": (
         "the host key of {host} is not the one that is known: another machine answers, or it was "
@@ -62,7 +64,10 @@ _REFUSED = {
         "{copy}, or ssh-add",
     ),
 }
-_FORGET = re.compile(r"ssh-keygen -f .* -R .*")
+# What the client says to type. The other end may write there too: names alone, nothing of a shell.
+_FORGET = re.compile(
+    r"ssh-keygen -f (['\"]?)[\w./~@+-]{1,200}\1 -R (['\"]?)[\w.:\[\]@%+-]{1,200}\2"
+)
 _ABSENT = ("Could not resolve hostname", "Connection refused", "No route to host", "timed out")
 
 
@@ -81,9 +86,9 @@ class SshLink:
         """Run a POSIX sh script there, whatever the user's shell there is."""
         return self._judge(call(self._argv(wrap(script)), stdin, timeout_s))
 
-    def open(self, script: str) -> Channel:
+    def open(self, script: str) -> Stream:
         """Start a POSIX sh script there that we talk to."""
-        return Channel.start(self._argv(script))
+        return Stream.start(self._argv(script))
 
     def push(self, file: Path, to: str) -> None:
         """Copy a file to that path there."""
@@ -98,7 +103,8 @@ class SshLink:
 
     def pull(self, source: str, file: Path) -> None:
         """Copy a file from there."""
-        found = self.run(f"cat < {shlex.quote(source)}", timeout_s=600.0)
+        argv = self._argv(wrap(f"cat < {shlex.quote(source)}"))
+        found = self._judge(call(argv, timeout_s=600.0, most=LARGEST_PULLED))
         if found.code:
             raise DeviceError(f"it cannot be read on {self.host}: {found.said}", artifact=source)
         try:
@@ -115,7 +121,7 @@ class SshLink:
         if not _HOST.fullmatch(self.host):
             raise ConfigError(
                 f"{self.host!r} is not the name of a host" if self.host else "no host is named",
-                mend="device.host=pi, device.host=user@192.168.1.7 or a Host of ~/.ssh/config",
+                hint="device.host=pi, device.host=user@192.168.1.7 or a Host of ~/.ssh/config",
             )
         return [*self._client(), "--", self.host, f"exec sh -c {shlex.quote(script)}"]
 
@@ -136,11 +142,11 @@ class SshLink:
         ended = unwrap(found)
         if ended is not None:
             return ended
-        text = found.stderr.decode(errors="replace")
+        text = answers.shown(found.stderr, 2000)
         words = self._words(text)
-        for sign, (what, mend) in _REFUSED.items():
+        for sign, (what, hint) in _REFUSED.items():
             if sign in text:
-                raise DeviceError(what.format(host=self.host), mend=mend.format(**words))
+                raise DeviceError(what.format(host=self.host), hint=hint.format(**words))
         self._check_configuration()
         if found.code != 255 and not text.strip():
             text = f"it ended with status {found.code}; its user has no POSIX shell there?"
@@ -150,7 +156,7 @@ class SshLink:
             f"{self.host} cannot be reached: {why}"
             if absent
             else f"the link to {self.host} broke: {why}",
-            mend=f"see that '{words['ssh']} true' works",
+            hint=f"see that '{words['ssh']} true' works",
             absent=absent,
         )
 
@@ -158,11 +164,11 @@ class SshLink:
         """Tell a configuration that the client cannot read, which stays so, from a broken link."""
         found = call([*self._client(), "-G", "--", self.host], timeout_s=_LOCAL_S)
         if found.code:
-            said = found.stderr.decode(errors="replace").strip().partition("\n")[0]
+            said = answers.shown(found.stderr.strip().partition(b"\n")[0])
             raise DeviceError(
                 f"ssh cannot read its configuration: {said}",
                 artifact=self.config,
-                mend=f"see that '{self._words('')['ssh']} true' works",
+                hint=f"see that '{self._words('')['ssh']} true' works",
             )
 
     def _words(self, said: str) -> dict[str, str]:
@@ -195,11 +201,6 @@ class Ssh(Remote):
     def link(self) -> SshLink:
         """The link to it."""
         return SshLink(self.host, self.config)
-
-    @property
-    def place(self) -> tuple[str, ...]:
-        """What tells it from any other device: a configuration may call another one the same."""
-        return (*super().place, str(self.config))
 
 
 def _own_folder() -> Path | None:

@@ -1,1 +1,1 @@
-"""Scores of files on a task, and their parity with the model that they come from."""
+"""Scores of files on a task, and their parity with the model they were made from."""

@@ -57,7 +57,7 @@ def joined(found: Sequence[Mapping[str, Array]]) -> Score:
     """Join the scores of the batches into one."""
     if not found or not len(next(iter(found[0].values()))):
         raise EvaluateError(
-            "the evaluation set is empty", mend="pass a loader that yields (inputs, labels)"
+            "the evaluation set is empty", hint="pass a loader that yields (inputs, labels)"
         )
     scores = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
     (name, values), *others = scores.items()
@@ -100,7 +100,7 @@ def labelled(loader: Iterable[Any]) -> Iterator[tuple[Any, Array]]:
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise EvaluateError(
                 "the evaluation loader yields no (inputs, labels) pairs",
-                mend="pass such a loader, or a callable (session) -> {'metric': number}",
+                hint="pass such a loader, or a callable (session) -> {'metric': number}",
             )
         yield item[0], np.atleast_1d(to_numpy(item[1]))
 
@@ -150,7 +150,7 @@ def outputs_and_targets(
             raise EvaluateError(
                 f"top-1 needs a row of scores per label: {outputs.shape} for {targets.shape} "
                 "labels",
-                mend="name the task (task=multilabel …), or pass (session) -> {'metric': number}",
+                hint="name the task (task=multilabel …), or pass (session) -> {'metric': number}",
             )
         yield outputs, targets
 
@@ -165,14 +165,14 @@ def score_by(session: Session, how: Scorer) -> Score:
     if not isinstance(found, dict) or not found:
         raise EvaluateError(
             f"the evaluation returned {type(found).__name__}, not a dict of numbers",
-            mend="return for instance {'top1': 91.7}; the first entry is the metric compared",
+            hint="return for instance {'top1': 91.7}; the first entry is the metric compared",
         )
     try:
         metrics = {str(name): float(value) for name, value in found.items()}
     except (TypeError, ValueError) as error:
         raise EvaluateError(
             f"the evaluation returned {found!r}, which holds more than numbers",
-            mend="return for instance {'top1': 91.7}; the first entry is the metric compared",
+            hint="return for instance {'top1': 91.7}; the first entry is the metric compared",
         ) from error
     bad = [name for name, value in metrics.items() if not np.isfinite(value)]
     if bad:

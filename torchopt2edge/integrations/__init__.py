@@ -1,4 +1,4 @@
-"""Other people's training loops: a plain one (`loop`), Lightning's (`lightning`)."""
+"""Compression inside a training loop of the user: a plain one, or Lightning's."""
 
 from __future__ import annotations
 

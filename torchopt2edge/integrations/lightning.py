@@ -57,13 +57,13 @@ class Compress(L.Callback):  # type: ignore[misc]
     def plan(self) -> Plan:
         """All cuts so far."""
         if self.session is None:
-            raise ConfigError("nothing was trained yet", mend="trainer.fit(module)")
+            raise ConfigError("nothing was trained yet", hint="trainer.fit(module)")
         return self.session.plan
 
     def save(self, folder: str | Path) -> None:
         """Write ``plan.json`` and ``weights.pt`` of the net, as `rebuild` takes them."""
         if self.session is None:
-            raise ConfigError("nothing was trained yet", mend="trainer.fit(module)")
+            raise ConfigError("nothing was trained yet", hint="trainer.fit(module)")
         self.session.save(folder)
 
     def facts(self) -> dict[str, Any]:
@@ -76,16 +76,16 @@ class Compress(L.Callback):  # type: ignore[misc]
             return
         prune, sparsify, distill, _ = self.specs
         if prune is None and sparsify is None and distill is None:
-            raise ConfigError("there is nothing to do", mend="prune=, sparsify= or distill=")
+            raise ConfigError("there is nothing to do", hint="prune=, sparsify= or distill=")
         if prune is not None and trainer.world_size > 1:
             raise ConfigError(
                 "channels cannot be cut while several devices train the same net",
-                mend="devices=1, or prune first and train the small net on several",
+                hint="devices=1, or prune first and train the small net on several",
             )
         if distill is not None and not pl_module.automatic_optimization:
             raise ConfigError(
                 "a teacher cannot be mixed into a manual optimization",
-                mend="t2e.compress() inside training_step, or automatic optimization",
+                hint="t2e.compress() inside training_step, or automatic optimization",
             )
         net = self.net(pl_module)
         hook = net.register_forward_hook(Hook(self._passed))
@@ -105,7 +105,7 @@ class Compress(L.Callback):  # type: ignore[misc]
             except AttributeError as error:
                 names = ", ".join(name for name, _ in pl_module.named_children())
                 raise ConfigError(
-                    f"the module has no net called {self.path!r}", mend=f"net= one of {names}"
+                    f"the module has no net called {self.path!r}", hint=f"net= one of {names}"
                 ) from error
         inside = [child for child in pl_module.children() if any(True for _ in child.parameters())]
         own = any(True for _ in pl_module.parameters(recurse=False))
@@ -173,7 +173,7 @@ class Compress(L.Callback):  # type: ignore[misc]
         if self.seen is None:
             raise ConfigError(
                 "the net was not run in training_step, or not on one tensor",
-                mend="Compress(net=…) names the attribute that training_step calls",
+                hint="Compress(net=…) names the attribute that training_step calls",
             )
         self.session.show(self.seen[0])
         loss = result["loss"] if isinstance(result, dict) else result
@@ -203,7 +203,7 @@ class Compress(L.Callback):  # type: ignore[misc]
         if not isinstance(inputs, Tensor):
             raise ConfigError(
                 f"a batch of {type(batch).__name__} does not show the net's input",
-                mend="batches of (inputs, targets)",
+                hint="batches of (inputs, targets)",
             )
         module = self._owner
         example = example_of(module, inputs.detach())
@@ -236,6 +236,6 @@ class Compress(L.Callback):  # type: ignore[misc]
         found = [one for one in trainer.optimizers if trains(one, self._owner)]
         if not found:
             raise ConfigError(
-                "no optimizer trains the net", mend="Compress(net=…) names the net that is trained"
+                "no optimizer trains the net", hint="Compress(net=…) names the net that is trained"
             )
         return found

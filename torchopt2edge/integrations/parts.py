@@ -51,7 +51,7 @@ class Parts:
         if [set(one) for one in kept] != [set(one.state_dict()) for one in self.controls]:
             raise ConfigError(
                 "the checkpoint is that of another compression",
-                mend="compress() with prune= and sparsify= as it was saved with; budgets and "
+                hint="compress() with prune= and sparsify= as it was saved with; budgets and "
                 "schedules may be others",
             )
 
@@ -66,7 +66,7 @@ class Parts:
                 raise ConfigError(
                     f"the schedule ends at step {schedule.last:g}, the checkpoint is of step "
                     f"{steps}, and what should be reached by then is not",
-                    mend=f"an `end` beyond step {steps}",
+                    hint=f"an `end` beyond step {steps}",
                 )
 
     def facts(self, net: nn.Module) -> Facts:
@@ -93,12 +93,12 @@ def parts_of(
         ConfigError: nothing was asked for, the net is compiled or wrapped, a schedule in shares.
     """
     if prune is None and sparsify is None and distill is None:
-        raise ConfigError("there is nothing to do", mend="prune=, sparsify= or distill=")
+        raise ConfigError("there is nothing to do", hint="prune=, sparsify= or distill=")
     asked = {Prune: prune, Sparsify: sparsify, Distill: distill}
     for kind, value in asked.items():
         if value is not None and not isinstance(value, kind):
             raise ConfigError(
-                f"{value!r:.80} is no {kind.__name__}", mend=f"a t2e.{kind.__name__}(…)"
+                f"{value!r:.80} is no {kind.__name__}", hint=f"a t2e.{kind.__name__}(…)"
             )
     _plain(net)
     for spec in (prune, sparsify):
@@ -127,7 +127,7 @@ def example_of(net: nn.Module, example_inputs: Tensor | tuple[Tensor, ...]) -> T
         kinds = ", ".join(type(one).__name__ for one in given)
         raise ConfigError(
             f"a compression takes one example input, a tensor with the batch first, not ({kinds})",
-            mend="compress(model, (torch.randn(2, 3, 224, 224),), …)",
+            hint="compress(model, (torch.randn(2, 3, 224, 224),), …)",
         )
     one = given[0]
     example = one[:2] if len(one) > 1 else one.repeat(2, *[1] * (one.ndim - 1))
@@ -145,17 +145,17 @@ def through_of(net: nn.Module, through: nn.Module | None, parts: Parts) -> nn.Mo
     if several and parts.pruning is not None and not parts.pruning.settled:
         raise ConfigError(
             "channels cannot be cut while several devices train the same net",
-            mend="cut before it is wrapped (a one-shot pruning), or prune on one device first",
+            hint="cut before it is wrapped (a one-shot pruning), or prune on one device first",
         )
     if several and through is None:
         raise ConfigError(
             "several processes train, but the batch goes past what brings their gradients together",
-            mend="c.loss(x, y, criterion, through=ddp), with ddp = DistributedDataParallel(model)",
+            hint="c.loss(x, y, criterion, through=ddp), with ddp = DistributedDataParallel(model)",
         )
     if through is not None and unwrapped(through) is not net:
         raise ConfigError(
             f"through= is a {type(through).__name__} around another net than was compressed",
-            mend="through=torch.compile(model), or DistributedDataParallel(model)",
+            hint="through=torch.compile(model), or DistributedDataParallel(model)",
         )
     return net if through is None else through
 
@@ -166,7 +166,7 @@ def _plain(net: nn.Module) -> None:
         raise ConfigError(
             f"a net inside {kind} cannot be changed while it trains",
             artifact=kind,
-            mend="compress the net itself, wrap it afterwards: "
+            hint="compress the net itself, wrap it afterwards: "
             "c.loss(x, y, criterion, through=wrapped)",
         )
 
@@ -183,7 +183,7 @@ def _runs(net: nn.Module, example: Tensor) -> None:
         raise ConfigError(
             f"the model cannot run on an example of {tuple(example.shape)}: {error}",
             artifact=type(net).__name__,
-            mend="example inputs as the loop's batches are: batch first, same channels, size, type",
+            hint="example inputs as the loop's batches are: batch first, same channels, size, type",
         ) from error
 
 
@@ -193,12 +193,12 @@ def _another(net: nn.Module, distill: Distill) -> None:
         if not isinstance(teacher, nn.Module):
             raise ConfigError(
                 f"a teacher is a module, not a {type(teacher).__name__}",
-                mend="Distill(net), built and with its weights",
+                hint="Distill(net), built and with its weights",
             )
         if any(id(parameter) in mine for parameter in teacher.parameters()):
             raise ConfigError(
                 "the teacher shares weights with the net that learns: both would stand still",
-                mend="Distill(copy.deepcopy(model))",
+                hint="Distill(copy.deepcopy(model))",
             )
 
 
@@ -206,7 +206,7 @@ def _in_order(cuts: Schedule, zeros: Schedule) -> None:
     if any(zeros.due(step) for step in range(int(cuts.last))):
         raise ConfigError(
             "single weights cannot go before the last channel went: a mask has a shape",
-            mend=f"a schedule of sparsify= that begins at step {int(cuts.last)} or later",
+            hint=f"a schedule of sparsify= that begins at step {int(cuts.last)} or later",
         )
 
 
@@ -217,9 +217,9 @@ def _in_steps(schedule: object) -> None:
         if any(value <= 1 or value != int(value) for value in shares):
             raise ConfigError(
                 f"the schedule {schedule} is in shares of a training whose length is not known",
-                mend="whole optimizer steps, such as Polynomial(begin=1000, end=3000)",
+                hint="whole optimizer steps, such as Polynomial(begin=1000, end=3000)",
             )
 
 
 def _unset(outputs: Any, targets: Any) -> Tensor:
-    raise ConfigError("a loss needs a criterion", mend="c.loss(x, y, criterion)")
+    raise ConfigError("a loss needs a criterion", hint="c.loss(x, y, criterion)")

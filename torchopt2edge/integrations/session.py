@@ -86,7 +86,7 @@ class Compression:
         if not isinstance(inputs, Tensor):
             raise ConfigError(
                 f"a net under compression runs on one tensor, not on a {type(inputs).__name__}",
-                mend="c.loss(x, y, criterion), with everything else in y",
+                hint="c.loss(x, y, criterion), with everything else in y",
             )
         self._shown.append(inputs.detach())
 
@@ -99,14 +99,14 @@ class Compression:
         """
         self._alive()
         if not self._pending:
-            raise ConfigError("step() was called without a loss since the last one", mend=_LOOP)
+            raise ConfigError("step() was called without a loss since the last one", hint=_LOOP)
         pruning = self.parts.pruning
         due = pruning is not None and pruning.spec.schedule.due(self.steps + 1)
         if due and not self._optimizers:
             raise ConfigError(
                 "channels are to be cut, but no optimizer of the model has stepped yet: "
                 "it would train on the weights of before",
-                mend=f"{_LOOP}, in this order; or compress(optimizer=…)",
+                hint=f"{_LOOP}, in this order; or compress(optimizer=…)",
             )
         self._pending = False
         self.advance(*self._optimizers)
@@ -133,12 +133,12 @@ class Compression:
         """
         self._alive()
         if self._pending and not self.steps:
-            raise ConfigError("losses were computed, but step() was never called", mend=_LOOP)
+            raise ConfigError("losses were computed, but step() was never called", hint=_LOOP)
         early = [schedule.last for control, schedule in self.parts.schedules if not control.settled]
         if early:
             raise ConfigError(
                 f"after {self.steps} steps a schedule has not come to its end, step {early[0]:g}",
-                mend="train on, or an earlier `end` of the schedule",
+                hint="train on, or an earlier `end` of the schedule",
             )
         refuse_broken(self.model, self.steps)
         for control in self.parts.controls:
@@ -210,7 +210,7 @@ class Compression:
         if self.steps or self._pending:
             raise ConfigError(
                 "this session has begun, so a checkpoint cannot be loaded into it",
-                mend="a fresh model and compress(), then load_state_dict() before the first step",
+                hint="a fresh model and compress(), then load_state_dict() before the first step",
             )
         self.parts.check_state(state)
         if self._whole is not None:
@@ -274,5 +274,5 @@ class Compression:
     def _alive(self) -> None:
         if self._ended:
             raise ConfigError(
-                "this compression is finished: the net is c.model", mend="compress() begins another"
+                "this compression is finished: the net is c.model", hint="compress() begins another"
             )

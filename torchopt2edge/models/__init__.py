@@ -1,0 +1,1 @@
+"""Networks: mobile architectures by configuration, checkpoints, counts of parameters and MACs."""

@@ -1,7 +1,9 @@
 """Write a net into a model artifact and build it again: plain data only, never a pickled module.
 
 The folder holds ``weights.pt`` (a state dict), ``model.json`` (``{"target", "kwargs"}``: what
-builds the net) and, for a pruned net, ``plan.json`` (what to cut after building).
+builds the net; ``code``: the digest of that) and, for a pruned net, ``plan.json`` (what to cut
+after building). With the code in it an edited ``forward`` is another artifact, whatever its
+weights: what is made of the net is then made again.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 
 from torchopt2edge.errors import ModelError
 from torchopt2edge.models.cut_plan import Plan
+from torchopt2edge.store import code_of
 
 _PLAIN = "make the model a module-level function, with plain numbers, strings, lists and dicts"
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -38,7 +41,7 @@ def save_model(
     Raises:
         ModelError: the factory is not an importable function with plain keyword arguments.
     """
-    record = describe(factory)
+    record = {**describe(factory), "code": code_of(_function(factory))}
     out.mkdir(parents=True, exist_ok=True)
     (out / "model.json").write_text(json.dumps(record, indent=1, sort_keys=True))
     if plan is not None:
@@ -56,7 +59,7 @@ def describe(factory: Callable[..., nn.Module]) -> dict[str, Any]:
     kwargs: dict[str, Any] = {}
     while isinstance(factory, functools.partial):
         if factory.args:
-            raise ModelError("a model's factory has positional arguments", mend="name them")
+            raise ModelError("a model's factory has positional arguments", hint="name them")
         kwargs = {**factory.keywords, **kwargs}
         factory = factory.func
     target = f"{factory.__module__}.{getattr(factory, '__qualname__', type(factory).__name__)}"
@@ -66,12 +69,18 @@ def describe(factory: Callable[..., nn.Module]) -> dict[str, Any]:
     return {"target": target, "kwargs": kwargs}
 
 
+def _function(factory: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    return factory
+
+
 def _plain(kwargs: Mapping[str, Any], target: str) -> dict[str, Any]:
     try:
         plain: dict[str, Any] = json.loads(json.dumps(_listed(kwargs), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ModelError(
-            "a model's arguments are not plain data", artifact=target, mend=_PLAIN
+            "a model's arguments are not plain data", artifact=target, hint=_PLAIN
         ) from error
     return plain
 
@@ -89,13 +98,13 @@ def _resolve(target: str) -> Callable[..., nn.Module]:
     module, _, name = target.rpartition(".")
     if module == "__main__" or "<" in target:
         raise ModelError(
-            "a model's factory cannot be imported by another process", artifact=target, mend=_PLAIN
+            "a model's factory cannot be imported by another process", artifact=target, hint=_PLAIN
         )
     try:
         found: Callable[..., nn.Module] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ModelError(
-            "a model's factory cannot be imported", artifact=target, mend=_PLAIN
+            "a model's factory cannot be imported", artifact=target, hint=_PLAIN
         ) from error
     return found
 
@@ -177,7 +186,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: object) ->
             "a checkpoint does not fit the model: "
             + _differences(missing, extra, wrong, own, state),
             artifact=source,
-            mend="build the net that the checkpoint was made with (depth, width, num_classes)",
+            hint="build the net that the checkpoint was made with (depth, width, num_classes)",
         )
     model.load_state_dict(state)
 
@@ -197,7 +206,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise ModelError(
             "a checkpoint is not a state dict",
             artifact=path,
-            mend="save it with torch.save(model.state_dict(), path)",
+            hint="save it with torch.save(model.state_dict(), path)",
         )
     state = {str(key): value for key, value in loaded.items()}
     for prefix in ("module.", "_orig_mod."):
@@ -208,7 +217,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def _read(path: Path) -> Any:
     if not path.is_file():
-        raise ModelError("a checkpoint is missing", artifact=path, mend="check the path")
+        raise ModelError("a checkpoint is missing", artifact=path, hint="check the path")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
@@ -217,11 +226,11 @@ def _read(path: Path) -> Any:
         raise ModelError(
             "a checkpoint is damaged or holds more than tensors, which would run its code",
             artifact=path,
-            mend="save it again with torch.save(model.state_dict(), path)",
+            hint="save it again with torch.save(model.state_dict(), path)",
         ) from error
     except (RuntimeError, EOFError, ValueError, OSError, KeyError, IndexError) as error:
         raise ModelError(
-            "a checkpoint is damaged", artifact=path, mend="download or save it again"
+            "a checkpoint is damaged", artifact=path, hint="download or save it again"
         ) from error
 
 
@@ -233,7 +242,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            "a checkpoint is damaged", artifact=path, mend="download or save it again"
+            "a checkpoint is damaged", artifact=path, hint="download or save it again"
         ) from error
 
 

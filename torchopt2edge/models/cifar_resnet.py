@@ -88,6 +88,6 @@ def cifar_resnet(depth: int = 20, num_classes: int = 10, width: int = 16) -> nn.
     if depth < 8 or (depth - 2) % 6 or width < 1:
         raise ModelError(
             f"a CIFAR ResNet cannot have depth {depth} and width {width}",
-            mend="use depth=6n+2, such as 8, 14, 20 or 56, and a width of at least 1",
+            hint="use depth=6n+2, such as 8, 14, 20 or 56, and a width of at least 1",
         )
     return CifarResNet((depth - 2) // 6, num_classes, width)

@@ -60,7 +60,7 @@ class Plan:
             raise ModelError(
                 f"a pruning plan does not fit the model: {error}",
                 artifact=type(net).__name__,
-                mend="give the net that was cut, made anew by the same call",
+                hint="give the net that was cut, made anew by the same call",
             ) from error
 
 

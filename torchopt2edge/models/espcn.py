@@ -64,6 +64,6 @@ def espcn(scale: int = 2, width: int = 32, blocks: int = 4, channels: int = 3) -
     if scale < 2 or min(width, blocks, channels) < 1:
         raise ModelError(
             f"no net enlarges with scale={scale}, width={width}, blocks={blocks}",
-            mend="a scale of at least 2, width and blocks of at least 1",
+            hint="a scale of at least 2, width and blocks of at least 1",
         )
     return Espcn(scale, width, blocks, channels)

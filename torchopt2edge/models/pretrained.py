@@ -34,7 +34,7 @@ def start(
     """
     if weights is not None and published is not None:
         raise ModelError(
-            "a net cannot start from a file and from published weights", mend="pretrained: false"
+            "a net cannot start from a file and from published weights", hint="pretrained: false"
         )
     if weights is not None:
         state, source = dict(read_state(Path(weights))), weights
@@ -43,7 +43,7 @@ def start(
     elif new_head:
         raise ModelError(
             "new_head keeps the rest of a checkpoint, and there is none",
-            mend="weights=<file>, pretrained=true, or new_head=false",
+            hint="weights=<file>, pretrained=true, or new_head=false",
         )
     else:
         return
@@ -57,7 +57,7 @@ def start(
             f"the classifier of the checkpoint has {len(state[other[0]])} outputs, "
             f"the model {num_classes}",
             artifact=source,
-            mend=f"new_head=true starts a new classifier, num_classes={len(state[other[0]])} "
+            hint=f"new_head=true starts a new classifier, num_classes={len(state[other[0]])} "
             "takes that one",
         )
     load_state(net, state, source)
@@ -96,6 +96,6 @@ def weights_digest(factory: Callable[..., Any] | None) -> str:
     if not isinstance(path, str):
         return ""
     if not Path(path).is_file():
-        raise ModelError("a checkpoint is missing", artifact=path, mend="check the path")
+        raise ModelError("a checkpoint is missing", artifact=path, hint="check the path")
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

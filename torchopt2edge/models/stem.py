@@ -36,7 +36,7 @@ def small_stem(net: nn.Module) -> None:
         raise ModelError(
             "this net does not begin by shrinking its image by four",
             artifact=type(net).__name__,
-            mend="leave small_input=false",
+            hint="leave small_input=false",
         )
 
 

@@ -44,7 +44,7 @@ def timm_net(
     if not timm.is_model(name):
         raise ModelError(
             f"timm has no model called {name!r}",
-            mend="see timm.list_models('*lite*'), such as efficientnet_lite0",
+            hint="see timm.list_models('*lite*'), such as efficientnet_lite0",
         )
     name = _widened(name, width)
     net: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes)
@@ -70,7 +70,7 @@ def _widened(name: str, width: float | None) -> str:
         known = [one for one in timm.list_models(f"{family}_*") if re.search(r"_\d{3}$", one)]
         raise ModelError(
             f"timm has no {name} of width {width}",
-            mend=f"one of {', '.join(known)}" if known else "leave `width` out",
+            hint=f"one of {', '.join(known)}" if known else "leave `width` out",
         )
     return wanted
 
@@ -92,7 +92,7 @@ def _published(name: str) -> Mapping[str, Tensor]:
         raise ModelError(
             f"the weights of {name} cannot be downloaded: {str(error).splitlines()[0]}",
             artifact=where.hf_hub_id or where.url,
-            mend="download model.safetensors elsewhere, then pretrained=false weights=<file>",
+            hint="download model.safetensors elsewhere, then pretrained=false weights=<file>",
         ) from error
     return source.state_dict()
 
@@ -104,7 +104,7 @@ def _check_published(name: str) -> None:
         near = ", ".join(timm.list_pretrained(f"*{name}*")[:4])
         raise ModelError(
             f"timm has no weights of {name}",
-            mend=f"name: {near}" if near else "pretrained=false",
+            hint=f"name: {near}" if near else "pretrained=false",
         )
 
 

@@ -46,12 +46,12 @@ def torchvision_net(
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise ModelError(
             f"torchvision has no image classifier called {name!r}",
-            mend="see torchvision.models.list_models(), such as mobilenet_v2 or resnet18",
+            hint="see torchvision.models.list_models(), such as mobilenet_v2 or resnet18",
         )
     if pretrained and extra:
         raise ModelError(
             f"there are no published weights of {name} with width {width}",
-            mend="width=null or pretrained=false",
+            hint="width=null or pretrained=false",
         )
     if name in ("googlenet", "inception_v3"):
         extra |= {"init_weights": True, "aux_logits": False}
@@ -76,11 +76,11 @@ def _widened(name: str, width: float | None) -> tuple[str, dict[str, float | boo
         return name, {} if width == 1.0 else {"width_mult": width}
     if name.startswith("shufflenet_v2"):
         if width not in (0.5, 1.0, 1.5, 2.0):
-            raise ModelError(f"there is no {name} of width {width}", mend="0.5, 1.0, 1.5 or 2.0")
+            raise ModelError(f"there is no {name} of width {width}", hint="0.5, 1.0, 1.5 or 2.0")
         return f"shufflenet_v2_x{width:.1f}".replace(".", "_"), {}
     raise ModelError(
         f"{name} has no width multiplier",
-        mend="leave `width` out; MobileNets, ShuffleNets and the CIFAR ResNets have one",
+        hint="leave `width` out; MobileNets, ShuffleNets and the CIFAR ResNets have one",
     )
 
 
@@ -100,7 +100,7 @@ def _published(name: str) -> Mapping[str, Tensor]:
         raise ModelError(
             f"the weights of {name} cannot be downloaded: {error}",
             artifact=best.url,
-            mend=f"download that file elsewhere to {file}, or pretrained=false weights=<file>",
+            hint=f"download that file elsewhere to {file}, or pretrained=false weights=<file>",
         ) from error
     return state
 
@@ -110,7 +110,7 @@ def _best(name: str) -> Any:
 
     kinds = list(torchvision.models.get_model_weights(name))
     if not kinds:
-        raise ModelError(f"torchvision has no weights of {name}", mend="pretrained=false")
+        raise ModelError(f"torchvision has no weights of {name}", hint="pretrained=false")
     return type(kinds[0]).DEFAULT
 
 

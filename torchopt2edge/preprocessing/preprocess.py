@@ -1,6 +1,6 @@
 """What makes a model's input of a raw image: one object, stored with the file it belongs to.
 
-Importing it loads the standard library alone; what it does to pixels is in `image`.
+Importing it loads the standard library alone; what it does to pixels is in `resample`.
 """
 
 from __future__ import annotations
@@ -88,22 +88,8 @@ class Preprocess:
         return most if most > 1 else None
 
     def __call__(self, raw: Array) -> Array:
-        """Make the model's input of a batch of raw images, or of a single one [H, W, C].
-
-        Any integer or float dtype; without a channel axis a single image is grey.
-
-        Raises:
-            DataError: no such images, or other channels than those of ``mean`` and ``std``.
-        """
-        from torchopt2edge.preprocessing import resample
-
-        found = resample.channels_last(raw, self.layout, self.channels)
-        size = self._resized_to(*found.shape[1:3])
-        how = resample.Resampling(self.interpolation, self.antialias, self.rounding)
-        found = resample.resized(found, size, how)
-        if self.crop is not None:
-            found = resample.cropped(found, self.crop)
-        return resample.normalised(found, self.scale, self.mean, self.std)
+        """Make the model's input of a batch of raw images, or of a single one: `apply`."""
+        return apply(self, raw)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, as kept in ``signature.json``."""
@@ -114,14 +100,42 @@ class Preprocess:
         """Read what ``to_json`` wrote."""
         return cls(**data)
 
-    def _resized_to(self, height: int, width: int) -> tuple[int, int]:
-        if self.resize is None:
-            return height, width
-        if not isinstance(self.resize, int):
-            return self.resize
-        if height <= width:
-            return self.resize, int(self.resize * width / height)
-        return int(self.resize * height / width), self.resize
+
+def apply(preprocess: Preprocess, raw: Array) -> Array:
+    """Make the model's input of a batch of raw images, or of a single one [H, W, C].
+
+    Our own code calls this and not the object: what is called by name is in the keys of what
+    depends on it.
+
+    Args:
+        preprocess: what to do.
+        raw: images of any integer or float dtype; without a channel axis a single one is grey.
+
+    Returns:
+        float32 [N, C, H, W].
+
+    Raises:
+        DataError: no such images, or other channels than those of ``mean`` and ``std``.
+    """
+    from torchopt2edge.preprocessing import resample
+
+    found = resample.channels_last(raw, preprocess.layout, preprocess.channels)
+    size = _resized_to(preprocess.resize, *found.shape[1:3])
+    how = resample.Resampling(preprocess.interpolation, preprocess.antialias, preprocess.rounding)
+    found = resample.resized(found, size, how)
+    if preprocess.crop is not None:
+        found = resample.cropped(found, preprocess.crop)
+    return resample.normalised(found, preprocess.scale, preprocess.mean, preprocess.std)
+
+
+def _resized_to(resize: int | tuple[int, int] | None, height: int, width: int) -> tuple[int, int]:
+    if resize is None:
+        return height, width
+    if not isinstance(resize, int):
+        return resize
+    if height <= width:
+        return resize, int(resize * width / height)
+    return int(resize * height / width), resize
 
 
 def _pair(value: int | tuple[int, int] | None) -> tuple[int, ...]:

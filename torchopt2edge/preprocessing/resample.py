@@ -43,7 +43,7 @@ def channels_last(raw: Array, layout: str, channels: int | None) -> Array:
         axes = ", ".join(layout)
         raise DataError(
             f"a raw image is {given.dtype} of shape {given.shape}, not numbers [{axes}]",
-            mend=f"give a batch [{axes}] or one image [{axes[3:]}]; a grey batch has C = 1",
+            hint=f"give a batch [{axes}] or one image [{axes[3:]}]; a grey batch has C = 1",
         )
     have = image.shape[3]
     if channels is None or have == channels:
@@ -52,7 +52,7 @@ def channels_last(raw: Array, layout: str, channels: int | None) -> Array:
         raise DataError(
             f"a raw image of shape {given.shape} has {have} channels as {layout}, "
             f"mean and std are for {channels}",
-            mend="convert it (to RGB, say), or set preprocess.layout to what the images have",
+            hint="convert it (to RGB, say), or set preprocess.layout to what the images have",
         )
     return np.broadcast_to(image, (*image.shape[:3], channels))
 
@@ -73,7 +73,7 @@ def cropped(image: Array, size: tuple[int, int]) -> Array:
     if high > height or wide > width:
         raise DataError(
             f"a crop of {high}×{wide} does not fit into an image of {height}×{width}",
-            mend="resize to at least the crop",
+            hint="resize to at least the crop",
         )
     top, left = round((height - high) / 2), round((width - wide) / 2)
     return image[:, top : top + high, left : left + wide]

@@ -1,0 +1,1 @@
+"""Post-training quantization, decided once on the float ONNX for every runtime."""

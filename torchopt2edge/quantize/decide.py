@@ -24,7 +24,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.quantize.histogram import OBSERVERS
@@ -45,6 +45,21 @@ UNMEASURED = "mse"
 GAIN_DB = 0.5
 SIMULATED = 32
 RANKED = 8
+
+
+class Judge(Protocol):
+    """Judges a graph that is partly in float: `held_out.Validation`."""
+
+    @property
+    def samples(self) -> Samples:
+        """The samples that it is judged on."""
+
+    @property
+    def metric(self) -> str:
+        """What a drop is measured in."""
+
+    def drop(self, ranges: Ranges) -> float:
+        """Return by how many points the graph is worse when it is quantized with these ranges."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +84,7 @@ def decide(
     samples: Samples,
     options: Quantize,
     out: Path,
-    validation: Samples | None = None,
+    judging: Callable[[ModelProto], Judge] | None = None,
     learned: Ranges | None = None,
     tick: Tick = lambda done, total, what: None,
 ) -> Facts:
@@ -81,7 +96,7 @@ def decide(
         options: what to try.
         out: the folder to write ``ranges.json`` and ``decision.json`` to, and ``model.onnx`` when
             the graph itself was changed (D2): the ranges are then of that graph.
-        validation: the samples that D4 is judged on; the calibration samples without it.
+        judging: makes the judge of a graph for D4; needed with ``options.max_drop``.
         learned: ranges that training learned (D3).
         tick: called with (done, total, what is done) before each step.
 
@@ -118,7 +133,9 @@ def decide(
         facts["sensitivity"] = [row.to_json() for row in ranking]
         if options.max_drop is not None:
             tick(3, 4, "mixed precision")
-            state, facts["mixed"] = _mixed(state, ranking, options, validation or samples, out)
+            assert judging is not None
+            judge = judging(state.proto)
+            state, facts["mixed"] = _mixed(state, ranking, options.max_drop, judge, out)
     if state.proto is not source:
         onnx.save(state.proto, out / "model.onnx")
     _write(out / "ranges.json", state.ranges.to_json())
@@ -252,14 +269,11 @@ def _ranking(state: State, samples: Samples) -> tuple[list[Sensitivity], float]:
 
 
 def _mixed(
-    state: State, ranking: list[Sensitivity], options: Quantize, validation: Samples, out: Path
+    state: State, ranking: list[Sensitivity], max_drop: float, judge: Judge, out: Path
 ) -> tuple[State, Facts]:
     """D4; a killed search goes on from its log in the store's work folder."""
-    from torchopt2edge.quantize.held_out import Validation
     from torchopt2edge.quantize.mixed_precision import search
 
-    assert options.max_drop is not None
-    judge = Validation(state.proto, validation)
     named = state.ranges.excluded
 
     def drop_of(excluded: tuple[str, ...]) -> float:
@@ -267,12 +281,12 @@ def _mixed(
 
     log = work_of(out) / "mixed_precision.json"
     log.parent.mkdir(parents=True, exist_ok=True)
-    result = search(ranking, drop_of, options.max_drop, log=log)
-    manifest = validation.manifest
+    result = search(ranking, drop_of, max_drop, log=log)
+    manifest = judge.samples.manifest
     facts = {
         **asdict(result),
         "metric": judge.metric,
-        "max_drop": options.max_drop,
+        "max_drop": max_drop,
         "judged_on": f"{len(manifest.hashes)} {manifest.split} samples",
     }
     excluded = (*named, *result.excluded)

@@ -16,6 +16,8 @@ X86 = "x86"
 ARM64_DOT = "arm64-dotprod"
 ARM64 = "arm64"
 KINDS = (X86_VNNI, X86, ARM64_DOT, ARM64)
+PORTABLE = "portable"
+"""The preset of a file that is exact on every kind."""
 
 DESCRIPTIONS = {
     X86_VNNI: "x86 with VNNI",
@@ -33,7 +35,7 @@ def kind_of(facts: Mapping[str, Any]) -> str | None:
 
     Args:
         facts: the device's facts: ``arch`` as `platform.machine` names it, and ``cpu_flags``, the
-            telling flags of ``/proc/cpuinfo`` (`devices.linux.cpu`).
+            telling flags of ``/proc/cpuinfo`` (`runner.system_info.cpu`).
     """
     arch, flags = str(facts.get("arch", "")).lower(), facts.get("cpu_flags") or ()
     if arch.startswith(("aarch64", "arm")):
@@ -41,3 +43,8 @@ def kind_of(facts: Mapping[str, Any]) -> str | None:
     if arch in _X86_ARCHES or "avx2" in flags:
         return X86_VNNI if any("vnni" in flag for flag in flags) else X86
     return None
+
+
+def preset_of(kind: str | None) -> str:
+    """Return the file preset for a kind of processor; `PORTABLE` for an unknown one."""
+    return ARM64 if kind == ARM64_DOT else kind or PORTABLE

@@ -1,9 +1,8 @@
 """A run's folder: rows, verdict and context as data, and the report rendered from them.
 
 ``rows.jsonl`` (one Measurement a line, every sample included), ``verdict.json``,
-``context.json`` (title, stages, environment, decisions), ``report.html``, ``report.md``,
-``report.png``, ``report.svg``, and ``sensitivity.png`` where operators were ranked.
-Every file appears whole or not at all.
+``context.json`` (title, stages, environment, decisions), ``report.html``, ``report.md``, and
+``figures/`` with an SVG file per chart. Every file appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ from torchopt2edge.types import Measurement, Verdict
 
 ROWS, VERDICT, CONTEXT = "rows.jsonl", "verdict.json", "context.json"
 _EMPTY: Mapping[str, Any] = {}
-_MEND = "free some space, or point the run at a folder you can write"
+_DAMAGE = (ValueError, TypeError, KeyError, AttributeError, IndexError)
+_HINT = "free some space, or point the run at a folder you can write"
 
 
 def write(
@@ -35,19 +35,25 @@ def write(
     environment: Mapping[str, Any] = _EMPTY,
     decisions: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write the data and the report of a run into the folder ``out``, made when absent.
+    """Write the data and the report of a run.
 
-    A stage is ``{"name", "seconds", "cached", "facts"}``; ``environment`` is what the reader
-    needs to judge and repeat the run (``command``, ``device``, ``protocol``, ``versions`` …);
-    a decision is how one model was quantized (`quantize.decide`), with its ``group``.
+    Args:
+        out: The folder, made when absent.
+        rows: The run's rows.
+        verdict: The verdict over them.
+        title: The run's title.
+        stages: ``{"name", "seconds", "cached", "facts"}`` of each stage.
+        environment: What a reader needs to judge and repeat the run (``command``, ``device``,
+            ``protocol``, ``versions`` …).
+        decisions: How each model was quantized (`quantize.decide`), with its ``group``.
 
     Raises:
-        ConfigError: the folder cannot be written; names where the rows are.
+        ConfigError: The folder cannot be written; the error names where the rows are.
     """
-    from torchopt2edge.report.figure import sensitivity
-    from torchopt2edge.report.figure.figure import draw
-    from torchopt2edge.report.html import run as page
-    from torchopt2edge.report.markdown import render
+    from torchopt2edge.report.figure.standalone import figure_files
+    from torchopt2edge.report.html.run import render as render_html
+    from torchopt2edge.report.markdown import render as render_markdown
+    from torchopt2edge.report.run_report import RunReport
 
     context = {
         "schema": 1,
@@ -56,54 +62,66 @@ def write(
         "environment": dict(environment),
         "decisions": [dict(decision) for decision in decisions],
     }
-    files = {
-        ROWS: "".join(f"{_line(row)}\n" for row in rows).encode(),
-        VERDICT: _dumps(verdict.to_json(), indent=1).encode(),
-        CONTEXT: _dumps(context, indent=1).encode(),
+    data = {
+        ROWS: "".join(f"{_row_text(row)}\n" for row in rows),
+        VERDICT: _json(verdict.to_json(), indent=1),
+        CONTEXT: _json(context, indent=1),
     }
-    _put_data(out, files)  # first: a plot that fails must not lose an hour of measuring
+    _put_data(out, data)  # first: a figure that fails must not lose an hour of measuring
+    report = RunReport.of(rows, verdict, context)
     _put_all(
         out,
         {
-            **draw(rows, verdict, title=title),
-            **sensitivity.draw(decisions),
-            "report.md": render(rows, verdict, context).encode(),
-            "report.html": page.render(rows, verdict, context).encode(),
+            **figure_files(report.figures.values()),
+            "report.md": render_markdown(report),
+            "report.html": render_html(report),
         },
-        mend=f"the rows are there: free some space, then torchopt2edge report run={out}",
+        hint=f"the rows are there: free some space, then torchopt2edge report run={out}",
     )
 
 
 def read(out: Path) -> tuple[list[Measurement], Verdict, dict[str, Any]]:
-    """Return the rows, the verdict and the context (``write``'s keywords) of a run's folder.
+    """Read the data of a run.
+
+    Args:
+        out: The run's folder.
+
+    Returns:
+        The rows, the verdict and the context (the keywords of `write`).
 
     Raises:
-        ConfigError: the folder is not a run's, or a file in it is damaged.
+        ConfigError: It is not a run's folder, or a file in it is damaged.
     """
     rows = []
     for number, text in enumerate(read_text(out / ROWS).split("\n"), 1):
         if text.strip():
             try:
                 rows.append(_row(json.loads(text)))
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+            except _DAMAGE as error:
                 raise damaged(out / ROWS, f"line {number}") from error
     try:
         verdict = Verdict.from_json(json.loads(read_text(out / VERDICT)))
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+    except _DAMAGE as error:
         raise damaged(out / VERDICT, "its content") from error
     try:
         kept = json.loads(read_text(out / CONTEXT))
         context = {key: kept[key] for key in ("title", "stages", "environment", "decisions")}
-    except (ValueError, TypeError, KeyError) as error:
+    except _DAMAGE as error:
         raise damaged(out / CONTEXT, "its content") from error
     return rows, verdict, context
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file that a run's folder must hold.
+    """Read a file that a run's folder must hold.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its text.
 
     Raises:
-        ConfigError: there is no such file, or it is no text.
+        ConfigError: There is no such file, or it is no text.
     """
     try:
         return path.read_text(encoding="utf-8")
@@ -111,31 +129,39 @@ def read_text(path: Path) -> str:
         raise ConfigError(
             f"this is not the folder of a finished run: it has no {path.name}",
             artifact=path.parent,
-            mend="give the folder that holds rows.jsonl: torchopt2edge report run=FOLDER",
+            hint="give the folder that holds rows.jsonl: torchopt2edge report run=FOLDER",
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise damaged(path, "its text") from error
 
 
 def damaged(path: Path, part: str) -> ConfigError:
-    """Return the error for a file of a run whose ``part`` cannot be read."""
+    """Return the error for a file of a run that cannot be read.
+
+    Args:
+        path: The file.
+        part: Which part of it.
+
+    Returns:
+        The error to raise.
+    """
     return ConfigError(
         f"a file of the run is damaged: {part} cannot be read",
         artifact=path,
-        mend="restore the file from a copy, or run the measurement again",
+        hint="restore the file from a copy, or run the measurement again",
     )
 
 
-def _line(row: Measurement) -> str:
-    """Return a row as JSON; its samples, whole numbers by the hundred thousand, go as they are."""
-    data = {one.name: getattr(row, one.name) for one in fields(row)}
+def _row_text(row: Measurement) -> str:
+    """Return a row as JSON; its samples, many whole numbers, are written as they are."""
+    data = {field.name: getattr(row, field.name) for field in fields(row)}
     known = {name: _strict(value) for name, value in data.items() if name != "latency_ns"}
     ordered = {name: known.get(name, value) for name, value in data.items()}
     return json.dumps(ordered, ensure_ascii=False, allow_nan=False, default=_strict)
 
 
-def _dumps(data: object, indent: int | None = None) -> str:
-    """Return strict JSON: other readers than Python's do not know ``Infinity``."""
+def _json(data: object, indent: int | None = None) -> str:
+    """Return strict JSON: readers other than Python's do not know ``Infinity``."""
     return json.dumps(_strict(data), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
@@ -159,19 +185,25 @@ def _row(data: dict[str, Any]) -> Measurement:
 
 
 def put(out: Path, files: Mapping[str, str | Mapping[str, Any]]) -> None:
-    """Write texts, and plain data as JSON, each whole or not at all.
+    """Write files, each whole or not at all.
+
+    Args:
+        out: The folder, made when absent.
+        files: By name a text, or plain data that is written as JSON.
 
     Raises:
-        ConfigError: the folder cannot be written.
+        ConfigError: The folder cannot be written.
     """
-    made = {
-        name: held if isinstance(held, str) else _dumps(held, indent=1)
-        for name, held in files.items()
-    }
-    _put_all(out, {name: text.encode() for name, text in made.items()})
+    _put_all(
+        out,
+        {
+            name: content if isinstance(content, str) else _json(content, indent=1)
+            for name, content in files.items()
+        },
+    )
 
 
-def _put_data(out: Path, files: Mapping[str, bytes]) -> None:
+def _put_data(out: Path, files: Mapping[str, str]) -> None:
     """Write what was measured; where the folder has no room for it, into a temporary one."""
     try:
         _put_all(out, files)
@@ -184,21 +216,23 @@ def _put_data(out: Path, files: Mapping[str, bytes]) -> None:
         raise ConfigError(
             error.what,
             artifact=out,
-            mend=f"the rows are in {spare}: move it where there is room, then "
+            hint=f"the rows are in {spare}: move it where there is room, then "
             "torchopt2edge report run=FOLDER",
         ) from error
 
 
-def _put_all(out: Path, files: Mapping[str, bytes], mend: str = _MEND) -> None:
+def _put_all(out: Path, files: Mapping[str, str], hint: str = _HINT) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            _put(out / name, data)
+        for name, text in files.items():
+            path = out / name
+            path.parent.mkdir(exist_ok=True)
+            _put(path, text.encode())
     except OSError as error:
         raise ConfigError(
             f"the report cannot be written: {error.strerror or error}",
             artifact=out,
-            mend=mend,
+            hint=hint,
         ) from error
 
 

@@ -1,7 +1,7 @@
 """The loop that runs on the device: opens one file, runs it, times it; speaks in frames.
 
 Each command is one frame, and so is its answer; arrays are as the file holds them, under the
-file's own names (the host brings them there, `backends.session`)::
+file's own names (the host brings them there, `backends.file_session`)::
 
     open  {backend | target, options, file, …}           → opened {library_ms, import_ms, load_ms,
                                                               receipt}
@@ -289,7 +289,7 @@ def _import(runtime: str) -> None:
         raise BenchError(
             f"{sys.executable} cannot import the runtime: {error}",
             artifact=runtime,
-            mend=f"{sys.executable} -m pip install {package}, or on another machine "
+            hint=f"{sys.executable} -m pip install {package}, or on another machine "
             "device.fetch=true",
         ) from error
 

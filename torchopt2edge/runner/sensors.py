@@ -13,11 +13,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from torchopt2edge.runner.system_info import ROOT, UNAVAILABLE, load, read
+from torchopt2edge.runner.system_info import ROOT, UNAVAILABLE, Tree, load, read
 
 _PROGRAMS = ("usr/bin", "usr/local/bin", "opt/vc/bin")
 # vcgencmd get_throttled: 1 the clock is capped, 2 throttled, 3 the soft temperature limit holds.
 _PI_LIMITED = 0b1110
+_LONGEST_LINE = 4096
 
 
 def sense(root: Path = ROOT) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def sense(root: Path = ROOT) -> dict[str, Any]:
             if maximum and len(maximum) == len(silicon)
             else UNAVAILABLE
         ),
-        "load": load(root),
+        "load": load(Tree(root)),
         "energy_j": energy(root),
         "power_w": power(root),
     }
@@ -120,7 +121,7 @@ def _said(argv: list[str]) -> str:
         ) as process:
             try:
                 assert process.stdout is not None
-                return process.stdout.readline().decode(errors="replace")
+                return process.stdout.readline(_LONGEST_LINE).decode(errors="replace")
             finally:
                 process.kill()
     except OSError:

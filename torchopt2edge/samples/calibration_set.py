@@ -65,7 +65,7 @@ def write_samples(
     """Keep up to ``limit`` samples of an iterable in the folder ``out``, behind the first ``skip``.
 
     An item is a tensor or array, a tuple of them in the inputs' order, a dict by name, or any of
-    these with a label behind it; a batch or one sample; preprocessed, or raw as `raw` has it.
+    these with a label behind it; a batch or one sample; preprocessed, or raw (`raw_images`).
     ``seed`` is what they were drawn with, None when they were not drawn.
 
     Raises:
@@ -93,7 +93,7 @@ def write_samples(
     if not hashes:
         raise NoSamples(
             f"the {split} set is empty",
-            mend=f"pass an iterable with at least {first + 1} samples (a list or a DataLoader)",
+            hint=f"pass an iterable with at least {first + 1} samples (a list or a DataLoader)",
         )
     if labels is not None:
         np.save(out / "labels.npy", np.concatenate(labels))
@@ -142,7 +142,7 @@ def check_disjoint(manifest: Manifest, evaluated: Iterable[str]) -> None:
     if shared:
         raise DataError(
             f"{len(shared)} of {count} calibration samples are also in the evaluation set",
-            mend="take the calibration samples from the training split",
+            hint="take the calibration samples from the training split",
         )
 
 
@@ -163,7 +163,7 @@ def _read(item: object, inputs: Sequence[TensorSpec]) -> tuple[dict[str, Array],
     if len(set(counts.values())) > 1:
         raise DataError(
             f"an item's inputs hold unequal numbers of samples: {counts}",
-            mend="give every input of an item the same batch",
+            hint="give every input of an item the same batch",
         )
     return batch, label
 
@@ -184,7 +184,7 @@ def _parts(item: object, inputs: Sequence[TensorSpec]) -> tuple[list[Array], obj
     if len(parts) != len(inputs):
         raise DataError(
             f"a calibration item has {len(parts)} parts, the model takes {len(inputs)} inputs",
-            mend="yield a tensor, a tuple of tensors, a dict by name, or one of them and a label",
+            hint="yield a tensor, a tuple of tensors, a dict by name, or one of them and a label",
         )
     return [to_numpy(part) for part in parts], label
 
@@ -210,22 +210,22 @@ def _batched(given: Array, spec: TensorSpec) -> Array:
         raise DataError(
             f"a sample for input {spec.name!r} has shape {array.shape}, "
             f"the model takes [batch, {', '.join(map(str, wanted))}]",
-            mend="preprocess to that shape, or give raw images and preprocess=",
+            hint="preprocess to that shape, or give raw images and preprocess=",
         )
     if array.dtype.kind not in "fiub":
         raise DataError(
             f"a sample for input {spec.name!r} holds {array.dtype}, not numbers",
-            mend="preprocess to numbers",
+            hint="preprocess to numbers",
         )
     if np.dtype(spec.dtype).kind in "iu" and not (array == np.rint(array)).all():
         raise DataError(
             f"a sample for input {spec.name!r} holds fractions or NaN where {spec.dtype} is taken",
-            mend="give whole numbers",
+            hint="give whole numbers",
         )
     with np.errstate(over="ignore"):
         array = array.astype(np.dtype(spec.dtype), copy=False)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(
-            f"a sample for input {spec.name!r} holds NaN or infinity", mend="clean the data"
+            f"a sample for input {spec.name!r} holds NaN or infinity", hint="clean the data"
         )
     return array

@@ -55,7 +55,7 @@ class Column:
             raise DataError(
                 f"samples of input {self._name!r} have unequal shapes: "
                 f"{batch.shape[1:]} after {self._like.shape[1:]}",
-                mend="resize them to one shape",
+                hint="resize them to one shape",
             )
         self._file.write(np.ascontiguousarray(batch).data)
         self._count += len(batch)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from torchopt2edge.errors import ConfigError
-from torchopt2edge.preprocessing.preprocess import Preprocess
+from torchopt2edge.preprocessing.preprocess import Preprocess, apply
 from torchopt2edge.types import Signature, TensorSpec
 
 Array = np.ndarray[Any, Any]
@@ -37,7 +37,7 @@ def ready(array: Array, spec: TensorSpec) -> Array:
         DataError: a raw image of a wrong shape.
     """
     value = np.asarray(array)
-    return spec.preprocess(value) if spec.preprocess and is_raw(value, spec) else value
+    return apply(spec.preprocess, value) if spec.preprocess and is_raw(value, spec) else value
 
 
 def with_preprocess(signature: Signature, preprocess: Preprocess | None) -> Signature:
@@ -54,7 +54,7 @@ def with_preprocess(signature: Signature, preprocess: Preprocess | None) -> Sign
         raise ConfigError(
             f"a preprocessing is for one image input [N, C, H, W]; the model has {len(images)} of "
             f"its {len(signature.inputs)} inputs like that",
-            mend="preprocess outside, and leave preprocess= out",
+            hint="preprocess outside, and leave preprocess= out",
         )
     (image,) = images
     made = (preprocess.channels or -1, *(preprocess.size or (-1, -1)))
@@ -62,7 +62,7 @@ def with_preprocess(signature: Signature, preprocess: Preprocess | None) -> Sign
         raise ConfigError(
             f"the preprocessing makes [N, C, H, W] = {(-1, *made)}, the input {image.name!r} "
             f"takes {image.shape} (-1 is any size)",
-            mend="give preprocess the model's channels, resize and crop",
+            hint="give preprocess the model's channels, resize and crop",
         )
     inputs = [replace(s, preprocess=preprocess) if s is image else s for s in signature.inputs]
     return replace(signature, inputs=tuple(inputs))

@@ -75,11 +75,11 @@ def draw(
         raise EvaluateError(
             f"the samples to score cannot be kept: {error.strerror or error}",
             artifact=folder,
-            mend="free some space there, or score fewer: evaluate_samples=100",
+            hint="free some space there, or score fewer: evaluate_samples=100",
         ) from error
     if seen != count:
         raise EvaluateError(
             f"the evaluation set had {count} labelled samples and now has {seen}",
-            mend="pass a loader that yields one label per sample, and the same ones every time",
+            hint="pass a loader that yields one label per sample, and the same ones every time",
         )
     return Drawn(folder, tuple(spec.name for spec in inputs), count)

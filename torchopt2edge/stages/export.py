@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 OPSET = 18
+EXPORTER = ("onnxscript", "onnx-ir")
+"""What torch's exporter writes with; nothing here imports it."""
 _SAMPLES = 16  # of the calibration split, for the parity check
 
 
@@ -42,6 +44,8 @@ class Export:
     data: DataSet
     source: str = "student"
     opset: int = OPSET
+
+    tools = EXPORTER
 
     @property
     def kind(self) -> str:
@@ -95,7 +99,7 @@ def export_module(
     """
     if opset < OPSET:
         raise ConfigError(
-            f"opset {opset} is older than the exporter can write", mend=f"opset={OPSET}"
+            f"opset {opset} is older than the exporter can write", hint=f"opset={OPSET}"
         )
     with traced(model, example_inputs) as trace:
         return write_export(model, trace, out, opset)
@@ -166,7 +170,7 @@ def onnx_of(
     except UNEXPORTED as error:
         raise ExportError(
             f"the ONNX exporter failed: {short(error)}",
-            mend="replace the operation it names, or raise the opset",
+            hint="replace the operation it names, or raise the opset",
         ) from error
     assert made is not None
     return made.model_proto

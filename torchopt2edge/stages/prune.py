@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +24,7 @@ from torchopt2edge.models.artifact import load_factory, load_model, load_plan, s
 from torchopt2edge.models.cut_plan import Plan
 from torchopt2edge.stages.teacher import loss_of
 from torchopt2edge.stages.train import finish
-from torchopt2edge.store import identity, work_of
+from torchopt2edge.store import key_of, work_of
 from torchopt2edge.training.augmented_views import Order
 from torchopt2edge.training.recipe import Recipe
 from torchopt2edge.training.validation_split import splits_of
@@ -61,7 +60,7 @@ class Prune(Recipe, Spec, Teaching):
         """Return what measures, where a budget in milliseconds hangs on it."""
         target = target_of(self._spec())
         timed_by = self.meter if target and target.kind == "latency_ms" else None
-        return json.dumps(identity(timed_by), sort_keys=True)
+        return "" if timed_by is None else key_of(timed_by, {})
 
     def __call__(self, inputs: Mapping[str, Artifact], out: Path) -> Facts:
         """Write the pruned net's model artifact into ``out``.

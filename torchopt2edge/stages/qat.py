@@ -14,6 +14,7 @@ from torchopt2edge.compression.sparsity.control import MaskControl
 from torchopt2edge.data.dataset import DataSet, loader
 from torchopt2edge.models import count
 from torchopt2edge.models.artifact import load_model
+from torchopt2edge.stages.export import EXPORTER
 from torchopt2edge.stages.qat_session import QatSession, qat
 from torchopt2edge.stages.teacher import loss_of
 from torchopt2edge.store import work_of
@@ -54,6 +55,8 @@ class Qat(Recipe, Teaching):
     freeze_bn_epoch: int | None = None
     freeze_observer_epoch: int | None = None
     weight_bits: int = 8
+
+    tools = EXPORTER
 
     @property
     def kind(self) -> str:

@@ -11,9 +11,10 @@ from torch import nn
 from torchopt2edge.compression.distillation.cache import Cache
 from torchopt2edge.compression.distillation.loss import Distillation
 from torchopt2edge.models.artifact import load_model
-from torchopt2edge.store import identity, key_of
+from torchopt2edge.store import key_of
+from torchopt2edge.training.augmented_views import Views, collate, to_batch
 from torchopt2edge.training.loss import Loss, TaskLoss
-from torchopt2edge.training.validation_split import Splits
+from torchopt2edge.training.validation_split import Splits, splits_of
 from torchopt2edge.types import Artifact
 
 KEPT_VIEWS = 64  # views of a sample that a cache holds when each epoch is another one
@@ -38,7 +39,8 @@ def _cache(stage: Any, teachers: Mapping[str, Artifact], splits: Splits, out: Pa
     views = stage.views or min(stage.epochs, KEPT_VIEWS)
     seed = stage.seed if stage.view_seed is None else stage.view_seed
     held = [stage.validation, stage.seed] if stage.validation else []
-    what = {"data": identity(stage.data), "seed": seed, "held out": held}
+    what = [stage.data, getattr(stage, "unlabelled", None), seed, held]
     digests = {str(index): one.digest for index, one in enumerate(teachers.values())}
-    folder = out.parent.parent / "teachers" / f"{key_of([what], digests, {})[:24]}-{views}"
+    key = key_of([what, Views, collate, to_batch, splits_of, Cache], digests)
+    folder = out.parent.parent / "teachers" / f"{key[:24]}-{views}"
     return Cache(folder, views, len(splits.train))

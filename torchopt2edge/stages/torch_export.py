@@ -110,7 +110,7 @@ def input_names(model: nn.Module, number: int) -> list[str]:
         raise ExportError(
             f"{number} example inputs for a forward({', '.join(p.name for p in arguments)})",
             artifact=type(model).__name__,
-            mend="give one tensor for each argument",
+            hint="give one tensor for each argument",
         )
     return [p.name for p in arguments[:number]]
 
@@ -128,7 +128,7 @@ def _try(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raise ExportError(
             f"the net does not run on one sample of its example inputs: {short(error)}",
             artifact=type(model).__name__,
-            mend="give inputs of the shape that it takes, with the batch as first axis",
+            hint="give inputs of the shape that it takes, with the batch as first axis",
         ) from error
 
 
@@ -140,7 +140,7 @@ def _check_floats(model: nn.Module, inputs: Mapping[str, Tensor]) -> None:
             raise ExportError(
                 f"the net is not float32: {name!r} is {_dtype(value)}",
                 artifact=type(model).__name__,
-                mend="give net.float() and float32 inputs; schemes= chooses the files' precision",
+                hint="give net.float() and float32 inputs; schemes= chooses the files' precision",
             )
 
 
@@ -151,13 +151,13 @@ def _check_outputs(model: nn.Module, outputs: Mapping[str, Tensor]) -> None:
             raise ExportError(
                 f"the output {name!r} is {_dtype(value)}, and no runtime takes complex numbers",
                 artifact=type(model).__name__,
-                mend="return torch.view_as_real(value), or its magnitude",
+                hint="return torch.view_as_real(value), or its magnitude",
             )
         if value.ndim == 0:
             raise ExportError(
                 f"the output {name!r} is a single number, not one of each sample",
                 artifact=type(model).__name__,
-                mend="return tensors with the batch as first axis; leave a loss out of forward",
+                hint="return tensors with the batch as first axis; leave a loss out of forward",
             )
 
 
@@ -200,7 +200,7 @@ def program_of(
         raise ExportError(
             f"torch.export cannot trace the net: {short(error)}",
             artifact=type(model).__name__,
-            mend="take control flow that depends on values out of forward (torch.where picks "
+            hint="take control flow that depends on values out of forward (torch.where picks "
             "between two results, torch.cond between two functions)",
         ) from error
 

@@ -59,7 +59,7 @@ class Train(Recipe):
             return weights_digest(self.model)
         path = Path(self.checkpoint)
         if not path.is_file():
-            raise ModelError("a checkpoint is missing", artifact=path, mend="check the path")
+            raise ModelError("a checkpoint is missing", artifact=path, hint="check the path")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,1 +1,1 @@
-"""Statistics of timed rounds."""
+"""Statistics of timed rounds and of paired scores."""

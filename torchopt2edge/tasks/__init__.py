@@ -1,4 +1,4 @@
-"""What nets are for, one task a file."""
+"""What a network is for: its metric, its loss and how a file is scored; one file per task."""
 
 from __future__ import annotations
 

@@ -40,6 +40,6 @@ def load(work: Path) -> dict[str, Any] | None:
         raise TrainError(
             "the checkpoint of a training cannot be read",
             artifact=path,
-            mend=f"rm {path}, and it begins anew",
+            hint=f"rm {path}, and it begins anew",
         ) from error
     return state

@@ -79,7 +79,7 @@ def fit(
     if recipe.devices > 1 and any(control.reshapes for control in controls):
         raise ConfigError(
             "channels cannot be cut while several devices train the same net",
-            mend="devices=1; the net that was cut can be trained on several by another stage",
+            hint="devices=1; the net that was cut can be trained on several by another stage",
         )
     loop = _Loop(net, loss, splits, recipe, name, controls, work)
     with seeded(recipe.seed), quiet(), repeatable(recipe.deterministic):
@@ -277,7 +277,7 @@ class _Loop:
         place = f"epoch {self.at.epoch + 1}, batch {self.at.done + 1}"
         return TrainError(
             f"the loss is {value} in {place}{kept}",
-            mend=f"a smaller lr than {self.recipe.lr}, a longer warmup, or clip=1.0",
+            hint=f"a smaller lr than {self.recipe.lr}, a longer warmup, or clip=1.0",
         )
 
     def _end(self, fabric: Fabric, resumed: int) -> Fitted:

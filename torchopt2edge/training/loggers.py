@@ -40,7 +40,7 @@ def open_logbook(recipe: Recipe, name: str) -> Logbook | None:
     except (ModuleNotFoundError, ImportError) as error:
         raise ConfigError(
             f"the logger {recipe.logger} needs a package that is not installed",
-            mend=f"pip install {_NEEDS[recipe.logger]}, or logger=csv",
+            hint=f"pip install {_NEEDS[recipe.logger]}, or logger=csv",
         ) from error
     if made is not None:
         made.log_hyperparams({"lr": recipe.lr, "epochs": recipe.epochs, "seed": recipe.seed})

@@ -28,7 +28,7 @@ def mixing(recipe: Recipe, num_classes: int | None) -> Mix | None:
         return None
     if num_classes is None:
         raise ConfigError(
-            "images can be mixed only where labels are classes", mend="mixup=0 cutmix=0"
+            "images can be mixed only where labels are classes", hint="mixup=0 cutmix=0"
         )
     from torchvision.transforms import v2
 

@@ -90,23 +90,23 @@ class Recipe:
         if self.epochs < 0 or self.batch_size < 2:
             raise ConfigError(
                 f"epochs={self.epochs}, batch_size={self.batch_size} cannot be trained with",
-                mend="epochs of at least 0 and a batch_size of at least 2",
+                hint="epochs of at least 0 and a batch_size of at least 2",
             )
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise ConfigError(
-                    f"there is no {name} {getattr(self, name)!r}", mend=f"one of {', '.join(known)}"
+                    f"there is no {name} {getattr(self, name)!r}", hint=f"one of {', '.join(known)}"
                 )
         for name in ("clip", "ema", "views", "patience"):
             value = getattr(self, name)
             if value is not None and (value <= 0 or (name == "ema" and value >= 1)):
                 raise ConfigError(
                     f"{name}={value} cannot be trained with",
-                    mend="an ema between 0 and 1; clip, views and patience above 0; or null",
+                    hint="an ema between 0 and 1; clip, views and patience above 0; or null",
                 )
         if (self.best or self.patience) and not self.validation:
             raise ConfigError(
-                "best and patience need samples that judge", mend="validation=500, or another count"
+                "best and patience need samples that judge", hint="validation=500, or another count"
             )
 
     def parameters(self, net: nn.Module) -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ def splits_of(data: DataSet, recipe: Recipe) -> Splits:
     if recipe.validation >= len(train) - 1:
         raise ConfigError(
             f"{recipe.validation} of {len(train)} training samples cannot be held out",
-            mend=f"validation={len(train) // 10}",
+            hint=f"validation={len(train) // 10}",
         )
     generator = torch.Generator().manual_seed(recipe.seed)
     order = torch.randperm(len(train), generator=generator).tolist()

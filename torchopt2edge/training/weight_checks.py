@@ -47,5 +47,5 @@ def refuse_broken(net: nn.Module, step: int) -> None:
         if not bool(parameter.isfinite().all()):
             raise TrainError(
                 f"after {step} steps {name} is not finite: the loss was no number before",
-                mend="go on from a checkpoint with a smaller learning rate, or clip gradients",
+                hint="go on from a checkpoint with a smaller learning rate, or clip gradients",
             )

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from torchopt2edge.stats import rounds as round_stats
+from torchopt2edge.stats.rows import drop_of, metric_value, speed_ms, task_metric
 from torchopt2edge.types import BASELINE, Constraints, Measurement
 
 _LIMITS = (("max_size_mb", "size_mb", "size"), ("max_memory_mb", "memory_mb", "peak memory"))
@@ -20,32 +18,6 @@ class Breach:
 
     sentence: str
     excess: float = math.inf
-
-
-@dataclass(frozen=True)
-class Drop:
-    """How many points of the task metric a row loses to the reference, with a 95 % interval.
-
-    ``low`` and ``high`` are the row's own paired ``drop_low`` and ``drop_high`` where it has
-    them; else they follow from the two marginal intervals as if these were independent, which
-    is wider than the truth.
-    """
-
-    metric: str
-    own: float
-    reference: float
-    low: float
-    high: float
-
-    @property
-    def unit(self) -> str:
-        """What the metric is counted in: points of per cent, unless its name says dB."""
-        return " dB" if self.metric.endswith("_db") else " points"
-
-    @property
-    def points(self) -> float:
-        """The loss; negative when the row is better than the reference."""
-        return self.reference - self.own
 
 
 def breaches(
@@ -73,7 +45,7 @@ def doubts(
     limit = constraints.max_drop
     if limit is None or not admissible:
         return []
-    if reference is None or metric_of([reference]) is None:
+    if reference is None or not task_metric([reference]):
         unknown = "there is no reference row" if reference is None else "no metric was evaluated"
         return [f"max_drop was not checked: {unknown}"]
     sentences = []
@@ -87,45 +59,6 @@ def doubts(
                 f"of {drop.high:.2f}: evaluate on more samples to be sure"
             )
     return sentences
-
-
-def metric_of(rows: Iterable[Measurement], name: str | None = None) -> str | None:
-    """Return the name of the task metric that these rows have a value of; NaN is none.
-
-    With ``name`` it is that one or None.
-    """
-    for row in rows:
-        own = name or row.facts.get("metric")
-        if isinstance(own, str) and math.isfinite(row.metrics.get(own, math.nan)):
-            return own
-    return None
-
-
-def drop_of(row: Measurement, reference: Measurement) -> Drop | None:
-    """Return the loss against the reference, or None when one of the two has no value."""
-    metric = metric_of([reference])
-    if metric is None or metric_of([row], metric) is None:
-        return None
-    own, best = row.metrics[metric], reference.metrics[metric]
-    if row is reference:
-        return Drop(metric, own, best, 0.0, 0.0)
-    if "drop_low" in row.metrics and "drop_high" in row.metrics:
-        return Drop(metric, own, best, row.metrics["drop_low"], row.metrics["drop_high"])
-    spread = math.hypot(_half_width(row, metric), _half_width(reference, metric))
-    return Drop(metric, own, best, best - own - spread, best - own + spread)
-
-
-def _half_width(row: Measurement, metric: str) -> float:
-    low, high = row.metrics.get(f"{metric}_low"), row.metrics.get(f"{metric}_high")
-    return 0.0 if low is None or high is None else (high - low) / 2.0
-
-
-def speed_ms(row: Measurement) -> float:
-    """Return the latency that decides: of all rounds, or of the warm ones under ``sustained``."""
-    warm = round_stats.settled(row.latency_ns, row.facts.get("order"))
-    if warm is row.latency_ns:
-        return row.metrics.get("latency_ms", math.nan)
-    return float(np.median(round_stats.round_medians(warm))) / 1e6
 
 
 def _over_latency(row: Measurement, limit: float | None) -> Breach | None:
@@ -154,13 +87,13 @@ def _drop_breach(
     reference: Measurement | None,
     rows: Sequence[Measurement],
 ) -> Breach | None:
-    if limit is None or reference is None or metric_of(rows) is None:
+    if limit is None or reference is None or not task_metric(rows):
         return None  # `doubts` says that it was not checked
     drop = drop_of(row, reference)
     if drop is None:
-        lacking = row if metric_of([reference]) else reference
+        lacking = row if task_metric([reference]) else reference
         return Breach(
-            f"the drop is unknown: {metric_of(rows)} was not evaluated for {lacking.candidate}"
+            f"the drop is unknown: {task_metric(rows)} was not evaluated for {lacking.candidate}"
         )
     if drop.points <= limit + 1e-9:
         return None
@@ -199,9 +132,9 @@ def pareto(admissible: Sequence[Measurement], pace: Mapping[str, float]) -> tupl
 
     ``pace`` is by id what stands for latency, the smaller the faster.
     """
-    task = metric_of(admissible)
-    aims = [*_AIMS, *([_Aim(task, -1.0)] if task is not None else [])]
-    aims = [aim for aim in aims if all(metric_of([row], aim.metric) for row in admissible)]
+    task = task_metric(admissible)
+    aims = [*_AIMS, *([_Aim(task, -1.0)] if task else [])]
+    aims = [aim for aim in aims if all(_has(row, aim.metric) for row in admissible)]
     points = [
         (pace[row.candidate], *(aim.sign * row.metrics[aim.metric] for aim in aims))
         for row in admissible
@@ -211,6 +144,10 @@ def pareto(admissible: Sequence[Measurement], pace: Mapping[str, float]) -> tupl
         for row, point in zip(admissible, points, strict=True)
         if not any(_dominates(other, point) for other in points)
     )
+
+
+def _has(row: Measurement, metric: str) -> bool:
+    return metric_value(row, metric) is not None
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:

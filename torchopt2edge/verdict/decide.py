@@ -4,12 +4,12 @@ How it decides:
 
 - A failed row is out, with its error. The torch baseline is out: it is a reference, not a file.
   What a runtime's own tool said is out, with its sentence: it checks another row.
-- A row that breaks a constraint is out, with the numbers (`admission`).
+- A row that breaks a constraint is out, with the numbers (`constraints`).
 - Of what is left (the admissible) the fastest wins, if it is *really* faster than every rival:
   latency is compared by ratios of round medians, paired by round, with a 95 % bootstrap interval
-  (`stats.paired_ratio`). Within `MARGIN` (1 %) two files are equal for every practical purpose,
-  so a rival ties when its interval reaches down to 1.01. The fastest is the one that those ratios
-  say so of, and not the one of the least median: the weather of the rounds is in the medians.
+  (`stats.rounds.paired_ratio`). Within `MARGIN` (1 %) two files are equal for every practical
+  purpose, so a rival ties when its interval reaches down to 1.01. The fastest candidate is
+  chosen by paired per-round ratios, because machine noise moves raw medians.
 - A tie names no winner; the reasons point at its smallest file.
 - Under a protocol without turns what counts is the second half of every file's time, when it is
   warm, and two files are equal within what the machine itself drifted (the anchor's spread).
@@ -27,8 +27,9 @@ import numpy as np
 
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.stats import rounds as round_stats
+from torchopt2edge.stats.rows import metric_value, speed_ms, task_metric
 from torchopt2edge.types import BASELINE, Constraints, Measurement, Verdict
-from torchopt2edge.verdict.constraints import Breach, breaches, doubts, metric_of, pareto, speed_ms
+from torchopt2edge.verdict.constraints import Breach, breaches, doubts, pareto
 from torchopt2edge.verdict.remarks import (
     MARGIN,
     accuracy,
@@ -37,6 +38,7 @@ from torchopt2edge.verdict.remarks import (
     caution,
     flagged,
     flags_of,
+    processors,
     sentence,
     several,
     spread_of,
@@ -69,6 +71,7 @@ def decide(rows: Sequence[Measurement], constraints: Constraints, reference: str
             *doubts(admissible, constraints, compared),
             *flagged(live),
             *unlike(live),
+            *processors(live),
             *caution(live),
         ],
     )
@@ -87,12 +90,12 @@ def decide(rows: Sequence[Measurement], constraints: Constraints, reference: str
 def _one_setting(rows: Sequence[Measurement]) -> None:
     ids = [row.candidate for row in rows]
     if len(set(ids)) != len(ids):
-        raise ConfigError(f"several rows share an id: {sorted(ids)}", mend="decide run by run")
+        raise ConfigError(f"several rows share an id: {sorted(ids)}", hint="decide run by run")
     settings = {(row.device, row.protocol) for row in rows if _is_measured(row)}
     if len(settings) > 1:
         raise ConfigError(
             f"rows of several devices or protocols cannot be compared: {sorted(settings)}",
-            mend="decide them one by one",
+            hint="decide them one by one",
         )
 
 
@@ -244,9 +247,9 @@ def _smallest(tie: Sequence[Measurement]) -> str:
 
 def _better(small: Sequence[Measurement], tie: Sequence[Measurement]) -> str:
     """Say that another of the tie is clearly better by the task metric, "" when none is."""
-    metric = metric_of(tie)
-    known = [row for row in tie if metric and metric_of([row], metric)]
-    if metric is None or not any(row in known for row in small):
+    metric = task_metric(tie)
+    known = [row for row in tie if metric_value(row, metric) is not None]
+    if not any(row in known for row in small):
         return ""
     best = max(known, key=lambda row: row.metrics[metric])
     worst = min((row for row in small if row in known), key=lambda row: row.metrics[metric])

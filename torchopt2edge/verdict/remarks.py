@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from torchopt2edge.quantize import isa
 from torchopt2edge.stats import rounds as round_stats
+from torchopt2edge.stats.rows import drop_of, speed_ms
 from torchopt2edge.types import BASELINE, Measurement, Verdict
-from torchopt2edge.verdict.constraints import drop_of, speed_ms
 
 MARGIN = 0.01
 """Within 1 % two latencies are equal for every practical purpose."""
@@ -56,6 +57,45 @@ def unlike(live: Sequence[Measurement]) -> list[str]:
     ]
 
 
+def processors(live: Sequence[Measurement]) -> list[str]:
+    """Warn where a file's outputs depend on the processor (`quantize.saturation`)."""
+    affected = [row for row in live if row.facts.get("saturating_layers")]
+    here = [row for row in affected if isa.kind_of(row.facts) == isa.X86]
+    elsewhere = [row for row in affected if isa.kind_of(row.facts) not in (isa.X86, None)]
+    hint = f"backend.ort.isa={isa.PORTABLE} makes a file that is exact on every processor"
+    warnings = []
+    if here:
+        layers = max(row.facts["saturating_layers"] for row in here)
+        warnings.append(
+            f"{several(here, live)}: the sums of {layers} layers can saturate on this processor "
+            f"({isa.DESCRIPTIONS[isa.X86]}), so outputs and accuracy are not those of other "
+            f"processors; {hint}"
+        )
+    if elsewhere:
+        kinds = elsewhere[0].facts.get("exact_on", ())
+        exact = ", ".join(isa.DESCRIPTIONS.get(kind, kind) for kind in kinds)
+        warnings.append(
+            f"{several(elsewhere, live)}: these outputs hold on {exact}; on "
+            f"{isa.DESCRIPTIONS[isa.X86]} sums can saturate and accuracy can fall; {hint}"
+        )
+    made = [row for row in live if _made_for_another(row)]
+    if made:
+        target, measured = made[0].facts["isa"], isa.kind_of(made[0].facts)
+        warnings.append(
+            f"{several(made, live)}: made for {isa.DESCRIPTIONS[target]} and measured on "
+            f"{isa.DESCRIPTIONS[str(measured)]}: the latency is not the target's"
+        )
+    return warnings
+
+
+def _made_for_another(row: Measurement) -> bool:
+    """Tell whether a file was made for one kind of processor and measured on another."""
+    target, measured = row.facts.get("isa"), isa.kind_of(row.facts)
+    if target not in isa.DESCRIPTIONS or measured is None:
+        return False
+    return isa.preset_of(str(target)) != isa.preset_of(measured)
+
+
 def accuracy(rows: Sequence[Measurement], reference: Measurement | None) -> list[str]:
     """Say which differences in accuracy so few samples cannot tell from none (McNemar)."""
     said = []
@@ -97,9 +137,8 @@ def _setting(row: Measurement) -> tuple[str, str, str]:
 def _why_slow(row: Measurement) -> str:
     """Name the likeliest cause that the file itself shows, and what to change."""
     facts = row.facts
-    known = facts.get("cpu_flags") or ()
-    no_vnni = bool(known) and not any("vnni" in flag for flag in known)
-    if facts.get("isa") == "arm64" and str(facts.get("arch")) in ("x86_64", "amd64"):
+    kind = isa.kind_of(facts)
+    if facts.get("isa") == isa.ARM64 and kind in (isa.X86, isa.X86_VNNI):
         return "its activations are signed, as arm64 wants them: use U8S8 (backend.ort.isa=auto)"
     floats = facts.get("float_ops") or {}
     if facts.get("unfused_qdq"):
@@ -112,7 +151,7 @@ def _why_slow(row: Measurement) -> str:
         return f"XNNPACK takes it in {facts['partitions']} pieces, with copies between them"
     if row.scheme == "int8_dynamic":
         return "ranges are found at every inference: use int8 with calibration data"
-    if facts.get("isa") == "x86" and no_vnni:
+    if kind == isa.X86:
         return "this CPU has no VNNI: int8 pays on the device, not here"
     return "its integers do not pay on this CPU: bench.profile=true shows which operators"
 
@@ -158,7 +197,7 @@ def _slower(live: Sequence[Measurement]) -> list[str]:
 
 
 def _part(row: Measurement) -> str:
-    """Name what `bench.sustained.summary` holds against each other: minutes, or a run's halves."""
+    """Name what `bench.throttling.summary` holds against each other: minutes, or a run's halves."""
     return "minute" if sum(map(sum, row.latency_ns)) >= _TWO_MINUTES_NS else "half"
 
 

@@ -12,16 +12,20 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torchopt2edge.quantize import decide as deciding
 from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.samples.calibration_set import Samples, write_samples
-from torchopt2edge.store import Store, digest_of, key_of, versions
+from torchopt2edge.store import Store, digest_of, key_of
 from torchopt2edge.types import Artifact, Facts, Ranges, Signature
 from torchopt2edge.workflow.progress import Tick
 
-GRAPH_TOOLS = ("onnx", "onnxruntime")
+if TYPE_CHECKING:
+    from torchopt2edge.quantize.held_out import Validation
+
 DEFAULTS = Quantize()
 EXAMPLE = "example"
 """The split of inputs that files are checked on and that calibrate nothing."""
@@ -83,31 +87,49 @@ def decide(
 ) -> Calibration:
     """Decide how the shared graph is quantized, on calibration samples alone; once."""
     options.check()
-    held_out = None if validation is None else Samples(validation.path)
-
-    def make(out: Path) -> Facts:
-        facts = deciding.decide(
-            graph.path / "model.onnx",
-            Samples(samples.path),
-            options,
-            out,
-            held_out,
-            learned_in(graph),
-            tick,
-        )
-        if (out / "model.onnx").is_file():
-            shutil.copyfile(graph.path / "signature.json", out / "signature.json")
-        return facts
-
+    judging, seen = _judging(options, validation or samples)
     inputs = {"graph": graph.digest, "samples": samples.digest}
     if validation is not None:
         inputs["validation"] = validation.digest
-    key = key_of([deciding.decide, options], inputs, versions(GRAPH_TOOLS))
-    made, _ = store.make(key, "quantization", make)
+    key = key_of([_write_decision, options, judging and judging.func], inputs, seen)
+    write = partial(_write_decision, graph, Samples(samples.path), options, judging, tick)
+    made, _ = store.make(key, "quantization", write)
     ranges = Ranges.from_json(json.loads((made.path / "ranges.json").read_text()))
     changed = (made.path / "model.onnx").is_file()
     used = Artifact("graph", made.path, made.digest) if changed else graph
     return Calibration(samples, ranges, used, made.facts)
+
+
+def _judging(
+    options: Quantize, held_out: Artifact
+) -> tuple[partial[Validation] | None, dict[str, str]]:
+    """Return what judges mixed precision, where it is asked for, and what that depends on besides.
+
+    It runs int8 files on this machine, whose instructions decide how their integers are added.
+    """
+    if options.max_drop is None:
+        return None, {}
+    from torchopt2edge.quantize.held_out import Validation
+    from torchopt2edge.runner import system_info
+
+    model, flags = system_info.cpu()
+    judging = partial(Validation, samples=Samples(held_out.path))
+    return judging, {"cpu": " ".join((model, *flags))}
+
+
+def _write_decision(
+    graph: Artifact,
+    samples: Samples,
+    options: Quantize,
+    judging: partial[Validation] | None,
+    tick: Tick,
+    out: Path,
+) -> Facts:
+    file, learned = graph.path / "model.onnx", learned_in(graph)
+    facts = deciding.decide(file, samples, options, out, judging, learned, tick)
+    if (out / "model.onnx").is_file():
+        shutil.copyfile(graph.path / "signature.json", out / "signature.json")
+    return facts
 
 
 def learned_in(graph: Artifact) -> Ranges | None:

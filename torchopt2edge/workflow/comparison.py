@@ -18,11 +18,15 @@ from torchopt2edge.evaluation import parity
 from torchopt2edge.evaluation import score as scoring
 from torchopt2edge.interfaces import Device, Session
 from torchopt2edge.stats.paired import paired
+from torchopt2edge.stats.rows import reference_row
 from torchopt2edge.store import versions
 from torchopt2edge.types import SCHEMES, Candidate, Facts, Measurement, Verdict
 from torchopt2edge.verdict import decide
-from torchopt2edge.workflow import candidates, crosscheck, lowering
-from torchopt2edge.workflow.settings import Data, Entry, Plan
+from torchopt2edge.workflow import candidates, crosscheck
+from torchopt2edge.workflow.check import runs_there
+from torchopt2edge.workflow.inputs import Data, Entry
+from torchopt2edge.workflow.reference import load_arrays
+from torchopt2edge.workflow.settings import Plan
 
 RECHECKED = 4
 
@@ -65,7 +69,8 @@ def finish(
     decided: Verdict | None = None,
 ) -> tuple[list[Measurement], Verdict]:
     """Decide, unless that was done, write the report, and return both."""
-    reference = reference_row(rows)
+    base = reference_row(rows)
+    reference = None if base is None else base.candidate
     rows = [against(row, rows, reference) for row in rows]
     rows += crosscheck.checks(rows, plan.device, plan.progress)
     decided = decided or decide.decide(rows, plan.constraints, reference)
@@ -99,14 +104,6 @@ def against(row: Measurement, rows: Sequence[Measurement], reference: str | None
     return replace(row, metrics={**row.metrics, **drop})
 
 
-def reference_row(rows: Sequence[Measurement]) -> str | None:
-    """Name the row that accuracy is held against: the first PyTorch row, else the first fp32."""
-    measured = [row for row in rows if row.err is None]
-    order = sorted(measured, key=lambda row: (row.backend != "torch", row.scheme != "fp32"))
-    good = [row for row in order if row.scheme == "fp32"]
-    return good[0].candidate if good else None
-
-
 def _measure(made: candidates.Made, plan: Plan) -> list[Measurement]:
     """Time the candidates in turns and join what is known of each to its row."""
     ready, refused = placed(made.ready, plan)
@@ -114,8 +111,8 @@ def _measure(made: candidates.Made, plan: Plan) -> list[Measurement]:
         return refused
     arrays = {
         group: (
-            lowering.load_arrays(probe.path / "inputs.npz"),
-            lowering.load_arrays(probe.path / "outputs.npz"),
+            load_arrays(probe.path / "inputs.npz"),
+            load_arrays(probe.path / "outputs.npz"),
         )
         for group, probe in made.probes.items()
     }
@@ -173,7 +170,7 @@ def _untimed(one: Candidate, device: Device) -> Measurement:
 
 
 def _runs(one: Candidate, device: Device) -> bool:
-    return candidates.runs_there(one, device) and runner_of(one, device) == device.runner
+    return runs_there(one, device) and runner_of(one, device) == device.runner
 
 
 def _why_not(device: Device) -> str:
@@ -195,7 +192,7 @@ def placed(found: Sequence[Candidate], plan: Plan) -> tuple[list[Candidate], lis
         error = BenchError(
             f"bench.fail_on_fallback: {why}",
             artifact=one.id,
-            mend="another scheme, quantize.exclude=[], or bench.fail_on_fallback=false",
+            hint="another scheme, quantize.exclude=[], or bench.fail_on_fallback=false",
         )
         refused.append(replace(bare(known), metrics={}, err=str(error)))
     return ready, refused

@@ -12,14 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from torchopt2edge.bench import harness
 from torchopt2edge.errors import ConfigError, EdgeError, LowerError
 from torchopt2edge.interfaces import Backend
 from torchopt2edge.quantize.graph import prepare
-from torchopt2edge.types import Candidate, Measurement, Signature, TensorSpec, Verdict
+from torchopt2edge.samples.random_inputs import random_sample
+from torchopt2edge.types import Candidate, Measurement, Signature, Verdict
 from torchopt2edge.workflow import comparison, lowering
+from torchopt2edge.workflow.float_graph import file_digest
 from torchopt2edge.workflow.settings import Plan, backend_names, resolve_backends
 
 _READ_S = 120
@@ -32,7 +32,7 @@ def measure_files(files: Sequence[Path], plan: Plan) -> tuple[list[Measurement],
         ConfigError: no files, or a suffix that no backend opens.
     """
     if not files:
-        raise ConfigError("there are no files", mend="torchopt2edge bench 'artifacts=[a.onnx]'")
+        raise ConfigError("there are no files", hint="torchopt2edge bench 'artifacts=[a.onnx]'")
     plan.out.mkdir(parents=True, exist_ok=True)
     found: list[Candidate] = []
     broken: list[Measurement] = []
@@ -104,7 +104,7 @@ def describe(file: Path, backend: Backend, group: str) -> Candidate:
         scheme,
         file,
         signature,
-        lowering.file_digest(file),
+        file_digest(file),
         {
             **told["facts"],
             "target": f"{cls.__module__}.{cls.__qualname__}",
@@ -125,14 +125,14 @@ def _ask_child(file: Path) -> dict[str, Any]:
         raise LowerError(
             f"its reader was killed by signal {-done.returncode}: the file is damaged",
             artifact=file,
-            mend="write it again",
+            hint="write it again",
         )
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise LowerError(f"it cannot be read: {said}", artifact=file)
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     if "what" in told:
-        raise LowerError(told["what"], artifact=file, mend=told["mend"])
+        raise LowerError(told["what"], artifact=file, hint=told["hint"])
     return told
 
 
@@ -146,27 +146,8 @@ def _tell(file: Path) -> None:
             "facts": backend.read_facts(file),
         }
     except EdgeError as error:
-        told = {"what": error.what, "mend": error.mend}
+        told = {"what": error.what, "hint": error.hint}
     sys.stdout.write(f"{json.dumps(told)}\n")
-
-
-def random_items(signature: Signature) -> list[dict[str, Any]]:
-    """Return a few random samples for a signature, by input name."""
-    return [random_sample(signature, seed) for seed in range(8)]
-
-
-def random_sample(signature: Signature, seed: int = 0) -> dict[str, Any]:
-    """Return one random sample: normal floats (not denormal, not constant), small integers."""
-    rng = np.random.default_rng(seed)
-    return {spec.name: _random(spec, rng) for spec in signature.inputs}
-
-
-def _random(spec: TensorSpec, rng: np.random.Generator) -> Any:
-    shape = tuple(1 if size < 0 else size for size in spec.shape)
-    dtype = np.dtype(spec.dtype)
-    if np.issubdtype(dtype, np.floating):
-        return rng.standard_normal(shape).astype(dtype)
-    return rng.integers(0, 2, shape).astype(dtype)
 
 
 def _names(files: Sequence[Path]) -> list[str]:
@@ -193,7 +174,7 @@ def _backend(file: Path) -> Backend:
     raise ConfigError(
         f"no backend opens {file.suffix or 'a file without suffix'}",
         artifact=file,
-        mend=f"give files that end in {' or '.join(backend.suffix for backend in backends)}",
+        hint=f"give files that end in {' or '.join(backend.suffix for backend in backends)}",
     )
 
 

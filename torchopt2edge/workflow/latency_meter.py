@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torchopt2edge import api, devices
+from torchopt2edge import devices
 from torchopt2edge.bench.timing import Protocol
 from torchopt2edge.errors import BenchError, ConfigError
 from torchopt2edge.interfaces import Backend, Device, Profile
+from torchopt2edge.workflow import comparison
+from torchopt2edge.workflow.inputs import resolved
+from torchopt2edge.workflow.settings import SettingsArgs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,20 +46,20 @@ class Meter:
         """
         backend, scheme = self._where(where)
         with tempfile.TemporaryDirectory() as out:
-            result = api.compare(
-                net,
-                example_inputs=(_noise(shape, 4),),
-                calibration=[_noise(shape, _SAMPLES)],
-                backends=[backend],
-                schemes=[scheme],
-                device=self.device,
-                protocol=self.protocol,
-                baseline=False,
-                out=out,
-            )
-        row = result.rows[0]
+            settings: SettingsArgs = {
+                "backends": [backend],
+                "schemes": [scheme],
+                "device": self.device,
+                "protocol": self.protocol,
+                "baseline": False,
+                "out": out,
+            }
+            calibration = [_noise(shape, _SAMPLES)]
+            entry, data, options = resolved(net, (_noise(shape, 4),), calibration, None, settings)
+            rows, _ = comparison.compare([entry], data, options.plan())
+        row = rows[0]
         if row.err is not None or not row.latency_ns:
-            raise BenchError(f"{where} cannot be timed: {row.err}", mend="another file to aim at")
+            raise BenchError(f"{where} cannot be timed: {row.err}", hint="another file to aim at")
         found = row.metrics
         return found["latency_ms"], found["latency_low_ms"], found["latency_high_ms"]
 
@@ -90,7 +93,7 @@ class Meter:
         known = list(self.backends)
         if name not in known:
             raise ConfigError(
-                f"there is no backend {name!r} to be fast in", mend=f"one of {', '.join(known)}"
+                f"there is no backend {name!r} to be fast in", hint=f"one of {', '.join(known)}"
             )
         return (self.backends[name] if isinstance(self.backends, Mapping) else name), scheme
 

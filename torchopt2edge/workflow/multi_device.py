@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torchopt2edge.bench import harness
@@ -19,35 +19,16 @@ from torchopt2edge.interfaces import Device
 from torchopt2edge.report import run_folder
 from torchopt2edge.report.devices import table as device_table
 from torchopt2edge.report.devices import write as device_write
-from torchopt2edge.report.devices.table import Column, Side
-from torchopt2edge.types import BASELINE, Measurement, Verdict
+from torchopt2edge.report.devices.table import DeviceRun, DeviceTable
+from torchopt2edge.types import Measurement, Verdict
 from torchopt2edge.workflow.progress import Progress, Tick
-from torchopt2edge.workflow.settings import Plan
+from torchopt2edge.workflow.result import Result
+from torchopt2edge.workflow.settings import Plan, Settings
 
 Act = Callable[[Plan], tuple[list[Measurement], Verdict]]
 PlanFor = Callable[[Device | None, Path | None], Plan]
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run found; its folder ``out`` holds the same on disk.
-
-    A run on several ``devices`` has a result for each by its name, all their rows together, and
-    a verdict that names a winner only where it is the winner on all of them.
-    """
-
-    rows: list[Measurement]
-    verdict: Verdict
-    out: Path
-    devices: Mapping[str, Result] = field(default_factory=dict)
-
-    @property
-    def worked(self) -> bool:
-        """Whether a row came through; PyTorch's, which nobody ships, counts only alone."""
-        shipped = [row for row in self.rows if row.backend != BASELINE] or self.rows
-        return any(row.err is None for row in shipped)
 
 
 @dataclass(frozen=True)
@@ -60,6 +41,11 @@ class _Named:
     def task(self, title: str) -> AbstractContextManager[Tick]:
         """Open a task."""
         return self.inner.task(f"{self.device}: {title}")
+
+
+def run_by(settings: Settings, act: Act) -> Result:
+    """Do something by the plan of the settings, on each of the devices where there are several."""
+    return run(tuple(settings.devices), Path(settings.out), settings.title, settings.plan, act)
 
 
 def run(devices: Sequence[Device], out: Path, title: str, plan: PlanFor, act: Act) -> Result:
@@ -75,7 +61,7 @@ def run(devices: Sequence[Device], out: Path, title: str, plan: PlanFor, act: Ac
     if not devices:
         made = plan(None, None)
         return Result(*act(made), made.out)
-    columns: list[Column] = []
+    columns: list[DeviceRun] = []
     command = ""
     try:
         for device, name, place in _places(devices):
@@ -85,18 +71,18 @@ def run(devices: Sequence[Device], out: Path, title: str, plan: PlanFor, act: Ac
                 command = str(made.environment.get("command", ""))
                 act(replace(made, progress=_Named(made.progress, name)))
             except harness.Interrupted:  # its rows are in its folder, as far as they came
-                columns.append(Column(name, place, *run_folder.read(out / place)))
+                columns.append(DeviceRun(name, place, *run_folder.read(out / place)))
                 raise
             except DeviceError as error:
-                columns.append(Column(name, place, err=str(error)))
+                columns.append(DeviceRun(name, place, error=str(error)))
             else:
-                columns.append(Column(name, place, *run_folder.read(out / place)))
+                columns.append(DeviceRun(name, place, *run_folder.read(out / place)))
     finally:  # also after Ctrl-C: what was measured until then is shown
-        found = Side(title, tuple(columns), command)
+        found = DeviceTable(title, tuple(columns), command)
         if columns:
             device_write.write(out, found)
-    if not found.used:
-        each = " ".join(f"{column.device}: {column.err}" for column in columns)
+    if not found.measured:
+        each = " ".join(f"{column.device}: {column.error}" for column in columns)
         raise DeviceError(f"none of the {len(columns)} devices could be used. {each.rstrip('.')}")
     return _result(found, out)
 
@@ -108,24 +94,25 @@ def render(out: Path) -> Result:
         ConfigError: it is not the folder of such a run.
     """
     found = device_table.read(out)
-    for column in found.used:
+    for column in found.measured:
         assert column.verdict is not None
         run_folder.write(out / column.folder, column.rows, column.verdict, **column.context)
     device_write.write(out, found)
     return _result(found, out)
 
 
-def _result(found: Side, out: Path) -> Result:
-    rows = [row for column in found.columns for row in column.rows]
-    winner = found.to_json()["winner"]
-    verdict = Verdict(winner, reasons=[device_table.headline(found), *device_table.flips(found)])
+def _result(found: DeviceTable, out: Path) -> Result:
+    rows = [row for run in found.runs for row in run.rows]
+    verdict = Verdict(
+        found.winner, reasons=[device_table.headline(found), *device_table.flips(found)]
+    )
     each = {
-        column.device: Result(
-            list(column.rows),
-            column.verdict or Verdict(None, reasons=[column.err]),
-            out / column.folder,
+        run.device: Result(
+            list(run.rows),
+            run.verdict or Verdict(None, reasons=[run.error]),
+            out / run.folder,
         )
-        for column in found.columns
+        for run in found.runs
     }
     return Result(rows, verdict, out, each)
 

@@ -79,7 +79,7 @@ def test_the_log_of_a_failed_conversion_is_kept(
     python.write_text("#!/bin/sh\necho said; kill -9 $$\n")
     python.chmod(0o755)
     monkeypatch.setattr(converter, "find", lambda python: converter.Environment(Path(python)))
-    monkeypatch.setattr(converter, "versions", lambda env: {})
+    monkeypatch.setattr(converter, "pins", lambda env: {})
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["": 17]> g (float[1,2] x) => (float[1,2] y) {y = Relu(x)}'
     )
@@ -87,7 +87,7 @@ def test_the_log_of_a_failed_conversion_is_kept(
     graph = Artifact("graph", tmp_path, "digest", {})
     with pytest.raises(ConverterError) as caught:
         LiteRT(str(python)).base(graph, Store(tmp_path / "store"))
-    log = Path(str(caught.value.mend).rpartition("the log is ")[2])
+    log = Path(str(caught.value.hint).rpartition("the log is ")[2])
     assert log.read_text() == "said\n"
 
 

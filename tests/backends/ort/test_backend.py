@@ -20,7 +20,7 @@ from torchopt2edge.interfaces import Sources
 from torchopt2edge.quantize.calibrate import calibrate
 from torchopt2edge.store import Store
 from torchopt2edge.types import SCHEMES
-from torchopt2edge.workflow import lowering
+from torchopt2edge.workflow import float_graph, lowering
 
 INT8 = SCHEMES["int8"]
 
@@ -123,7 +123,7 @@ def test_graphs_of_old_opsets(opset: int, tmp_path: Path) -> None:
     weights = {"w": floats(4, 3, 3, 3), **norm(4, "n")}
     proto = graph(f"(float[n,3,8,8] x) => (float[n,4,8,8] y) {{ {body} }}", weights, opset)
     store = Store(tmp_path / "store")
-    shared = lowering.share_graph(saved(proto, tmp_path / "old.onnx"), "old", store)
+    shared = float_graph.share_graph(saved(proto, tmp_path / "old.onnx"), "old", store)
     x = {"x": floats(8, 3, 8, 8, seed=4)}
     samples = kept(x, tmp_path / "samples")
     ranges = calibrate(onnx.load(shared.path / "model.onnx"), samples)["minmax"]

@@ -229,4 +229,4 @@ def test_an_error_that_it_survived_is_kept() -> None:
 def test_what_holds_no_measurement_is_refused(text: str, why: str) -> None:
     with pytest.raises(BenchError, match=why) as refused:
         parse(text)
-    assert refused.value.mend
+    assert refused.value.hint

@@ -40,7 +40,7 @@ def test_a_file_is_never_a_flag() -> None:
 
 @pytest.mark.parametrize("build", [benchmark_model, perf_test])
 @pytest.mark.parametrize(
-    ("wrong", "mend"),
+    ("wrong", "hint"),
     [
         ({"threads": 0}, "threads=1 or more"),
         ({"threads": -1}, "threads=1 or more"),
@@ -50,9 +50,9 @@ def test_a_file_is_never_a_flag() -> None:
     ],
 )
 def test_what_cannot_work_is_refused(
-    build: Callable[..., list[str]], wrong: dict[str, object], mend: str
+    build: Callable[..., list[str]], wrong: dict[str, object], hint: str
 ) -> None:
-    with pytest.raises(ConfigError, match=mend):
+    with pytest.raises(ConfigError, match=hint):
         build("m", **wrong)
 
 

@@ -185,7 +185,7 @@ def test_decimal_commas_are_never_read_as_whole_numbers(
     try:
         found = parse(re.sub(r"(\d)\.(\d)", r"\1,\2", text))
     except BenchError as error:
-        found, said = None, error.mend or ""
+        found, said = None, error.hint or ""
     if found is None:
         assert "LC_ALL=C" in said
     else:

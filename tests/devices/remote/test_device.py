@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from torchopt2edge.devices.remote.transport import LinkDown
 @pytest.fixture
 def device(tmp_path: Path) -> Shell:
     """This machine, seen through a shell."""
-    return made("dash", tmp_path, talks=False)
+    return made("dash", tmp_path)
 
 
 def test_whoever_watches_is_told_of_a_link_that_is_down(
@@ -87,6 +89,8 @@ def test_the_end_of_many_jobs_waits_once_for_a_link_that_is_down(
     jobs = [short.start(ECHO, tmp_path / f"log{at}") for at in range(4)]
     short.cuts.plan = ["before"] * 99
     begin = len(short.cuts.plan)
+    for stream in short.cuts.streams:
+        os.killpg(stream.pid, signal.SIGKILL)
     jobs[0].close()
     once = begin - len(short.cuts.plan)
     for one in jobs[1:]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from torchopt2edge.devices.remote import facts as remote_facts
+from torchopt2edge.errors import DeviceError
 from torchopt2edge.runner import system_info
 
 FREQ = "sys/devices/system/cpu/cpu{}/cpufreq/cpuinfo_max_freq"
@@ -78,12 +79,13 @@ def test_an_answer_cut_anywhere_is_read_as_far_as_it_goes() -> None:
         assert found["cores"] in (system_info.UNAVAILABLE, 1, 8)
 
 
-def test_a_file_that_leads_elsewhere_is_not_laid(tmp_path: Path) -> None:
-    root = tmp_path / "deep/root"
-    root.mkdir(parents=True)
-    remote_facts._lay({"../../outside": "x", "a/../../b": "x", "proc/stat": "cpu 1"}, root)
-    laid = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()]
-    assert laid == [root / "proc/stat"]
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/cron.d/x", "../../outside", "a/../../b", "proc/self/exe", "proc/stat/x", "PROC/STAT"],
+)
+def test_a_file_that_nobody_asked_for_is_refused(name: str) -> None:
+    with pytest.raises(DeviceError, match="a file that it was not asked for"):
+        remote_facts.machine(said({**PHONE, name: "x\n"}))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Several devices side by side: who wins where, what is said of it, and how it is read again."""
+"""A run on several devices: who wins where, its sentences, and how it is read again."""
 
 from __future__ import annotations
 
@@ -12,9 +12,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from torchopt2edge.errors import ConfigError
+from torchopt2edge.errors import HINT, ConfigError
 from torchopt2edge.report import run_folder
-from torchopt2edge.report.devices.table import Column, Side, flips, headline, holds, notes, read
+from torchopt2edge.report.devices.figures import devices_figures
+from torchopt2edge.report.devices.table import (
+    DeviceRun,
+    DeviceTable,
+    flips,
+    headline,
+    holds,
+    notes,
+    read,
+)
 from torchopt2edge.report.devices.text import cells, outcome
 from torchopt2edge.report.devices.write import render_console, render_markdown, write
 from torchopt2edge.types import Measurement, Verdict
@@ -30,7 +39,12 @@ def decided(winner: str | None, **more: Any) -> Verdict:
     return replace(Verdict(winner, ratios=ratios), **more)
 
 
-def column(device: str, verdict: Verdict, make_row: MakeRow, **ms: float) -> Column:
+def hot(winner: str) -> Verdict:
+    """A verdict with a warning."""
+    return decided(winner, warnings=["it is hot"])
+
+
+def device_run(device: str, verdict: Verdict, make_row: MakeRow, **ms: float) -> DeviceRun:
     """A device with two files."""
     rows = [
         make_row("a-ort-fp32", ms=ms.get("a", 1.0), digest="a", runner="python"),
@@ -43,40 +57,52 @@ def column(device: str, verdict: Verdict, make_row: MakeRow, **ms: float) -> Col
         "environment": {"device": facts},
         "decisions": [],
     }
-    return Column(device, device.replace(":", "-"), rows, verdict, context)
+    return DeviceRun(device, device.replace(":", "-"), rows, verdict, context)
+
+
+def markdown(table: DeviceTable) -> str:
+    return render_markdown(table, devices_figures(table))
 
 
 @pytest.fixture
-def turned(make_row: MakeRow) -> Side:
-    """A board and a phone whose order is turned, and a host that is not there."""
-    return Side(
+def flipped(make_row: MakeRow) -> DeviceTable:
+    """A board and a phone whose orders differ, and a host that does not answer."""
+    return DeviceTable(
         "net",
         (
-            column("ssh:pi", decided("a-ort-fp32", warnings=["it is hot"]), make_row),
-            column("adb:X", decided("b-ort-int8", warnings=["it is hot"]), make_row, a=1.4, b=1.0),
-            Column("ssh:gone", "ssh-gone", err="nobody answers. To mend it: ssh gone true"),
+            device_run("ssh:pi", hot("a-ort-fp32"), make_row),
+            device_run("adb:X", hot("b-ort-int8"), make_row, a=1.4, b=1.0),
+            DeviceRun("ssh:gone", "ssh-gone", error=f"nobody answers.{HINT}ssh gone true"),
         ),
         "torchopt2edge bench devices=[ssh:pi,adb:X,ssh:gone]",
     )
 
 
-def test_a_turned_order_is_the_headline_and_says_by_how_much(turned: Side) -> None:
-    assert headline(turned) == (
+def test_a_flipped_order_is_the_headline(flipped: DeviceTable) -> None:
+    assert flipped.common_winner is None
+    assert flipped.winner is None
+    assert headline(flipped) == (
         "It depends on the device: a-ort-fp32 wins on ssh:pi, b-ort-int8 wins on adb:X; ssh:gone "
         "could not be used."
     )
-    assert flips(turned) == [
-        "On ssh:pi a-ort-fp32 wins; b-ort-int8, the winner on adb:X, takes 1.40× (1.35–1.46) as "
-        "long there.",
-        "On adb:X b-ort-int8 wins; a-ort-fp32, the winner on ssh:pi, takes 1.40× (1.35–1.46) as "
-        "long there.",
-    ]
-    assert turned.pick is None
-    assert notes(turned) == [
-        "b-ort-int8 is not the same file on ssh:pi and adb:X: it is made for the processor that "
-        "measures",
-        "ssh:pi, adb:X: it is hot",
-    ]
+
+
+def test_a_flip_names_both_files_and_the_ratio(flipped: DeviceTable) -> None:
+    first, second = flips(flipped)
+    for sentence, device, other in ((first, "ssh:pi", "adb:X"), (second, "adb:X", "ssh:pi")):
+        assert sentence.startswith(f"On {device} ")
+        assert all(name in sentence for name in ("a-ort-fp32", "b-ort-int8"))
+        assert f"on {other}," in sentence
+        assert "1.40× (1.35–1.46)" in sentence
+
+
+def test_a_file_that_differs_between_devices_is_noted_and_a_warning_stands_once(
+    flipped: DeviceTable,
+) -> None:
+    different, warning = notes(flipped)
+    assert different.startswith("b-ort-int8 ")
+    assert "on ssh:pi and adb:X" in different
+    assert warning == "ssh:pi, adb:X: it is hot"
 
 
 TIE = Verdict(None, tie=("a-ort-fp32", "b-ort-int8"))
@@ -84,7 +110,7 @@ NONE = Verdict(None, reasons=["no winner is named: it is throttled"])
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "said", "pick"),
+    ("verdicts", "sentence", "common"),
     [
         (
             [decided("a-ort-fp32")] * 2,
@@ -102,38 +128,41 @@ NONE = Verdict(None, reasons=["no winner is named: it is throttled"])
     ],
 )
 def test_the_headline(
-    verdicts: list[Verdict], said: str, pick: str | None, make_row: MakeRow
+    verdicts: list[Verdict], sentence: str, common: str | None, make_row: MakeRow
 ) -> None:
-    """A tie alone is no reason to ship a file, and a device without a verdict takes the pick."""
-    each = tuple(column(f"d{at}", one, make_row) for at, one in enumerate(verdicts))
-    found = Side("net", each)
-    assert (headline(found), found.pick) == (said, pick)
+    """A tie alone is no reason to ship a file, and nothing is common with a device without one."""
+    runs = tuple(device_run(f"d{at}", each, make_row) for at, each in enumerate(verdicts))
+    table = DeviceTable("net", runs)
+    assert (headline(table), table.common_winner) == (sentence, common)
 
 
-def test_nobody_could_be_used() -> None:
-    found = Side("net", (Column("a", "a", err="x"), Column("b", "b", err="y")))
-    assert headline(found) == "No winner: a and b could not be used."
-    assert "- a: x\n- b: y\n" in render_markdown(found)
+def test_no_device_could_be_used() -> None:
+    table = DeviceTable("net", (DeviceRun("a", "a", error="x"), DeviceRun("b", "b", error="y")))
+    assert headline(table) == "No winner: a and b could not be used."
+    assert "- a: x\n- b: y\n" in markdown(table)
+    assert devices_figures(table) == {}
 
 
-def test_a_winner_that_is_out_elsewhere_is_no_ratio(make_row: MakeRow) -> None:
-    there = decided("b-ort-int8", ratios={}, rejected={"a-ort-fp32": "2 MB are more than 1 MB"})
-    each = (
-        column("pi", decided("a-ort-fp32"), make_row),
-        column("phone", there, make_row),
+def test_a_winner_that_is_rejected_elsewhere_has_no_ratio(make_row: MakeRow) -> None:
+    reason = "2 MB are more than 1 MB"
+    there = decided("b-ort-int8", ratios={}, rejected={"a-ort-fp32": reason})
+    runs = (
+        device_run("pi", decided("a-ort-fp32"), make_row),
+        device_run("phone", there, make_row),
     )
-    said = flips(Side("net", each))
-    assert "a-ort-fp32, the winner on pi, is out there: 2 MB are more than 1 MB." in said[1]
+    second = flips(DeviceTable("net", runs))[1]
+    assert second.endswith(f"{reason}.")
+    assert "×" not in second
 
 
 def test_cells_hold_marks_and_intervals_and_gaps(
-    turned: Side, make_row: MakeRow, make_failed: Callable[..., Measurement]
+    flipped: DeviceTable, make_row: MakeRow, make_failed: Callable[..., Measurement]
 ) -> None:
-    first, second, gone = turned.columns
+    first, second, gone = flipped.runs
     only = make_row("c-litert-fp32", ms=3.0)
     broken = make_failed("a-ort-fp32", "it crashed")
     more = replace(second, rows=[broken, second.rows[1], only])
-    head, a, b, c = cells(Side("net", (first, more, gone)))
+    head, a, b, c = cells(DeviceTable("net", (first, more, gone)))
     assert head == ["candidate", "ssh:pi ms", "adb:X ms", "ssh:gone"]
     assert a[3] == "not used"
     assert a[0] == "a-ort-fp32"
@@ -145,25 +174,27 @@ def test_cells_hold_marks_and_intervals_and_gaps(
     assert c[2].startswith("3.0") or c[2].startswith("2.9")
 
 
-def test_it_is_written_and_read_again(turned: Side, tmp_path: Path) -> None:
-    for one in turned.used:
-        assert one.verdict is not None
-        run_folder.write(tmp_path / one.folder, one.rows, one.verdict, **one.context)
-    write(tmp_path, turned)
+def test_it_is_written_and_read_again(flipped: DeviceTable, tmp_path: Path) -> None:
+    for run in flipped.measured:
+        assert run.verdict is not None
+        run_folder.write(tmp_path / run.folder, run.rows, run.verdict, **run.context)
+    write(tmp_path, flipped)
     assert holds(tmp_path)
     assert not holds(tmp_path / "ssh-pi")
     assert not holds(tmp_path / "nowhere")
     again = read(tmp_path)
-    assert again.to_json() == turned.to_json()
-    assert render_markdown(again) == render_markdown(turned)
+    assert again.to_json() == flipped.to_json()
+    assert markdown(again) == markdown(flipped) == (tmp_path / "report.md").read_text()
+    assert "](figures/ratio.svg)" in markdown(again)
+    assert (tmp_path / "figures/ratio.svg").is_file()
     kept = json.loads((tmp_path / "verdict.json").read_text())
     assert kept["winner"] is None
     assert kept["devices"][0]["candidates"]["a-ort-fp32"]["latency_ms"] == pytest.approx(1.0, 0.1)
 
 
 @pytest.mark.parametrize("place", ["../elsewhere", "a/b", "..", "javascript:alert(1)", ""])
-def test_what_lies_elsewhere_is_not_read(turned: Side, tmp_path: Path, place: str) -> None:
-    write(tmp_path, turned)
+def test_what_lies_elsewhere_is_not_read(flipped: DeviceTable, tmp_path: Path, place: str) -> None:
+    write(tmp_path, flipped)
     kept = json.loads((tmp_path / "verdict.json").read_text())
     kept["devices"][0]["folder"] = place
     (tmp_path / "verdict.json").write_text(json.dumps(kept))
@@ -171,20 +202,20 @@ def test_what_lies_elsewhere_is_not_read(turned: Side, tmp_path: Path, place: st
         read(tmp_path)
 
 
-def test_hostile_names_are_inert_in_markdown(turned: Side) -> None:
-    named = replace(turned.columns[0], device=HOSTILE)
-    said = render_markdown(replace(turned, title=HOSTILE, columns=(named, *turned.columns[1:])))
-    assert "<img" not in said
-    assert "|`[a]" not in said
+def test_hostile_names_are_inert_in_markdown(flipped: DeviceTable) -> None:
+    named = replace(flipped.runs[0], device=HOSTILE)
+    text = markdown(replace(flipped, title=HOSTILE, runs=(named, *flipped.runs[1:])))
+    assert "<img" not in text
+    assert "|`[a]" not in text
     assert outcome(named) == "★ a-ort-fp32"
 
 
 @pytest.mark.parametrize("width", [40, 200])
-def test_the_terminal_shows_what_fits(turned: Side, width: int) -> None:
-    text = io.StringIO()
-    render_console(Console(file=text, width=width), turned)
-    said = text.getvalue()
-    assert "It depends on the device" in said
-    assert "✗ ssh:gone: nobody answers" in said
-    assert ("not shown at this width: the intervals" in said) == (width == 40)
-    assert ("–" in said.split("It depends")[0]) == (width == 200)
+def test_the_terminal_shows_what_fits(flipped: DeviceTable, width: int) -> None:
+    out = io.StringIO()
+    render_console(Console(file=out, width=width), flipped)
+    text = " ".join(out.getvalue().split())
+    table, _, rest = text.partition("It depends on the device")
+    assert "✗ ssh:gone: nobody answers" in rest
+    assert ("not shown at this width" in table) == (width == 40)
+    assert ("–" in table) == (width == 200)

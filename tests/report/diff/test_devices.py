@@ -1,4 +1,4 @@
-"""Two runs on several devices: each held against itself, and what a CI may fail on."""
+"""Two runs on several devices: each compared with itself, and what a CI may fail on."""
 
 from __future__ import annotations
 
@@ -14,189 +14,227 @@ from rich.console import Console
 
 from tests.report.visit import HOSTILE, Opener
 from torchopt2edge.cli.main import main
-from torchopt2edge.errors import ConfigError
+from torchopt2edge.errors import HINT, ConfigError
 from torchopt2edge.report import run_folder
 from torchopt2edge.report.devices import write as device_write
-from torchopt2edge.report.devices.table import Column, Side
-from torchopt2edge.report.diff.devices import Across, across, holds
+from torchopt2edge.report.devices.figures import devices_figures
+from torchopt2edge.report.devices.table import DeviceRun, DeviceTable
+from torchopt2edge.report.diff.devices import DevicesDiff, compare_devices, holds
 from torchopt2edge.report.diff.devices_text import headline
 from torchopt2edge.report.diff.devices_write import render_console, render_markdown
+from torchopt2edge.report.diff.figures import LATENCY, devices_diff_figures
 from torchopt2edge.report.html.diff_devices import render_html
 from torchopt2edge.types import Measurement, Verdict
 
 MakeRow = Callable[..., Measurement]
-MakeSide = Callable[..., Side]
+MakeTable = Callable[..., DeviceTable]
 FILES = {"ort-fp32": 1.4, "ort-int8": 0.74}
 
 
 @pytest.fixture
-def make_side(make_row: MakeRow) -> MakeSide:
+def make_table(make_row: MakeRow) -> MakeTable:
     """Return what makes a run: its devices by name, each with how much slower int8 is there.
 
     None: the device could not be used.
     """
 
-    def column(device: str, slower: float | None) -> Column:
+    def device_run(device: str, slower: float | None) -> DeviceRun:
         place = device.replace(":", "-").replace(" ", "-")
         if slower is None:
-            return Column(device, place, err="nobody answers. To mend it: wake it")
+            return DeviceRun(device, place, error=f"nobody answers.{HINT}wake it")
         rows = []
         for name, ms in FILES.items():
             changed = slower if name == "ort-int8" else 1.0
             facts = {"file_sha256": f"{name} {changed}", "order": "turns", "run": "r", "cpu": "c"}
-            one = make_row(name, **facts)
-            pace = [[round(ms * changed * ns) for ns in each] for each in one.latency_ns]
-            metrics = {**one.metrics, "latency_ms": ms * changed}
-            rows.append(replace(one, device=device, latency_ns=pace, metrics=metrics))
+            row = make_row(name, **facts)
+            pace = [[round(ms * changed * ns) for ns in each] for each in row.latency_ns]
+            metrics = {**row.metrics, "latency_ms": ms * changed}
+            rows.append(replace(row, device=device, latency_ns=pace, metrics=metrics))
         context = {"title": "net", "stages": [], "environment": {}, "decisions": []}
-        return Column(device, place, rows, Verdict("ort-int8"), context)
+        return DeviceRun(device, place, rows, Verdict("ort-int8"), context)
 
-    def make(**slower: float | None) -> Side:
+    def make(**slower: float | None) -> DeviceTable:
         names = {name.replace("_", ":"): by for name, by in slower.items()}
-        return Side("net", tuple(column(name, by) for name, by in names.items()), "the command")
+        runs = tuple(device_run(name, by) for name, by in names.items())
+        return DeviceTable("net", runs, "the command")
 
     return make
 
 
-def written(place: Path, run: Side) -> Path:
-    """Write a run as `many` does."""
-    for one in run.used:
-        assert one.verdict is not None
-        run_folder.write(place / one.folder, one.rows, one.verdict, **one.context)
-    device_write.write(place, run)
+def written(place: Path, table: DeviceTable) -> Path:
+    """Write a run on several devices as the commands do."""
+    for run in table.measured:
+        assert run.verdict is not None
+        run_folder.write(place / run.folder, run.rows, run.verdict, **run.context)
+    device_write.write(place, table)
     return place
 
 
-def shown(found: Across, width: int = 160) -> str:
+def shown(diff: DevicesDiff, width: int = 160) -> str:
     text = io.StringIO()
-    render_console(Console(file=text, width=width), found)
+    render_console(Console(file=text, width=width), diff)
     return text.getvalue()
 
 
-def test_one_device_that_breaks_the_limit_breaks_it(make_side: MakeSide) -> None:
-    found = across(make_side(local=1.0, ssh_pi=1.0), make_side(local=1.0, ssh_pi=1.2), 0.05)
-    (said,) = found.broken
-    assert said.startswith("ssh:pi: ort-int8: latency is 1.20×")
-    assert found.strict == []
-    assert headline(found) == "Regression beyond 5 % on ssh:pi (1 of 2 devices): 1 finding."
-    same = across(make_side(local=1.0, ssh_pi=1.0), make_side(ssh_pi=1.0, local=1.0), 0.05)
-    assert (same.broken, same.strict) == ([], [])
-    assert headline(same) == "No regression beyond 5 % on ssh:pi and local."
-    free = across(make_side(local=1.0, ssh_pi=1.0), make_side(local=1.0, ssh_pi=1.2), None)
-    assert (free.broken, free.strict) == ([], [])
-    assert headline(free) == "Of 4 candidates on local and ssh:pi: 3 same, 1 slower."
+def markdown(diff: DevicesDiff) -> str:
+    return render_markdown(diff, devices_diff_figures(diff))
 
 
-def test_a_device_of_one_run_alone_is_said_in_a_clear_word(make_side: MakeSide) -> None:
-    before = make_side(local=1.0, ssh_gone=1.0, ssh_lost=1.0, ssh_back=None, ssh_dead=None)
-    after = make_side(local=1.0, ssh_lost=None, ssh_back=1.0, ssh_new=1.0, ssh_dead=None)
-    found = across(before, after, 0.05)
-    assert found.broken == []
-    assert found.strict == [
-        "ssh:lost could not be used now: nobody answers. To mend it: wake it",
-        "ssh:gone is not in the later run, so nothing is known of it",
+def html(diff: DevicesDiff) -> str:
+    return render_html(diff, devices_diff_figures(diff))
+
+
+def findings(diff: DevicesDiff) -> list[tuple[str, str, str, str]]:
+    """Return (device, code, candidate, metric) of every finding."""
+    return [
+        (device.device, finding.code, finding.candidate, finding.metric)
+        for device, each in diff.compared
+        for finding in each.findings
     ]
-    assert found.apart == [
-        *found.strict,
-        "ssh:back could not be used before: there is nothing to compare with",
-        "ssh:new is not in the earlier run: there is nothing to compare with",
-        "ssh:dead could not be used now: nobody answers. To mend it: wake it",
-    ]
-    assert headline(found) == (
-        "No regression beyond 5 % is proven on local; 2 findings cannot exclude one."
-    )
-    for text in (shown(found), render_markdown(found), render_html(found)):
-        for device in ("gone", "lost", "back", "new", "dead"):
-            assert len(re.findall(rf"ssh:{device} (?:is not|could)", text)) == 1, device
 
 
-def test_files_that_differ_on_one_device_leave_the_others(make_side: MakeSide) -> None:
-    after = make_side(local=1.0, ssh_pi=1.0)
-    other = [replace(row, candidate=f"new-{row.candidate}") for row in after.columns[1].rows]
-    mixed = replace(after, columns=(after.columns[0], replace(after.columns[1], rows=other)))
-    found = across(make_side(local=1.0, ssh_pi=1.0), mixed, 0.05)
-    assert [one.device for one, _ in found.compared] == ["local"]
-    assert "ssh:pi cannot be compared: the two runs have no candidate in common" in found.strict[0]
+def test_one_device_that_breaks_the_limit_breaks_it(make_table: MakeTable) -> None:
+    before, after = make_table(local=1.0, ssh_pi=1.0), make_table(local=1.0, ssh_pi=1.2)
+    diff = compare_devices(before, after, 0.05)
+    assert findings(diff) == [("ssh:pi", "beyond", "ort-int8", "latency_ms")]
+    (sentence,) = diff.broken
+    assert sentence.startswith("ssh:pi: ort-int8: ")
+    assert diff.strict == []
+    assert headline(diff) == "Regression beyond 5 % on ssh:pi (1 of 2 devices): 1 finding."
 
 
-def test_nothing_to_compare_is_an_error_and_no_pass(make_side: MakeSide) -> None:
-    with pytest.raises(ConfigError, match=r"no device can be compared: phone is not in the earl"):
-        across(make_side(local=1.0), make_side(phone=1.0), 0.05)
-    with pytest.raises(ConfigError, match="could not be used now"):
-        across(make_side(local=1.0), make_side(local=None), 0.05)
+def test_the_order_of_the_devices_does_not_matter(make_table: MakeTable) -> None:
+    before, after = make_table(local=1.0, ssh_pi=1.0), make_table(ssh_pi=1.0, local=1.0)
+    diff = compare_devices(before, after, 0.05)
+    assert (diff.broken, diff.strict) == ([], [])
+    assert headline(diff) == "No regression beyond 5 % on ssh:pi and local."
+
+
+def test_without_a_limit_nothing_is_broken(make_table: MakeTable) -> None:
+    before, after = make_table(local=1.0, ssh_pi=1.0), make_table(local=1.0, ssh_pi=1.2)
+    diff = compare_devices(before, after, None)
+    assert (diff.broken, diff.strict) == ([], [])
+    assert headline(diff) == "Of 4 candidates on local and ssh:pi: 3 same, 1 slower."
+
+
+def test_a_device_of_one_run_alone_is_named_once(make_table: MakeTable) -> None:
+    before = make_table(local=1.0, ssh_gone=1.0, ssh_lost=1.0, ssh_back=None, ssh_dead=None)
+    after = make_table(local=1.0, ssh_lost=None, ssh_back=1.0, ssh_new=1.0, ssh_dead=None)
+    diff = compare_devices(before, after, 0.05)
+    lost = {device.device: device.lost for device in diff.devices if device.diff is None}
+    assert lost == {
+        "ssh:lost": True,
+        "ssh:back": False,
+        "ssh:new": False,
+        "ssh:dead": False,
+        "ssh:gone": True,
+    }
+    assert diff.broken == []
+    assert [sentence.split()[0] for sentence in diff.strict] == ["ssh:lost", "ssh:gone"]
+    assert diff.not_compared[:2] == diff.strict
+    assert len(diff.not_compared) == len(lost)
+    for text in (shown(diff), markdown(diff), html(diff)):
+        for device in lost:
+            assert len(re.findall(rf"{device} (?:is not|could)", text)) == 1, device
+
+
+def test_files_that_differ_on_one_device_leave_the_others(make_table: MakeTable) -> None:
+    after = make_table(local=1.0, ssh_pi=1.0)
+    other = [replace(row, candidate=f"new-{row.candidate}") for row in after.runs[1].rows]
+    mixed = replace(after, runs=(after.runs[0], replace(after.runs[1], rows=other)))
+    diff = compare_devices(make_table(local=1.0, ssh_pi=1.0), mixed, 0.05)
+    assert [device.device for device, _ in diff.compared] == ["local"]
+    assert diff.devices[1].lost
+    assert "no candidate in common" in diff.devices[1].note
+    assert len(diff.strict) == 1
+
+
+def test_nothing_to_compare_is_an_error_and_no_pass(make_table: MakeTable) -> None:
+    with pytest.raises(ConfigError, match="no device can be compared: phone "):
+        compare_devices(make_table(local=1.0), make_table(phone=1.0), 0.05)
+    with pytest.raises(ConfigError, match="no device can be compared: local "):
+        compare_devices(make_table(local=1.0), make_table(local=None), 0.05)
 
 
 def test_the_command_compares_every_device_and_fails_with_one(
-    make_side: MakeSide, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_table: MakeTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = written(tmp_path / "a", make_side(local=1.0, ssh_pi=1.0))
-    after = written(tmp_path / "b", make_side(local=1.0, ssh_pi=1.2))
+    before = written(tmp_path / "a", make_table(local=1.0, ssh_pi=1.0))
+    after = written(tmp_path / "b", make_table(local=1.0, ssh_pi=1.2))
     given = ["report", f"run={before}", f"run={after}"]
     assert main(given) == 0
     assert main([*given, "report.max_regression=50%"]) == 0
     assert main([*given, "report.max_regression=5%", f"out={tmp_path / 'c'}"]) == 1
-    said = "".join(capsys.readouterr().out.split())  # a long path is folded
-    assert "✗ssh:pi:ort-int8:latencyis1.20×" in said
-    assert f"comparison:{tmp_path / 'c' / 'against.html'}" in said
+    text = "".join(capsys.readouterr().out.split())  # a long path is folded
+    assert "✗ssh:pi:ort-int8:" in text
+    assert f"comparison:{tmp_path / 'c' / 'against.html'}" in text
     kept = json.loads((tmp_path / "c/against.json").read_text())
-    assert [one["device"] for one in kept["devices"]] == ["local", "ssh:pi"]
+    assert [each["device"] for each in kept["devices"]] == ["local", "ssh:pi"]
     assert len(kept["broken"]) == len(kept["devices"][1]["against"]["broken"]) == 1
     for place in ("c", "c/local", "c/ssh-pi"):
         assert {"against.html", "against.md"} <= {x.name for x in (tmp_path / place).iterdir()}
     links = re.findall(r"\]\((\S+)\)", (tmp_path / "c/against.md").read_text())
     links += re.findall(r'href="([^#"]+)"', (tmp_path / "c/against.html").read_text())
-    assert len(links) == 4
+    assert len(links) == 5, "a figure, and each device's comparison from either file"
     assert all((tmp_path / "c" / link).is_file() for link in links)
     assert main(["report", f"run={after}"]) == 0, "the run itself is still whole"
 
 
-def test_a_run_on_one_device_is_told_what_to_compare_with(
-    make_side: MakeSide, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_with_a_run_on_one_device_the_hint_names_what_can_be_compared(
+    make_table: MakeTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    several = written(tmp_path / "a", make_side(local=1.0, ssh_pi=1.0))
+    several = written(tmp_path / "a", make_table(local=1.0, ssh_pi=1.0))
     alone = several / "local"
     assert not holds(alone, alone)
     assert main(["report", f"run={several}", f"run={alone}"]) == 1
     assert f"run={several}/local or run={several}/ssh-pi" in capsys.readouterr().err
 
 
-def test_tables_in_markdown_are_tables(make_side: MakeSide) -> None:
-    run = make_side(local=1.0, ssh_pi=1.0)
-    for text in (render_markdown(across(run, run, 0.05)), device_write.render_markdown(run)):
+def test_tables_in_markdown_are_tables(make_table: MakeTable) -> None:
+    table = make_table(local=1.0, ssh_pi=1.0)
+    texts = (
+        markdown(compare_devices(table, table, 0.05)),
+        device_write.render_markdown(table, devices_figures(table)),
+    )
+    for text in texts:
         tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
-        assert [len(table.splitlines()) for table in tables] == [4, 4], "a head, a rule, two rows"
+        assert [len(each.splitlines()) for each in tables] == [4, 4], "a head, a rule, two rows"
         assert "\n\n\n" not in text
 
 
 @pytest.mark.parametrize("width", [60, 160])
-def test_the_terminal_shows_what_fits(make_side: MakeSide, width: int) -> None:
-    run = make_side(local=1.0, ssh_pi=1.0, phone=1.0)
-    said = shown(across(run, make_side(local=1.1, ssh_pi=1.1, phone=1.1), 0.05), width)
-    assert max(map(len, said.split("Regression")[0].splitlines())) <= width
-    assert ("not shown at this width: the intervals" in said) == (width == 60)
-    assert said.count("slower") >= 3
+def test_the_terminal_shows_what_fits(make_table: MakeTable, width: int) -> None:
+    before = make_table(local=1.0, ssh_pi=1.0, phone=1.0)
+    after = make_table(local=1.1, ssh_pi=1.1, phone=1.1)
+    diff = compare_devices(before, after, 0.05)
+    text = shown(diff, width)
+    table = text.split(headline(diff).split()[0])[0]
+    assert max(map(len, table.splitlines())) <= width
+    assert ("not shown at this width" in table) == (width == 60)
+    assert text.count("slower") >= 3
 
 
-def hostile(run: Side) -> Side:
+def hostile(table: DeviceTable) -> DeviceTable:
     """Give a device, a file and the title names that attack a page and a terminal."""
-    first, *rest = run.columns
+    first, *rest = table.runs
     rows = [replace(row, candidate=f"{row.candidate}{HOSTILE}|") for row in first.rows]
-    return replace(run, title=HOSTILE, columns=(replace(first, device=HOSTILE, rows=rows), *rest))
+    return replace(table, title=HOSTILE, runs=(replace(first, device=HOSTILE, rows=rows), *rest))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-def test_everybody_can_read_the_page_and_hostile_names_do_nothing(
-    make_side: MakeSide, opened: Opener, width: int, scheme: str
+def test_the_page_is_accessible_and_hostile_names_do_nothing(
+    make_table: MakeTable, opened: Opener, width: int, scheme: str
 ) -> None:
-    before, after = make_side(local=1.0, ssh_pi=1.0), make_side(local=1.2, ssh_pi=1.0, new=1.0)
-    found = across(hostile(before), hostile(after), 0.05)
-    seen = opened(render_html(found), width, scheme)
-    seen.check_access()
-    assert (len(seen.asked), seen.complaints) == (1, [])
-    assert seen.page.title().startswith('"><img src=x')
-    assert seen.page.locator("img").count() == 0
-    assert seen.overflow() <= 0
-    assert seen.texts_outside() == []
-    assert seen.page.locator("#ratio svg[role=img]:visible .mark").count() == 4 + 2
-    assert "<img" not in render_markdown(found)
+    before, after = make_table(local=1.0, ssh_pi=1.0), make_table(local=1.2, ssh_pi=1.0, new=1.0)
+    diff = compare_devices(hostile(before), hostile(after), 0.05)
+    visit = opened(html(diff), width, scheme)
+    visit.check_access()
+    assert (len(visit.requests), visit.complaints) == (1, [])
+    assert visit.page.title().startswith('"><img src=x')
+    assert visit.page.locator("img").count() == 0
+    assert visit.overflow() <= 0
+    assert visit.texts_outside() == []
+    marks = visit.page.locator(f"svg[aria-labelledby^={LATENCY}]:visible .mark")
+    assert marks.count() == 4 + 2, "a mark for each ratio, and those of the legend"
+    assert "<img" not in markdown(diff)

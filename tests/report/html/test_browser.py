@@ -1,4 +1,4 @@
-"""The page in a real browser: what it asks for, how it sorts, and whether everybody can read it."""
+"""The page in a real browser: its requests, its sorting, and its accessibility."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ import pytest
 
 from tests.report.visit import HOSTILE, Opener, Visit
 from torchopt2edge.report.html.run import render
+from torchopt2edge.report.run_report import RunReport
 
 
 @pytest.fixture
 def visit(opened: Opener, whole: Any) -> Callable[..., Visit]:
-    """Return what opens a page, of the whole run unless others rows are given."""
+    """Return what opens a page, of the whole run unless another one is given."""
 
     def to(width: int = 1280, scheme: str = "light", run: Any = whole) -> Visit:
-        return opened(render(*run), width, scheme)
+        return opened(render(RunReport.of(*run)), width, scheme)
 
     return to
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_it_asks_for_nothing_and_complains_of_nothing(visit: Any, width: int) -> None:
+def test_it_makes_no_request_and_logs_nothing(visit: Any, width: int) -> None:
     seen = visit(width)
     assert seen.complaints == []
-    assert len(seen.asked) == 1
+    assert len(seen.requests) == 1
     assert seen.page.locator("svg[role=img]:visible").count() >= 9
 
 
@@ -53,7 +54,7 @@ def test_the_table_sorts_by_click(visit: Any) -> None:
     assert heads.nth(latency).get_attribute("aria-sort") is None
     sizes = [float(text) if text else float("inf") for text in seen.column(size)]
     assert sizes == sorted(sizes)
-    assert seen.page.locator("#said").text_content() == "Sorted by file MB, ascending"
+    assert seen.page.locator("#status").text_content() == "Sorted by file MB, ascending"
 
 
 def test_the_table_sorts_by_keyboard(visit: Any) -> None:
@@ -97,7 +98,7 @@ def test_hostile_names_are_inert(visit: Any, whole: Any) -> None:
     hostile = {**context, "title": HOSTILE, "environment": {"command": HOSTILE}}
     seen = visit(360, run=([*named, *rows[3:]], verdict, hostile))
     assert seen.complaints == []
-    assert len(seen.asked) == 1
+    assert len(seen.requests) == 1
     assert seen.page.title().startswith('"><img src=x')
     assert seen.page.locator("img").count() == 0
     assert seen.overflow() <= 0
@@ -107,7 +108,7 @@ def test_a_command_is_copied(visit: Any) -> None:
     seen = visit()
     seen.context.grant_permissions(["clipboard-read", "clipboard-write"])
     seen.page.get_by_role("button", name="Copy: The run").click()
-    seen.page.wait_for_function("document.getElementById('said').textContent === 'Copied'")
+    seen.page.wait_for_function("document.getElementById('status').textContent === 'Copied'")
     command = seen.page.locator("#reproduce code").first.text_content()
     assert seen.page.evaluate("navigator.clipboard.readText()") == command
 
@@ -118,9 +119,11 @@ def test_texts_of_a_drawing_stay_within_it(visit: Any) -> None:
         assert visit(width).texts_outside() == []
 
 
-def test_without_a_script_everything_is_said(browser: Any, whole: Any, tmp_path: Path) -> None:
+def test_without_a_script_everything_is_there(
+    browser: Any, whole_report: Any, tmp_path: Path
+) -> None:
     file = tmp_path / "report.html"
-    file.write_text(render(*whole), encoding="utf-8")
+    file.write_text(render(whole_report), encoding="utf-8")
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(file.as_uri())
@@ -146,8 +149,8 @@ def test_a_phone_shows_latency_beside_accuracy_and_names_every_mark(visit: Any) 
     heads = seen.page.locator("#result thead th")
     titles = [text.strip() for text in heads.all_text_contents()]
     assert heads.nth(titles.index("latency ms")).evaluate(right) <= 390
-    line = seen.page.locator("#result tbody tr").first
-    ends = line.locator(".ends").first
-    assert ends.evaluate("one => getComputedStyle(one).display") == "block"
-    drawn = seen.page.locator(".narrow svg[aria-labelledby^=pareto-narrow] text")
+    row = seen.page.locator("#result tbody tr").first
+    interval = row.locator(".interval").first
+    assert interval.evaluate("one => getComputedStyle(one).display") == "block"
+    drawn = seen.page.locator(".narrow svg[aria-labelledby^=trade-off-narrow] text")
     assert {"int8", "fp32"} <= {text.strip() for text in drawn.all_text_contents()}

@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 import pytest
 
 from torchopt2edge.report import run_folder
-from torchopt2edge.report.html.run import render
+from torchopt2edge.report.html.run import render as render_report
+from torchopt2edge.report.run_report import RunReport
 from torchopt2edge.report.text.row_view import plain
-from torchopt2edge.report.text.verdict_text import headline
 from torchopt2edge.types import Measurement, Verdict
 
 HOSTILE = (
@@ -27,6 +27,7 @@ SECTIONS = [
     "result",
     "trade-off",
     "latency",
+    "distribution",
     "rounds",
     "sustained-run",
     "accuracy",
@@ -43,6 +44,12 @@ SECTIONS = [
     "reproduce",
     "limits",
 ]
+
+
+def render(rows, verdict, context) -> str:
+    return render_report(RunReport.of(rows, verdict, context))
+
+
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
@@ -82,7 +89,7 @@ def keys(page: str) -> list[str | None]:
 def test_a_whole_run_has_every_section_in_order(whole) -> None:
     page = render(*whole)
     assert keys(page) == SECTIONS
-    assert headline(whole[0], whole[1]) in page
+    assert RunReport.of(*whole).headline in page
     assert len(Tree(page).all("h1")) == 1
 
 
@@ -109,7 +116,7 @@ def test_every_reference_has_its_target_and_no_key_comes_twice(whole) -> None:
     assert wanted <= set(ids)
 
 
-def test_nothing_is_asked_from_elsewhere(whole) -> None:
+def test_nothing_is_loaded_from_elsewhere(whole) -> None:
     page = render(*whole)
     assert "://" not in page
     assert "@import" not in page
@@ -209,11 +216,11 @@ def test_a_fact_that_is_no_number_is_left_out(whole, value: object) -> None:
     assert not re.search(r'="[^"]*\b(nan|inf)\b[^"]*"', page.replace('data-value="inf"', ""))
 
 
-def test_winner_tie_and_out_are_said_in_words(whole) -> None:
+def test_roles_are_said_in_words(whole) -> None:
     rows, verdict, context = whole
     page = render(rows, verdict, context)
     assert "★ winner · Pareto set" in page
-    assert "○ out: top1 drops by 36.5 points, more than 1.0" in page
+    assert f"○ rejected: {verdict.rejected['pruned-ort-int8']}" in page
     tied = Verdict(None, ("dense-ort-fp32", "dense-litert-fp32"))
     assert page.count("= tie") == 0
     assert render(rows, tied, context).count("= tie") == 2
@@ -235,7 +242,7 @@ def test_a_number_stays_with_its_unit_and_an_interval_whole(whole) -> None:
     assert "(95\u00a0% 2.00\u2060–\u20602.08), 1.35\u00a0ms" in page
 
 
-def test_what_a_device_says_of_its_cores_is_words(whole) -> None:
+def test_nested_facts_of_a_device_are_text(whole) -> None:
     rows, verdict, context = whole
     classes = [{"name": "big", "cores": [4, 5]}, {"name": "little", "cores": [0, 1]}]
     told = {**context, "environment": {"device": {"core_classes": classes}}}
@@ -262,7 +269,7 @@ def test_the_fall_is_drawn_where_it_lies_in_the_run(whole) -> None:
     one = replace(rows[1], latency_ns=[[10_000_000_000]] * 12, facts={**rows[1].facts, **facts})
     page = render([one], verdict, context)
     drawing = page[page.index('id="sustained-wide-t"') :].partition("</svg>")[0]
-    (at,) = re.findall(r'class="onset" d="M([\d.]+)', drawing)
+    (at,) = re.findall(r'class="dashed" d="M([\d.]+)', drawing)
     found = re.findall(r' x="([\d.]+)" y="73">(\d+)<', drawing)
     ticks = {float(text): float(x) for x, text in found}
     low, high = ticks[600.0], ticks[700.0]

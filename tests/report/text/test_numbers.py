@@ -40,8 +40,8 @@ def test_what_is_not_finite_is_said() -> None:
 def test_ratios() -> None:
     assert numbers.times(1.8349) == "1.83×"
     assert numbers.times(24.06) == "24.1×"
-    assert numbers.times_between((1.83, 1.79, 1.88)) == "1.83× (1.79–1.88)"
-    assert numbers.times_between((1.0021, 1.0011, 1.0049)) == "1.002× (1.001–1.005)"
+    assert numbers.times_interval((1.83, 1.79, 1.88)) == "1.83× (1.79–1.88)"
+    assert numbers.times_interval((1.0021, 1.0011, 1.0049)) == "1.002× (1.001–1.005)"
 
 
 def test_counts_and_durations() -> None:

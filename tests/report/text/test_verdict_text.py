@@ -5,7 +5,13 @@ from dataclasses import replace
 import pytest
 
 from torchopt2edge.report import headline
-from torchopt2edge.types import Verdict
+from torchopt2edge.report.text.row_view import row_views
+from torchopt2edge.report.text.verdict_text import no_winner_code, warnings
+from torchopt2edge.types import Measurement, Verdict
+
+
+def code(rows: list[Measurement], verdict: Verdict) -> str:
+    return no_winner_code(row_views(rows, verdict), verdict)
 
 
 def test_winner_with_its_lead_its_metric_and_its_size(run) -> None:
@@ -56,18 +62,27 @@ def test_tie_points_at_the_smallest_file(make_row) -> None:
 
 
 def test_no_winner_says_why(make_row, make_failed) -> None:
-    assert headline([], Verdict(None)) == "No winner: nothing was measured."
+    assert code([], Verdict(None)) == "nothing-measured"
     crashes = [make_failed("ort-int8", "crash"), make_failed("litert-int8", "crash")]
-    assert headline(crashes, Verdict(None)) == "No winner: every candidate failed."
-    stopped = [replace(one, facts={"interrupted": True}) for one in crashes]
-    said = "No winner: the run was interrupted before a candidate was measured."
-    assert headline(stopped, Verdict(None)) == said
+    assert code(crashes, Verdict(None)) == "all-failed"
+    assert code(crashes[:1], Verdict(None)) == "only-one-failed"
+    stopped = [replace(each, facts={"interrupted": True}) for each in crashes]
+    assert code(stopped, Verdict(None)) == "interrupted"
     row = make_row("ort-int8")
-    refused = Verdict(None, rejected={"ort-int8": "2 MB is more than 1 MB"})
-    assert headline([row], refused) == "No winner: no candidate holds the constraints."
+    rejected = Verdict(None, rejected={"ort-int8": "2 MB is more than 1 MB"})
+    assert code([row], rejected) == "all-rejected"
+    assert code([row], Verdict(None)) == "undecided"
     invalid = Verdict(None, reasons=["no winner is named: ort-int8 is throttled."])
+    assert code([row], invalid) == "reason"
     assert headline([row], invalid) == "No winner: ort-int8 is throttled."
-    assert headline([row], Verdict(None)) == "No winner: the measurements name none."
+
+
+def test_every_code_of_no_winner_has_its_sentence(make_row, make_failed) -> None:
+    row, crash = make_row("ort-int8"), make_failed("litert-int8", "crash")
+    runs = [[], [crash], [crash, replace(crash, candidate="x")], [row]]
+    said = {headline(rows, Verdict(None)) for rows in runs}
+    assert len(said) == len(runs)
+    assert all(sentence.startswith("No winner: ") for sentence in said)
 
 
 def test_a_metric_of_unknown_unit_is_neither_per_cent_nor_points(make_row) -> None:
@@ -81,8 +96,8 @@ def test_a_metric_of_unknown_unit_is_neither_per_cent_nor_points(make_row) -> No
 
 
 @pytest.mark.parametrize("err", [None, "it crashed"])
-def test_what_a_tool_said_is_no_reason(make_row, err) -> None:
-    """The one file of a run is its reference; a row that checks it is no candidate."""
+def test_a_vendor_tools_row_is_no_candidate(make_row, err) -> None:
+    """The one file of a run is its reference; a row that checks it does not count."""
     own = make_row("ort-fp32", reference=True)
     tool = make_row("ort-fp32 (perf_test)", backend="ort", scheme="fp32", checks="ort-fp32")
     verdict = Verdict(
@@ -90,5 +105,19 @@ def test_what_a_tool_said_is_no_reason(make_row, err) -> None:
         rejected={tool.candidate: "cross-check of ort-fp32"},
         reasons=["no winner is named: ort-fp32 is throttled: let it cool"],
     )
-    said = headline([own, replace(tool, err=err)], verdict)
-    assert said == "No winner: ort-fp32 is throttled: let it cool."
+    assert code([own, replace(tool, err=err)], verdict) == "reason"
+
+
+def test_a_flag_is_warned_of_once_with_its_rows(make_row) -> None:
+    rows = [
+        make_row(f"{name}-ort-fp32", flags=["drift"], warnings={"drift": f"moved by {i} %"})
+        for i, name in enumerate("ab")
+    ]
+    views = row_views(rows, Verdict(None))
+    (text,) = warnings(views, Verdict(None))
+    assert text.startswith("drift: ")
+    assert "a-ort-fp32, b-ort-fp32" in text
+    assert "moved by 0 %" in text
+    assert "moved by 1 %" not in text
+    own = Verdict(None, warnings=["drift (a-ort-fp32): moved"])
+    assert warnings(views, own) == own.warnings

@@ -6,11 +6,12 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchopt2edge import converter
-from torchopt2edge.backends.file_session import Array, FileSession
+from torchopt2edge.backends.file_session import Array, FileSession, to_file
 from torchopt2edge.backends.litert.flatbuffer import Op, input_places, output_places, read_graph
 from torchopt2edge.backends.litert.float_ops import floats_of
 from torchopt2edge.backends.litert.inspect import (
@@ -24,13 +25,14 @@ from torchopt2edge.backends.litert.inspect import (
 from torchopt2edge.backends.litert.recipe import RECIPES, alive, numbers, quantize, recipe_of
 from torchopt2edge.backends.litert.tensor_map import Transfer, transfer
 from torchopt2edge.errors import LowerError
+from torchopt2edge.identity import Files
 from torchopt2edge.interfaces import Sources
 from torchopt2edge.samples.calibration_set import Samples
 from torchopt2edge.store import key_of, work_of
 from torchopt2edge.types import Artifact, Facts, Scheme, Signature, TensorSpec
 
 if TYPE_CHECKING:
-    from torchopt2edge.store import Store
+    from torchopt2edge.interfaces import ArtifactStore
 
 INT16_WARNING = (
     "int16x8 has only reference kernels on a CPU and is many times slower than float there: "
@@ -47,7 +49,7 @@ class LiteRT:
     ``timeout_s`` bounds one conversion.
     """
 
-    python: str | None = None
+    python: str | None = field(default=None, metadata={"identity": False})  # its packages count
     timeout_s: float = field(default=900.0, metadata={"identity": False})
 
     name = "litert"
@@ -61,33 +63,13 @@ class LiteRT:
         """The same file serves every processor."""
         return self
 
-    def base(self, graph: Artifact, store: Store) -> Artifact:
+    def base(self, graph: Artifact, store: ArtifactStore) -> Artifact:
         """Convert the float ONNX to a float .tflite, once."""
         environment = converter.find(self.python)
-
-        def make(out: Path) -> Facts:
-            made = converter.convert(
-                graph.path / "model.onnx",
-                out / "model.tflite",
-                env=environment,
-                timeout_s=self.timeout_s,
-                log=work_of(out) / "converter.log",  # the error names it, and `out` goes then
-            )
-            shutil.move(made.log, out)
-            signature = _signature(graph.path / "signature.json", made)
-            _write_signature(signature, out)
-            return {
-                "file": made.path.name,
-                "parity_db": round(made.parity_db, 1),
-                "seconds": round(made.seconds, 2),
-                "converter": {k: v for k, v in made.versions.items() if k in _NAMED},
-            }
-
-        folder = environment.folder
-        pins = converter.versions(environment) if folder is None else {"converter": folder.name}
-        return store.make(key_of(converter.convert, {"onnx": graph.digest}, pins), "tflite", make)[
-            0
-        ]
+        code = [_write_base, Files(converter.CHILD)]
+        key = key_of(code, {"onnx": graph.digest}, converter.pins(environment))
+        write = partial(_write_base, graph.path, environment, self.timeout_s)
+        return store.make(key, "tflite", write)[0]
 
     def lower(self, sources: Sources, scheme: Scheme, out: Path) -> Facts:
         """Write ``model.tflite`` and ``signature.json``.
@@ -179,7 +161,7 @@ class LiteRT:
     def profile(
         self, file: Path, threads: int, arrays: Mapping[str, Array], runs: int
     ) -> list[Facts]:
-        """Return what each operator takes (`litert_profile.profile`)."""
+        """Return what each operator takes (`litert.profile.profile`)."""
         from torchopt2edge.backends.litert.profile import profile
 
         return profile(file, threads, arrays, runs)
@@ -196,6 +178,26 @@ class LiteRT:
         return {"runtime": "litert", "runtime_version": version, "delegate": "XNNPACK"}
 
 
+def _write_base(
+    graph: Path, environment: converter.Environment, timeout_s: float, out: Path
+) -> Facts:
+    made = converter.convert(
+        graph / "model.onnx",
+        out / "model.tflite",
+        env=environment,
+        timeout_s=timeout_s,
+        log=work_of(out) / "converter.log",  # the error names it, and `out` goes then
+    )
+    shutil.move(made.log, out)
+    _write_signature(_signature(graph / "signature.json", made), out)
+    return {
+        "file": made.path.name,
+        "parity_db": round(made.parity_db, 1),
+        "seconds": round(made.seconds, 2),
+        "converter": {k: v for k, v in made.versions.items() if k in _NAMED},
+    }
+
+
 def _carry(sources: Sources, scheme: Scheme, source: Path) -> Transfer:
     """Carry the shared ranges over to this file's tensors, each with steps of its own."""
     if sources.ranges is None or sources.samples is None:
@@ -205,9 +207,14 @@ def _carry(sources: Sources, scheme: Scheme, source: Path) -> Transfer:
         source,
         sources.ranges,
         Samples(sources.samples),
-        FileSession(signature_of(sources.base.path), dict).prepare,
+        partial(_laid_out, signature_of(sources.base.path)),
     )
     return replace(carried, bounds={name: alive(*pair) for name, pair in carried.bounds.items()})
+
+
+def _laid_out(signature: Signature, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Bring calibration samples, which are preprocessed, into the file's layout."""
+    return {spec.file_name: to_file(arrays[spec.name], spec) for spec in signature.inputs}
 
 
 def _range_facts(sources: Sources, carried: Transfer | None) -> Facts:

@@ -175,7 +175,7 @@ def activation_values(
         raise LowerError(
             "a .tflite with control flow cannot be calibrated",
             artifact=file,
-            mend="an LSTM or GRU becomes a loop there: replace it, or take a scheme without "
+            hint="an LSTM or GRU becomes a loop there: replace it, or take a scheme without "
             "ranges for LiteRT (fp32, int8_weights)",
         )
     interpreter = Interpreter(

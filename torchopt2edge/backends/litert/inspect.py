@@ -135,7 +135,7 @@ def plan_of(file: Path) -> Facts:
     raise LowerError(
         f"LiteRT dies of this file ({signal.Signals(-done.returncode).name}): {last}",
         artifact=file,
-        mend="look for weights or activations that are infinite, or huge, in the float model",
+        hint="look for weights or activations that are infinite, or huge, in the float model",
     )
 
 
@@ -234,7 +234,7 @@ def check_label(graph: TfliteGraph, scheme: Scheme, facts: Facts, file: Path) ->
         f"nothing in this file is {scheme.name}: it computes as {found}, "
         f"{facts['int8_macs']} % of its multiplications on integers",
         artifact=file,
-        mend="leave this scheme out for this net, or exclude fewer operators",
+        hint="leave this scheme out for this net, or exclude fewer operators",
     )
 
 

@@ -111,7 +111,7 @@ class _Model:
         profiler, text = ctypes.c_void_p(), ctypes.c_char_p()
         self._do("CompiledModelGetProfiler", self._compiled, ctypes.byref(profiler))
         if not profiler:
-            raise LowerError("this LiteRT has no profiler", mend="bench.profile=false")
+            raise LowerError("this LiteRT has no profiler", hint="bench.profile=false")
         self._do("StartProfiler", profiler)
         for _ in range(runs):
             self.run()
@@ -179,5 +179,5 @@ def _library() -> ctypes.CDLL:
     places = (spec.submodule_search_locations if spec else None) or []
     found = [file for place in places for file in Path(place).glob("libLiteRt.so")]
     if not found:
-        raise LowerError("this LiteRT has no C library beside it", mend="bench.profile=false")
+        raise LowerError("this LiteRT has no C library beside it", hint="bench.profile=false")
     return ctypes.CDLL(str(found[0]))

@@ -19,7 +19,7 @@ from torchopt2edge.types import Artifact, Facts, Ranges, Scheme, Signature
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from torchopt2edge.store import Store
+    from torchopt2edge.interfaces import ArtifactStore
 
 # By the processor that a file is made for: the type of its activations, and whether the products
 # must be exact without VNNI too (`quantize.saturation`). "portable" is exact on every processor.
@@ -27,7 +27,7 @@ ISA = {
     isa.X86_VNNI: ("uint8", False),
     isa.X86: ("uint8", True),
     isa.ARM64: ("int8", False),
-    "portable": ("uint8", True),
+    isa.PORTABLE: ("uint8", True),
 }
 SLOW = {
     "fp16": "fp16 halves the file and gains no speed on CPUs without float16 kernels (x86): "
@@ -62,13 +62,13 @@ class Ort:
 
     @property
     def _isa(self) -> str:
-        return "portable" if self.isa == "auto" else self.isa
+        return isa.PORTABLE if self.isa == "auto" else self.isa
 
     def for_target(self, facts: Facts) -> Ort:
         """Return the backend with the integer types of the target, unless they are set."""
         return replace(self, isa=isa_of(facts)) if self.isa == "auto" else self
 
-    def base(self, graph: Artifact, store: Store) -> Artifact:
+    def base(self, graph: Artifact, store: ArtifactStore) -> Artifact:
         """Return the shared float graph itself: every scheme is lowered from it."""
         return graph
 
@@ -215,9 +215,8 @@ class Ort:
 
 
 def isa_of(facts: Facts) -> str:
-    """Return the key of `ISA` for a device's facts; "portable" for an unknown processor."""
-    kind = isa.kind_of(facts)
-    return isa.ARM64 if kind == isa.ARM64_DOT else kind or "portable"
+    """Return the key of `ISA` for a device's facts."""
+    return isa.preset_of(isa.kind_of(facts))
 
 
 def _note_processors(signature: Path, exact_on: Sequence[str]) -> None:

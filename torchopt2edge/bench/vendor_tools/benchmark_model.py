@@ -271,7 +271,7 @@ def _delta(lines: Sequence[Line], block: Mapping[str, float]) -> dict[str, float
 def _unmeasured(text: str, lines: Sequence[Line], stats: Sequence[_Stat]) -> BenchError:
     errors = [line.text for line in lines if line.error]
     if errors:
-        return nothing(NAME, text, f"it failed ({errors[0][:200]})", "mend what it complains of")
+        return nothing(NAME, text, f"it failed ({errors[0][:200]})", "fix what it complains of")
     if stats and stats[-1].count is None:
         return nothing(NAME, text, "it ran no inference", "leave --dry_run out, ask for --num_runs")
     if stats:

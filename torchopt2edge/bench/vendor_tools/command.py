@@ -58,7 +58,7 @@ def perf_test(
         raise ConfigError(
             f"{tool} warms up with one inference and cannot be told to take {warmup}",
             artifact=str(file),
-            mend="warmup=1",
+            hint="warmup=1",
         )
     times = [] if runs is None else ["-m", "times", "-r", str(runs)]
     intra = [] if threads is None else ["-x", str(threads)]
@@ -70,9 +70,9 @@ def perf_test(
 def _check(threads: int | None, warmup: int | None, runs: int | None, extra: Sequence[str]) -> None:
     for name, value, least in (("threads", threads, 1), ("warmup", warmup, 0), ("runs", runs, 1)):
         if value is not None and value < least:
-            raise ConfigError(f"{name}={value} is too small", mend=f"{name}={least} or more")
+            raise ConfigError(f"{name}={value} is too small", hint=f"{name}={least} or more")
     if isinstance(extra, str):
         raise ConfigError(
             f"extra is one string, {extra!r}, and would be cut into letters",
-            mend=f"extra={extra.split()!r}",
+            hint=f"extra={extra.split()!r}",
         )

@@ -119,7 +119,7 @@ def _failed(code: int, argv: Sequence[str], text: str, limit_s: float) -> BenchE
     return BenchError(
         f"the tool ended with status {code}{limit}; it last said: {last}",
         artifact=argv[0],
-        mend=f"see what this says on the device: {' '.join(argv)}",
+        hint=f"see what this says on the device: {' '.join(argv)}",
     )
 
 

@@ -23,7 +23,7 @@ def row(
         raise BenchError(
             "the summary has neither a median nor a mean",
             artifact=candidate,
-            mend=f"let {summary.tool} print its statistics",
+            hint=f"let {summary.tool} print its statistics",
         )
     flags = _flags(summary)
     return Measurement(

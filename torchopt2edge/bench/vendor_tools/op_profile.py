@@ -39,8 +39,8 @@ def table(text: str, *, delegate: bool = False) -> list[dict[str, Any]]:
     rows = _rows(_behind(_TITLE, part))
     if not rows:
         where = "inside the delegate" if delegate else "of the timed runs"
-        mend = "run it with --enable_op_profiling=true, and give the whole output"
-        raise nothing(NAME, text, f"it printed no table of operators {where}", mend)
+        hint = "run it with --enable_op_profiling=true, and give the whole output"
+        raise nothing(NAME, text, f"it printed no table of operators {where}", hint)
     return rows
 
 

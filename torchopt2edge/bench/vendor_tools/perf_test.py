@@ -41,7 +41,7 @@ _SAID = {  # the first one of each is taken: the second copy of some has no unit
     "provider": re.compile(r"using (\w+ExecutionProvider)"),
     "spinning": re.compile(r"Disabling intra-op thread spinning (.+)"),
 }
-_MENDS = (
+_HINTS = (
     ("there is no test", "let it make its inputs: -I"),
     ("Session creation time cost", "leave -n out, or see why it stopped after its session"),
     ("", _WHOLE),
@@ -62,8 +62,8 @@ def parse(text: str) -> ToolSummary:
     mean_ms = duration(mean[4]) if mean else None
     spread = _spread(lines)
     if mean_ms is None and not spread:
-        mend = next(mend for sign, mend in _MENDS if sign in text)
-        raise nothing(NAME, text, "it printed no measurement", mend)
+        hint = next(hint for sign, hint in _HINTS if sign in text)
+        raise nothing(NAME, text, "it printed no measurement", hint)
     told = {name: _first(pattern, lines) for name, pattern in _SAID.items()}
     submitted = mean_ms is not None and mean_ms > 1.0001 * spread.get("Max", mean_ms)
     kept = {} if submitted else spread

@@ -66,8 +66,8 @@ def parse(data: bytes) -> ToolSummary:
 
 
 def _broken(why: str) -> BenchError:
-    mend = "fetch the file again, in binary, after the tool has ended"
-    return BenchError(why, artifact="results.pb", mend=mend)
+    hint = "fetch the file again, in binary, after the tool has ended"
+    return BenchError(why, artifact="results.pb", hint=hint)
 
 
 def _decode(data: bytes) -> Mapping[str, float | str]:

@@ -79,13 +79,13 @@ def duration(text: str | None) -> float | None:
     return None if found is None or number is None else number * _MS[found[2]]
 
 
-def nothing(tool: str, text: str, why: str, mend: str) -> BenchError:
+def nothing(tool: str, text: str, why: str, hint: str) -> BenchError:
     """Return the error for an output that holds no measurement, with the tool's last lines."""
     if _COMMA.search(text):
-        mend = "run the tool with LC_ALL=C, which writes numbers with a point and not with a comma"
+        hint = "run the tool with LC_ALL=C, which writes numbers with a point and not with a comma"
     lines = [found for each in re.split(r"[\r\n]+", text) if (found := each.strip())]
     last = " | ".join(each[:_WIDTH] for each in lines[-_TAIL:]) or "nothing at all"
-    return BenchError(f"{why}; its last lines: {last}", artifact=tool, mend=mend)
+    return BenchError(f"{why}; its last lines: {last}", artifact=tool, hint=hint)
 
 
 def _clean(raw: str) -> Line:

@@ -36,7 +36,7 @@ class Features:
                 raise ConfigError(
                     f"the {whose} has no module called {name!r}",
                     artifact=type(net).__name__,
-                    mend=f"such as {', '.join(near)}",
+                    hint=f"such as {', '.join(near)}",
                 )
             self.handles.append(modules[name].register_forward_hook(Hook(_Keep(self.seen, name))))
         self.net = net
@@ -77,6 +77,6 @@ class _Keep:
         if not isinstance(output, Tensor):
             raise ConfigError(
                 f"the module {self.name!r} outputs {type(output).__name__}, not one tensor",
-                mend="name a module inside it",
+                hint="name a module inside it",
             )
         self.seen[self.name] = output

@@ -41,7 +41,7 @@ class Distillation(Loss):
         super().__init__()
         teaching.check_teaching()
         if not teachers:
-            raise ConfigError("there is no teacher", mend="name one, or leave distillation out")
+            raise ConfigError("there is no teacher", hint="name one, or leave distillation out")
         self.alpha = teaching.alpha
         self.terms = terms_of(teaching.loss, teaching.temperature)
         self.teachers = nn.ModuleList(t.eval().requires_grad_(False) for t in teachers)
@@ -135,7 +135,7 @@ class Distillation(Loss):
             elif mine.shape[1] != theirs.shape[1]:
                 raise ConfigError(
                     f"{term.student!r} has {mine.shape[1]} channels now, not those it began with",
-                    mend="a hint on a layer that is not cut while it trains, or a cut before it",
+                    hint="a hint on a layer that is not cut while it trains, or a cut before it",
                 )
         return term(mine, theirs)
 
@@ -153,7 +153,7 @@ class Distillation(Loss):
                 shape = tuple(batch.inputs.shape[1:])
                 raise ConfigError(
                     f"the teacher cannot see the student's inputs of {shape}: {error}",
-                    mend="a teacher of the same input size and channels",
+                    hint="a teacher of the same input size and channels",
                 ) from error
             return outputs[0] if len(outputs) == 1 else torch.stack(outputs).mean(0)
 
@@ -172,12 +172,12 @@ def _fits(outputs: Any, wanted: Any) -> None:
     if not isinstance(outputs, Tensor) or not isinstance(wanted, Tensor):
         raise ConfigError(
             "outputs are copied of nets with one output each",
-            mend="a term of features, such as Hint",
+            hint="a term of features, such as Hint",
         )
     if outputs.shape[1:] != wanted.shape[1:]:
         raise ConfigError(
             f"the student says {tuple(outputs.shape[1:])}, the teacher {tuple(wanted.shape[1:])}",
-            mend="give both the same num_classes, or use a term of features, such as Hint",
+            hint="give both the same num_classes, or use a term of features, such as Hint",
         )
 
 

@@ -16,7 +16,7 @@ Losses = str | Term | Sequence[str | Term]
 class Teaching:
     """What is learned from a teacher, beside what the data says.
 
-    ``loss`` is a name (``kd``, ``dkd``, ``dist``, ``output``), a term of `distillation.terms`
+    ``loss`` is a name (``kd``, ``dkd``, ``dist``, ``output``), a term of `terms`
     (those of features, such as ``Hint``, name their layers), or several. The loss of a batch is
     ``alpha`` times the sum of the terms plus 1 - ``alpha`` times the task's own; samples without
     a target have the terms alone. ``temperature`` is that of ``kd`` and ``dkd`` given by name.
@@ -38,7 +38,7 @@ class Teaching:
         if self.temperature <= 0 or not 0 <= self.alpha <= 1:
             raise ConfigError(
                 f"temperature={self.temperature}, alpha={self.alpha} cannot be distilled with",
-                mend="a temperature above 0 and an alpha from 0 to 1",
+                hint="a temperature above 0 and an alpha from 0 to 1",
             )
 
 

@@ -38,7 +38,7 @@ class OutputTerm(Term):
 
     def __call__(self, student: Tensor, teacher: Tensor, targets: Tensor | None) -> Tensor:
         """Return the loss of a batch."""
-        raise ConfigError("a term of outputs has no loss of its own", mend="KD, DKD, DIST, Output")
+        raise ConfigError("a term of outputs has no loss of its own", hint="KD, DKD, DIST, Output")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class DKD(OutputTerm):
     def __call__(self, student: Tensor, teacher: Tensor, targets: Tensor | None) -> Tensor:
         """Logits [N, classes, …] of both and labels [N, …] → scalar."""
         if targets is None or targets.shape != (len(student), *student.shape[2:]):
-            raise ConfigError("dkd needs a class for every sample", mend="loss=kd or loss=dist")
+            raise ConfigError("dkd needs a class for every sample", hint="loss=kd or loss=dist")
         student, teacher = _rows(student), _rows(teacher)
         hit = F.one_hot(targets.flatten(), student.shape[1]).bool()
         s, t = student / self.temperature, teacher / self.temperature
@@ -135,7 +135,7 @@ class Output(OutputTerm):
         if student.shape != teacher.shape:
             raise ConfigError(
                 f"outputs of {tuple(student.shape)} cannot copy those of {tuple(teacher.shape)}",
-                mend="a teacher of the same task",
+                hint="a teacher of the same task",
             )
         return F.l1_loss(student, teacher)
 
@@ -150,7 +150,7 @@ class FeatureTerm(Term):
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the loss of a batch."""
-        raise ConfigError("a term of features has no loss of its own", mend="Hint, Attention …")
+        raise ConfigError("a term of features has no loss of its own", hint="Hint, Attention …")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,10 +244,10 @@ def _term(item: object, temperature: float) -> Term:
     if item in FEATURES:
         raise ConfigError(
             f"the loss {item} looks at modules inside both nets, and none is named",
-            mend=f"a term: {str(item).title()}(student='layer3', teacher='layer3')",
+            hint=f"a term: {str(item).title()}(student='layer3', teacher='layer3')",
         )
     if not isinstance(item, str) or item not in NAMED:
         known = ", ".join((*NAMED, *FEATURES))
-        raise ConfigError(f"there is no distillation loss {item!r}", mend=f"one of {known}")
+        raise ConfigError(f"there is no distillation loss {item!r}", hint=f"one of {known}")
     cls = NAMED[item]
     return cls(temperature=temperature) if cls in (KD, DKD) else cls()

@@ -64,7 +64,7 @@ def unmet(reached: float, wanted: float) -> PruneError:
     share = f"a share of {closest}, " if closest < 1 else ""
     return PruneError(
         f"pruning reaches {reached:.1%} of the cost, not {wanted:.1%}",
-        mend=f"{share}a smaller round_to, a larger max_cut or fewer ignored layers",
+        hint=f"{share}a smaller round_to, a larger max_cut or fewer ignored layers",
     )
 
 

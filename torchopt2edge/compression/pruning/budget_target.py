@@ -40,7 +40,7 @@ def target_of(spec: Prune) -> Target | None:
     if len(named) != 1:
         raise ConfigError(
             f"pruning has {'no budget' if not named else f'several budgets: {named}'}",
-            mend=f"one of macs, params and target, such as target={_EXAMPLES}",
+            hint=f"one of macs, params and target, such as target={_EXAMPLES}",
         )
     if spec.macs is not None:
         target = Target("macs", spec.macs)
@@ -50,7 +50,7 @@ def target_of(spec: Prune) -> Target | None:
         target = _parsed(str(spec.target))
     if target.kind != "latency_ms" and not 0 < target.value <= 1:
         raise ConfigError(
-            f"{target.value} is no share of {target.kind} that can stay", mend="a share in 0 … 1"
+            f"{target.value} is no share of {target.kind} that can stay", hint="a share in 0 … 1"
         )
     return target
 
@@ -59,13 +59,13 @@ def _parsed(words: str) -> Target:
     found = _WORDS.fullmatch(words.replace(" ", ""))
     where = found[3] if found else None
     if found is None or (found[1] == "latency_ms") != bool(where):
-        raise ConfigError(f"the pruning target {words!r} cannot be read", mend=_EXAMPLES)
+        raise ConfigError(f"the pruning target {words!r} cannot be read", hint=_EXAMPLES)
     try:
         value = float(found[2])
     except ValueError as error:
-        raise ConfigError(f"{found[2]!r} is no number", mend=_EXAMPLES) from error
+        raise ConfigError(f"{found[2]!r} is no number", hint=_EXAMPLES) from error
     if where and (value <= 0 or "-" not in where):
-        raise ConfigError(f"the pruning target {words!r} cannot be met", mend=_EXAMPLES)
+        raise ConfigError(f"the pruning target {words!r} cannot be met", hint=_EXAMPLES)
     kind: Literal["macs", "params", "latency_ms"]
     kind = "macs" if found[1] == "macs" else "params" if found[1] == "params" else "latency_ms"
     return Target(kind, value, where or "")
@@ -90,7 +90,7 @@ def check(spec: Prune) -> None:
         raise ConfigError(
             f"round_to={spec.round_to}, max_cut={spec.max_cut}, strength={spec.strength} "
             "cannot be met",
-            mend="round_to of at least 1, max_cut from 0 to below 1, strength of at least 0",
+            hint="round_to of at least 1, max_cut from 0 to below 1, strength of at least 0",
         )
     for pattern, ratio in spec.ratios.items():
         if not 0 <= ratio < 1:
@@ -98,5 +98,5 @@ def check(spec: Prune) -> None:
                 f"a ratio of {ratio} leaves no channel of {pattern!r}"
                 if ratio >= 1
                 else f"a ratio of {ratio} for {pattern!r} is below 0",
-                mend="a ratio from 0 to below 1",
+                hint="a ratio from 0 to below 1",
             )

@@ -64,7 +64,7 @@ class PruneControl(Control):
         if self.target and self.target.kind == "latency_ms" and meter is None:
             raise ConfigError(
                 f"a budget of {self.target.value:g} ms needs something that measures",
-                mend="meter=torchopt2edge.workflow.latency_meter.Meter(), or a share of macs",
+                hint="meter=torchopt2edge.workflow.latency_meter.Meter(), or a share of macs",
             )
 
     @property

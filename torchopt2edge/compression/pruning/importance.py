@@ -39,11 +39,11 @@ def scorer(name: str, net: nn.Module, seed: int = 0) -> Score:
         "random": lambda: _Chance(seed),
     }
     if name not in makers:
-        raise ConfigError(f"there is no importance {name!r}", mend=f"one of {', '.join(makers)}")
+        raise ConfigError(f"there is no importance {name!r}", hint=f"one of {', '.join(makers)}")
     if name == "taylor" and all(p.grad is None for p in net.parameters()):
         raise PruneError(
             "the importance taylor needs gradients, and the net has none",
-            mend="a schedule from step 1 on, with c.step() before optimizer.zero_grad(); "
+            hint="a schedule from step 1 on, with c.step() before optimizer.zero_grad(); "
             "or importance=group_l2",
         )
     return makers[name]()

@@ -75,7 +75,7 @@ def to_latency(
         best = min(one.ms for one, _ in tries)
         raise PruneError(
             f"pruning reaches {best:.3g} ms, not {target.value:g} ms, in {target.where}",
-            mend=f"latency_ms:{best * 1.02:.3g}@{target.where}, a larger max_cut, a smaller net",
+            hint=f"latency_ms:{best * 1.02:.3g}@{target.where}, a larger max_cut, a smaller net",
         )
     return max(met, key=lambda pair: pair[0].share)[1], [one for one, _ in tries]
 

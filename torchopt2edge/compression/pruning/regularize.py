@@ -33,12 +33,12 @@ def penalty_of(spec: Prune, net: nn.Module, layers: Sequence[str]) -> Penalty:
         if not norms:
             raise ConfigError(
                 "bn_gamma needs batch normalizations, and the net has none",
-                mend="regularize=group_lasso",
+                hint="regularize=group_lasso",
             )
         return lambda: spec.strength * torch.stack([m.weight.abs().sum() for m in norms]).sum()
     cut = [modules[name] for name in layers]
     if not cut:
-        raise ConfigError("no layer of this net can be cut", mend="regularize=none")
+        raise ConfigError("no layer of this net can be cut", hint="regularize=none")
     return lambda: spec.strength * torch.stack([_norms(module) for module in cut]).sum()
 
 

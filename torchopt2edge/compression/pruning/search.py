@@ -148,7 +148,7 @@ def prepare(net: nn.Module, shape: tuple[int, ...], spec: Prune, seed: int = 0) 
         groups = grouping.find(net, shape, spec.importance, seed)
     except ModelError as error:
         raise PruneError(
-            f"the net cannot be pruned: {error.what}", mend="leave this stage out"
+            f"the net cannot be pruned: {error.what}", hint="leave this stage out"
         ) from error
     kept = {
         group.layer: "ignored"
@@ -168,7 +168,7 @@ def prepare(net: nn.Module, shape: tuple[int, ...], spec: Prune, seed: int = 0) 
         wrong = [name for name, why in kept.items() if why == UNSOUND]
         raise PruneError(
             f"these layers cannot be cut: {', '.join(wrong)}: {UNSOUND}",
-            mend="uncuttable=skip leaves them whole, or name them in ignore",
+            hint="uncuttable=skip leaves them whole, or name them in ignore",
         )
     return Search(net, tuple(shape), spec, layers, groups, kept)
 
@@ -183,7 +183,7 @@ def _with_reasons(error: PruneError, kept: Mapping[str, str]) -> PruneError:
     shown = "; ".join(f"{', '.join(some)}: {why}" for why, some in list(layers.items())[:3])
     more = "; …" if len(layers) > 3 else ""
     plain = f"{PLAIN}; " if any(COMPUTED in why for why in layers) else ""
-    return PruneError(f"{error.what}. These stay whole: {shown}{more}", mend=f"{plain}{error.mend}")
+    return PruneError(f"{error.what}. These stay whole: {shown}{more}", hint=f"{plain}{error.hint}")
 
 
 def _names(group: Group) -> set[str]:
@@ -197,14 +197,14 @@ def _copied(net: nn.Module) -> None:
     except (RuntimeError, TypeError) as error:
         raise PruneError(
             f"the net cannot be pruned: it cannot be copied ({str(error).split('.')[0]})",
-            mend=f"{PLAIN}; no tensor of a computation as an attribute",
+            hint=f"{PLAIN}; no tensor of a computation as an attribute",
         ) from error
 
 
 def _known(pattern: str, names: list[str]) -> None:
     if not any(fnmatchcase(name, pattern) for name in names):
         near = difflib.get_close_matches(pattern, names, 3) or names[:3]
-        raise ConfigError(f"no layer is called {pattern!r}", mend=f"such as {', '.join(near)}")
+        raise ConfigError(f"no layer is called {pattern!r}", hint=f"such as {', '.join(near)}")
 
 
 def _lost(groups: Sequence[Group], counts: Sequence[int]) -> float:

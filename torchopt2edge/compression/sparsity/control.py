@@ -28,7 +28,7 @@ class MaskControl(Control):
     def __init__(self, spec: Sparsify | None = None) -> None:
         if spec is not None and not 0 <= final_share(spec) < 1:
             raise ConfigError(
-                f"a sparsity of {spec.sparsity} cannot be reached", mend="0 to below 1, such as 0.7"
+                f"a sparsity of {spec.sparsity} cannot be reached", hint="0 to below 1, such as 0.7"
             )
         self.spec = spec
         self.masks: dict[str, Tensor] = {}

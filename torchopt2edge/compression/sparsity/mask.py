@@ -26,11 +26,11 @@ def prunable(net: nn.Module, ignore: tuple[str, ...] = ()) -> dict[str, Tensor]:
     for pattern in ignore:
         if not any(fnmatchcase(name, pattern) for name in found):
             near = difflib.get_close_matches(pattern, found, 3) or list(found)[:3]
-            raise ConfigError(f"no layer is called {pattern!r}", mend=f"such as {', '.join(near)}")
+            raise ConfigError(f"no layer is called {pattern!r}", hint=f"such as {', '.join(near)}")
     kept = {name for name in found if any(fnmatchcase(name, pattern) for pattern in ignore)}
     for name in sorted(computed(net) - kept):
         raise ConfigError(
-            f"zeros do not stay in {name!r}: {COMPUTED}", mend=f"{PLAIN}; or ignore=({name!r},)"
+            f"zeros do not stay in {name!r}: {COMPUTED}", hint=f"{PLAIN}; or ignore=({name!r},)"
         )
     return {name: _weight(layer) for name, layer in found.items() if name not in kept}
 
@@ -72,7 +72,7 @@ def pattern_of(spec: Sparsify) -> tuple[int, int] | None:
         return None
     found = re.fullmatch(r"(\d+):(\d+)", spec.pattern)
     if found is None or not 0 < int(found[1]) < int(found[2]):
-        raise ConfigError(f"{spec.pattern!r} is no pattern", mend="pattern=2:4, or null")
+        raise ConfigError(f"{spec.pattern!r} is no pattern", hint="pattern=2:4, or null")
     return int(found[1]), int(found[2])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from torchopt2edge.devices import answers
 from torchopt2edge.runner.system_info import UNAVAILABLE
 from torchopt2edge.types import Facts
 
@@ -50,9 +51,11 @@ sample() { # one sample to stdout; with an argument that of the battery as well
 
 _CURRENT = "Current temperatures from HAL:"
 _READING = re.compile(
-    r"\s*Temperature\{mValue=(-?\d+(?:\.\d+)?(?:E-?\d+)?|NaN), mType=(-?\d+), mName=[^{}]*, "
-    r"mStatus=\d\}\s*"
+    r"\s*Temperature\{mValue=(-?\d{1,9}(?:\.\d{1,12})?(?:E-?\d{1,3})?|NaN), mType=(-?\d{1,3}), "
+    r"mName=[^{}]*, mStatus=\d\}\s*",
+    re.ASCII,
 )
+_MOST_KHZ = 100_000_000
 _NO_DEGREES = range(6, 9)  # BCL voltage, current and percentage
 _POWERED = re.compile(r"\s*(AC|USB|Wireless|Dock) powered: (true|false)\s*")
 _ALWAYS_TOLD = {"AC", "USB", "Wireless"}
@@ -69,7 +72,8 @@ def read(text: str) -> list[tuple[float, Facts]]:
     for piece in text.split("\x1eat\n")[1:]:
         body, ended, _ = piece.partition("\x1eend\n")
         up, _, rest = body.partition("\n")
-        if not ended or not re.fullmatch(r"\d+\.\d+", up):
+        began = answers.uptime(up)
+        if not ended or began is None:
             continue
         sections = dict(
             (name, words) for name, _, words in (one.partition("\n") for one in rest.split("\x1e"))
@@ -79,7 +83,7 @@ def read(text: str) -> list[tuple[float, Facts]]:
             if battery_then["charging"] == UNAVAILABLE:
                 battery_then["charging"] = supply(sections.get("supply", ""))
         heat = {**thermal(sections.get("thermal", "")), **caps(sections.get("caps", ""))}
-        found.append((float(up), {**heat, **battery_then}))
+        found.append((began, {**heat, **battery_then}))
     return found
 
 
@@ -161,21 +165,22 @@ def caps(text: str) -> Facts:
     """
     rows = [line.split() for line in text.splitlines(keepends=True) if line.endswith("\n")]
     rows = [row for row in rows if len(row) == 5 and row[0] == "core"]
-    clocks = [int(row[1]) / 1000 for row in rows if row[1].isdigit()]
-    ceilings = [(int(row[2]), int(row[3])) for row in rows if row[2].isdigit() and row[3].isdigit()]
-    known = ceilings if len(ceilings) == len(rows) and all(can for _, can in ceilings) else []
-    lowest = min(known, key=lambda one: one[0] / one[1], default=None)
+    known = [[answers.number(one, _MOST_KHZ) for one in row[1:4]] for row in rows]
+    clocks = [now / 1000 for now, *_ in known if now is not None]
+    ceilings = [(most, can) for _, most, can in known if most is not None and can]
+    ceilings = ceilings if len(ceilings) == len(rows) else []
+    lowest = min(ceilings, key=lambda one: one[0] / one[1], default=None)
     below = lowest is not None and lowest[0] < lowest[1]
     governors = {row[4] for row in rows} - {"-"}
     return {
         "clock_mhz": round(sum(clocks) / len(clocks), 1) if clocks else UNAVAILABLE,
         "capped": UNAVAILABLE if lowest is None else below,
         "capped_mhz": lowest[0] / 1000 if lowest is not None and below else UNAVAILABLE,
-        "governor": ",".join(sorted(governors)) or UNAVAILABLE,
+        "governor": answers.clean(",".join(sorted(governors)), 100) or UNAVAILABLE,
     }
 
 
 def _number(lines: list[str], name: str) -> int | None:
     """Return the number of the line of that name; None where none or several give one."""
-    found = [one for line in lines if (one := re.fullmatch(rf"\s*{name}: (-?\d+)\s*", line))]
+    found = [one for line in lines if (one := re.fullmatch(rf"\s*{name}: (-?\d{{1,9}})\s*", line))]
     return int(found[0][1]) if len(found) == 1 else None

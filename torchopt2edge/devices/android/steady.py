@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from torchopt2edge.devices import answers
 from torchopt2edge.devices.android import sensors as android_sensors
 from torchopt2edge.devices.remote import job_scripts
 from torchopt2edge.devices.remote.device import RUN, Remote
@@ -161,7 +162,7 @@ tidy "${{job%/*}}"
 
 @dataclass
 class Keeper:
-    """The host's end of a keeper: what it set, and what it saw (a `protocols.Watch`)."""
+    """The host's end of a keeper: what it set, and what it saw (an `interfaces.Watch`)."""
 
     device: Remote
     job: str
@@ -202,9 +203,9 @@ class Keeper:
         )
         found = self.device.run(script, timeout_s=120.0)
         samples, _, now = found.stdout.decode(errors="replace").rpartition("\x1enow\n")
-        if found.code or not now.strip():
+        up = answers.uptime(now)
+        if found.code or up is None:
             raise DeviceError("the keeper is no more", artifact=self.device.name)
-        up = float(now)
         # An answer is late by its way here: the earliest is the truest.
         behind = time.monotonic() - up
         self._behind = behind if self._behind is None else min(self._behind, behind)
@@ -237,15 +238,14 @@ def _start(device: Remote, job: str, fixed: bool) -> Facts | None:
         return None
     if found.code:
         raise _unstarted(device, found)
-    words = [line.split() for line in found.stdout.decode(errors="replace").splitlines()]
-    return {one[0]: one[1] for one in words if len(one) == 2}
+    return dict(answers.settings(found.stdout))
 
 
 def _unstarted(device: Remote, found: Finished) -> DeviceError:
     return DeviceError(
         f"{device.name} cannot be kept steady: status {found.code} {found.said}".rstrip(),
         artifact=f"{device.folder}/jobs",
-        mend="device.workdir=FOLDER, one that can be written there",
+        hint="device.workdir=FOLDER, one that can be written there",
     )
 
 

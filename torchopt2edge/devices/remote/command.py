@@ -10,16 +10,15 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import select
 import shlex
 import signal
 import subprocess
-import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 from torchopt2edge.devices import core_classes
+from torchopt2edge.devices.output import MOST, Pipes
 from torchopt2edge.devices.remote.transport import Finished
 from torchopt2edge.errors import DeviceError
 
@@ -30,6 +29,8 @@ KILLED = 137
 """The exit status of a program that was killed, by its time limit or for want of memory."""
 
 _BACKENDS = ("ort", "litert")
+_POOLS = ("OMP", "MKL", "OPENBLAS", "BLIS", "NUMEXPR", "VECLIB")
+_KEPT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ", "USER")
 
 
 def check(runner: str, tools: Mapping[str, str | None]) -> None:
@@ -40,12 +41,12 @@ def check(runner: str, tools: Mapping[str, str | None]) -> None:
             such program here.
     """
     if runner not in ("python", "native"):
-        raise DeviceError(f"there is no runner {runner!r}", mend="device.runner=python or native")
+        raise DeviceError(f"there is no runner {runner!r}", hint="device.runner=python or native")
     for backend, place in tools.items():
         if backend not in _BACKENDS:
             raise DeviceError(
                 f"no benchmark tool of the backend {backend!r} is known",
-                mend=" or ".join(f"device.native_tools.{one}=PATH" for one in _BACKENDS),
+                hint=" or ".join(f"device.native_tools.{one}=PATH" for one in _BACKENDS),
             )
         if place is None:
             continue
@@ -54,13 +55,13 @@ def check(runner: str, tools: Mapping[str, str | None]) -> None:
             if not named or ("/" in named and not named.startswith("/")):
                 raise DeviceError(
                     f"{place!r} names no program on the device",
-                    mend=f"device.native_tools.{backend}=device:/PATH, or device:NAME on its PATH",
+                    hint=f"device.native_tools.{backend}=device:/PATH, or device:NAME on its PATH",
                 )
         elif not os.access(file := Path(place).expanduser(), os.X_OK) or not file.is_file():
             raise DeviceError(
                 "there is no such program here, or it may not be executed",
                 artifact=place,
-                mend=f"chmod +x it, or device.native_tools.{backend}=device:PATH where the device "
+                hint=f"chmod +x it, or device.native_tools.{backend}=device:PATH where the device "
                 "has it already",
             )
 
@@ -77,20 +78,27 @@ def run_here(
     interrupted.
 
     Raises:
+        AnswerError: it prints without an end.
         DeviceError: it cannot be started.
     """
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = _start(argv, environment, affinity, (out, err))
+    with _start(argv, environment, affinity) as process:
+        pipes = Pipes(process, b"", MOST)
         try:
-            _wait(process.pid, timeout_s)
+            pipes.wait(time.monotonic() + timeout_s)
         finally:
             # Before it is reaped: until then its number, that of its group, is nobody else's.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             code = process.wait()
-        out.seek(0)
-        err.seek(0)
-        return Finished(128 - code if code < 0 else code, out.read(), err.read())
+    return Finished(128 - code if code < 0 else code, pipes.stdout, pipes.stderr)
+
+
+def environment(threads: int) -> str:
+    """Return the whole environment of a child on a device, as quoted words for ``env``."""
+    kept = [f'${{{name}:+"{name}=${name}"}}' for name in _KEPT]
+    pools = [f"{name}_NUM_THREADS={threads}" for name in _POOLS]
+    ours = ["ORT_DISABLE_TELEMETRY=1", "PYTHONHASHSEED=0", "PYTHONUTF8=1", "PYTHONSAFEPATH=1"]
+    return " ".join([*kept, *pools, *ours, '"TMPDIR=$PWD/tmp"'])
 
 
 def script(
@@ -116,17 +124,17 @@ def _start(
     argv: Sequence[str],
     environment: Mapping[str, str],
     affinity: Sequence[int] | None,
-    output: tuple[IO[bytes], IO[bytes]],
 ) -> subprocess.Popen[bytes]:
     try:
         with _pinned(affinity):
             return subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
-                stdout=output[0],
-                stderr=output[1],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 env=dict(environment),
                 start_new_session=True,
+                bufsize=0,
             )
     except OSError as error:
         raise DeviceError(
@@ -146,14 +154,3 @@ def _pinned(affinity: Sequence[int] | None) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def _wait(pid: int, timeout_s: float) -> None:
-    """Sleep until a child ended or the time is over: looking again and again takes its cores."""
-    child = os.pidfd_open(pid)
-    try:
-        ready = select.poll()
-        ready.register(child, select.POLLIN)
-        ready.poll(1e3 * timeout_s)
-    finally:
-        os.close(child)

@@ -1,22 +1,21 @@
-"""A machine as it tells about itself over a link: one script's output, read as `linux` reads.
+"""A machine as it tells about itself over a link: one script's output, read by `system_info`.
 
-The script prints the files that matter; here they are laid under a temporary root, so that a
-phone, a board and this machine are read by the same code.
+The script prints the files that matter; they are kept in memory under the names that were asked
+for (`answers`), so that a phone, a board and this machine are read by the same code.
 """
 
 from __future__ import annotations
 
-import os
+import fnmatch
 import re
-import tempfile
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from torchopt2edge.devices import answers
 from torchopt2edge.devices import core_classes as core
 from torchopt2edge.runner import system_info
 
-_MARK = b"\x1e"  # no file of /proc or /sys holds it
-_CORE = "sys/devices/system/cpu"
 SCRIPT = r"""
 cd /
 show() { printf '\036%s\n' "$1"; }
@@ -61,66 +60,76 @@ _OTHERS = r"""
 printf '\036others\n'
 (
   cd {jobs} 2>/dev/null || exit 0
+  others=0
   for at in */*/; do
     case $at in {run}/*) continue ;; esac
     if [ -e "$at/pid" ] && read -r pid <"$at/pid" && [ "/proc/$pid/cwd" -ef "$at" ]; then
-      echo "$at"
+      others=$((others + 1))
     fi
   done
+  echo $others
 )
 """
 
 
 def others(jobs: str, run: str) -> str:
-    """Return the script that names the jobs of other runs that live in the folder ``jobs``.
+    """Return the script that counts the jobs of other runs that live in the folder ``jobs``.
 
     ``jobs`` is quoted already; it goes before the other scripts, which leave the home folder.
     """
     return _OTHERS.format(jobs=jobs, run=run)
 
 
+@dataclass(frozen=True)
+class Told:
+    """The files that a machine printed, by name (`linux.Files`)."""
+
+    files: Mapping[str, str]
+
+    def read(self, name: str) -> str | None:
+        """Return a file's text without the newline at its end, None where it was not printed."""
+        text = self.files.get(name)
+        return None if text is None else text.strip()
+
+    def names(self, pattern: str) -> list[str]:
+        """Return the files of a pattern, in order."""
+        return sorted(fnmatch.filter(self.files, pattern))
+
+
 def count(said: bytes) -> int:
-    """Return how many jobs `others` named."""
-    return len(parse(said).get("others", "").splitlines())
+    """Return how many jobs `others` counted."""
+    return answers.number(answers.machine_files(said).get("others", "")) or 0
 
 
 def machine(said: bytes) -> dict[str, Any]:
-    """Return the facts of the machine on which `SCRIPT` printed this."""
-    files = parse(said)
-    with tempfile.TemporaryDirectory(prefix="t2e-") as folder:
-        root = _lay(files, Path(folder))
-        found = system_info.machine(root)
-        found |= {"core_classes": core.classes(root)}
-    arch = files.get("arch", "").strip()
-    foreign = "vendor_id" in files.get("proc/cpuinfo", "")
-    found |= {
-        "arch": arch or system_info.UNAVAILABLE,
-        "kernel": files.get("kernel", "").strip() or system_info.UNAVAILABLE,
+    """Return the facts of the machine on which `SCRIPT` printed this.
+
+    Raises:
+        AnswerError: it tells what it was not asked for, or of more than a machine has.
+    """
+    files = answers.machine_files(said)
+    told = Told(files)
+
+    def of(name: str) -> str:
+        return told.read(name) or system_info.UNAVAILABLE
+
+    return {
+        **system_info.described(told),
+        "core_classes": core.classes(told),
+        "arch": of("arch"),
+        "kernel": of("kernel"),
         "bits": bits(files),
         "libc": libc(files["libc"]) if "libc" in files else system_info.UNAVAILABLE,
         "libstdc++": bool(files["libstdc++"].strip())
         if "libstdc++" in files
         else system_info.UNAVAILABLE,
         "cores": cores(files),
-        "os": found["os"] if "etc/os-release" in files else system_info.UNAVAILABLE,
-        "emulated": found["emulated"] or (foreign and arch.startswith(("arm", "aarch", "riscv"))),
+        "emulated": system_info.emulated(told, files.get("arch", ""), files.get("exe", "").strip()),
+        **_android(files),
     }
-    return found | _android(files)
 
 
-def parse(said: bytes) -> dict[str, str]:
-    """Return the files that the script printed, by their paths."""
-    found = {}
-    for piece in said.split(_MARK)[1:]:
-        name, ended, body = piece.partition(b"\n")
-        if not ended:
-            continue
-        whole = body[: body.rfind(b"\n") + 1]  # a line that was cut is none
-        found[name.decode(errors="replace")] = whole.decode(errors="replace")
-    return found
-
-
-def bits(files: dict[str, str]) -> int | str:
+def bits(files: Mapping[str, str]) -> int | str:
     """Return how wide the pointers of the system's programs are: a 64-bit kernel may run 32."""
     said = files.get("bits", "").strip()
     return int(said) if said in ("32", "64") else system_info.UNAVAILABLE
@@ -128,21 +137,21 @@ def bits(files: dict[str, str]) -> int | str:
 
 def libc(said: str) -> str:
     """Return the C library: ``glibc 2.36``, ``musl``, or ``none`` that either would be."""
-    found = re.search(r"(?:^glibc |\bGLIBC |version |/ld-)(2\.\d+)", said, re.MULTILINE)
+    found = re.search(r"(?:^glibc |\bGLIBC |version |/ld-)(2\.\d{1,3})", said, re.MULTILINE)
     if found and not said.startswith("musl"):
         return f"glibc {found[1]}"
     return "musl" if "ld-musl" in said else "none"
 
 
-def cores(files: dict[str, str]) -> int | str:
+def cores(files: Mapping[str, str]) -> int | str:
     """Return how many cores run, by the kernel's list (``0-3,6``), else by /proc/stat."""
-    count = len(core.numbers(files.get(f"{_CORE}/online", "")))
+    count = len(answers.core_numbers(files.get(f"{core.FOLDER}/online", "")))
     lines = files.get("proc/stat", "").splitlines()
-    counted = sum(line.startswith("cpu") and line[3:4].isdigit() for line in lines)
+    counted = sum(line.startswith("cpu") and line[3:4].isdecimal() for line in lines)
     return count or counted or system_info.UNAVAILABLE
 
 
-def _android(files: dict[str, str]) -> dict[str, Any]:
+def _android(files: Mapping[str, str]) -> dict[str, Any]:
     def of(name: str) -> str:
         return files.get(name, "").strip()
 
@@ -155,16 +164,3 @@ def _android(files: dict[str, str]) -> dict[str, Any]:
         "abi": of("ro.product.cpu.abi") or system_info.UNAVAILABLE,
     }
     return found | ({"cpu": of("ro.soc.model")} if of("ro.soc.model") else {})
-
-
-def _lay(files: dict[str, str], root: Path) -> Path:
-    for name, body in files.items():
-        if "/" not in name or ".." in name:
-            continue
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(body)
-    own = root / f"proc/self/task/{os.getpid()}/exe"  # where `linux.emulated` looks
-    own.parent.mkdir(parents=True, exist_ok=True)
-    own.symlink_to(files.get("exe", "").strip() or "unknown")
-    return root

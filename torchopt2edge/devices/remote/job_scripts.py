@@ -1,14 +1,15 @@
-"""The scripts of a job's mailbox: what runs on the device so that a broken link loses nothing.
+"""The scripts of a job: what runs on the device so that a broken link loses nothing.
 
 A job is a folder there. Frames arrive as ``in/1``, ``in/2``, …, each written whole and then
 renamed; a small shell feeds them to the runner in that order, and leaves the empty file behind so
-that a frame sent twice is fed once. What the runner answers is appended to ``out``, which the
-host reads from the byte where it stopped; stderr goes to ``log``, the exit status to ``code``.
+that a frame sent twice is fed once. What the runner answers is appended to ``out``, of which the
+host has read so many bytes; stderr goes to ``log``, the exit status to ``code``. How the host
+brings frames and reads answers is the stream's (`stream`).
 
 Everything belongs to one session of processes. It kills itself, and removes the folder, when the
 host gave no sign of life (``../beat``, one for all jobs of a host's process) for too long.
 
-Nobody polls: a wait is a read from a named pipe (``bell`` rings the feeder, ``rung`` the host),
+Nobody polls: a wait is a read from a named pipe (``bell`` rings the feeder, ``rung`` the stream),
 so that nothing runs beside a measurement but one ``sleep`` per tick. Where the folder takes no
 named pipes, twenty looks a second take their place. The scripts run on dash, busybox, bash, and
 mksh with toybox.
@@ -20,16 +21,15 @@ import math
 import shlex
 from collections.abc import Sequence
 
-WAITING, OVER, GONE, NO_PROGRAM, NO_FOLDER, NOT_STARTED, CUT_SHORT, NO_TOOL = range(60, 68)
-"""Exit statuses of the scripts: nothing yet, the runner ended, the job is no more, …"""
-
-NO_CHANNEL, NO_FILE = 68, 69
-"""More of them: the device has not what a channel takes; what was pushed is no more."""
+OVER, GONE, NO_PROGRAM, NO_FOLDER, NOT_STARTED, CUT_SHORT, NO_TOOL, NO_FILE = range(61, 69)
+"""Exit statuses of the scripts: the runner ended, the job is no more, …"""
 
 FULL = 284
 """The runner's "exit status" where what it answered did not fit: no process has one beyond 255."""
 
 LOG_BYTES = 1 << 18
+"""Bytes of the log's end that come with the end of a job."""
+
 STATE = 4096
 """Bytes of the log's end that come with the exit status of a runner that ended."""
 
@@ -55,7 +55,7 @@ watch() {
     if [ -p rung ]; then echo t >&4; fi
   done
   if [ -e talk ] && read -r shell <talk && [ "/proc/$shell/cwd" -ef . ]; then
-    kill -KILL "-$shell" 2>/dev/null # a channel whose link hangs
+    kill -KILL "-$shell" 2>/dev/null # a stream whose link hangs
   fi
   cd ..
   rm -rf "$folder"
@@ -123,7 +123,7 @@ ALIVE = r"""
 alive() { # whether the session that wrote ./pid lives: a number may be another's after a restart
   [ -e pid ] && read -r pid <pid && [ "/proc/$pid/cwd" -ef . ]
 }
-hush() { # end the shells of a channel (`channel`), also those of a link that hangs
+hush() { # end the shells of a stream (`stream`), also those of a link that hangs
   [ -e talk ] && read -r shell <talk && [ "/proc/$shell/cwd" -ef . ] || return 0
   kill -KILL "-$shell" 2>/dev/null
 }
@@ -165,46 +165,6 @@ while [ ! -e pid ]; do
 done
 """
 
-_ASK = r"""
-cd {job} 2>/dev/null || exit {gone}
-{beat}
-{send}
-[ -p rung ] && exec 5<>rung 6<rung 5>&- # opening never blocks, and the last writer's end is seen
-grown() {{ size=$(wc -c <out) && [ "$size" -gt {offset} ]; }}
-over() {{ # the runner ended; what it left running may hold its output open for ever
-  [ -e code ] || return 1
-  tries=0
-  while [ ! -e collected ] && [ $tries -lt 40 ]; do
-    tries=$((tries + 1))
-    sleep 0.05
-  done
-  ! grown
-}}
-read -r up x </proc/uptime
-end=$((${{up%.*}} + {wait}))
-while [ -e out ] && ! grown; do
-  if over; then
-    cat code
-    tail -c {state} log
-    exit {over}
-  fi
-  alive || {{ tail -c {state} log; exit {gone}; }}
-  read -r up x </proc/uptime
-  if [ "${{up%.*}}" -ge $end ]; then exit {waiting}; fi
-  if [ -p rung ]; then read -r x <&6 || sleep 0.05; else sleep 0.05; fi
-done
-[ -e out ] || exit {gone}
-tail -c +{start} out
-"""
-
-_SEND = r"""
-if [ ! -e in/{number} ]; then
-  cat >part.$$ && [ "$(wc -c <part.$$)" -eq {size} ] || {{ rm -f part.$$; exit {cut_short}; }}
-  mv part.$$ in/{number}
-fi
-if [ -p bell ]; then echo 1<>bell; fi # also for one that was brought before the link broke
-"""
-
 _CLOSE = r"""
 cd {job} 2>/dev/null || exit 0
 : >in/stop
@@ -230,7 +190,7 @@ def start(
     tools: Sequence[str] = (),
     files: Sequence[str] = (),
 ) -> str:
-    """Return the script that starts a job in the folder ``jobs``/``job``.
+    """Return the script that starts a job in the folder ``jobs``/``job``; it may run twice.
 
     ``environment`` is words for ``env``, quoted already; ``limits`` are the seconds of a tick and
     the ticks of patience; ``tools`` are programs and ``files`` paths that must be there.
@@ -257,27 +217,6 @@ def start(
         no_program=NO_PROGRAM,
         cut_short=CUT_SHORT,
         not_started=NOT_STARTED,
-    )
-
-
-def ask(folder: str, token: str, frame: tuple[int, int] | None, offset: int, wait_s: int) -> str:
-    """Return the script that brings a frame (its number and size; stdin) and waits for an answer.
-
-    It prints what ``out`` holds beyond ``offset``, at the latest after ``wait_s`` seconds.
-    """
-    number, size = frame or (0, 0)
-    send = _SEND.format(number=number, size=size, cut_short=CUT_SHORT) if frame else ""
-    return ALIVE + _ASK.format(
-        job=folder,
-        beat=BEAT.format(token=token),
-        send=send,
-        offset=offset,
-        start=offset + 1,
-        wait=wait_s,
-        state=STATE,
-        gone=GONE,
-        over=OVER,
-        waiting=WAITING,
     )
 
 

@@ -6,21 +6,23 @@ prints last (`wrap`); output without it is cut short, whatever the client's exit
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, TypeVar
 
+from torchopt2edge.devices import answers, output
 from torchopt2edge.errors import DeviceError
 
 T = TypeVar("T")
 
-_ENDED = re.compile(rb"\nt2e-ended (\d+)\n\Z")
+LARGEST_PULLED = 1 << 28
+"""Bytes of a file that may be copied from a device."""
+
+_ENDED = re.compile(rb"\nt2e-ended (\d{1,3})\n\Z")
 _CLIENTS = {
     "adb": "apt-get install adb, or the platform tools of the Android SDK, on the PATH",
     "ssh": "apt-get install openssh-client, or another ssh on the PATH",
@@ -37,9 +39,9 @@ class LinkDown(DeviceError):
     """
 
     def __init__(
-        self, what: str, *, artifact: object = None, mend: str | None = None, absent: bool = False
+        self, what: str, *, artifact: object = None, hint: str | None = None, absent: bool = False
     ) -> None:
-        super().__init__(what, artifact=artifact, mend=mend)
+        super().__init__(what, artifact=artifact, hint=hint)
         self.absent = absent
 
 
@@ -53,9 +55,9 @@ class Finished:
 
     @property
     def said(self) -> str:
-        """The last line of its stderr."""
-        lines = [line.strip() for line in self.stderr.decode(errors="replace").splitlines()]
-        return next((line for line in reversed(lines) if line), "")
+        """The last line of its stderr, as it can be shown."""
+        lines = [line.strip() for line in self.stderr.splitlines()]
+        return answers.shown(next((line for line in reversed(lines) if line), b""))
 
 
 class Pipe(Protocol):
@@ -92,13 +94,12 @@ class Transport(Protocol):
 
         Raises:
             LinkDown: the link broke before the script's end.
+            AnswerError: it prints more than `output.MOST` bytes.
             DeviceError: the device refuses us.
         """
 
-    def open(self, script: str) -> Pipe | None:
-        """Start a POSIX sh script there that we talk to; None where the link cannot do it.
-
-        Whether it began shows in what it says.
+    def open(self, script: str) -> Pipe:
+        """Start a POSIX sh script there that we talk to; whether it began shows in what it says.
 
         Raises:
             DeviceError: the link's client is not installed here.
@@ -176,51 +177,42 @@ def call(
     timeout_s: float = 60.0,
     environment: Mapping[str, str] | None = None,
     doubt: Callable[[str], None] | None = None,
+    most: int = output.MOST,
 ) -> Finished:
     """Run a client here, shielded from our terminal's signals, and killed at its time limit.
 
     ``doubt`` is called with what the client said on stderr, once, where it has not ended after
-    three seconds or at its limit; what it raises ends the client.
+    three seconds or at its limit; what it raises ends the client. ``most`` bytes may it print.
 
     Raises:
         LinkDown: it did not end in time.
+        AnswerError: it printed more.
         DeviceError: there is no such program.
     """
     whole, deadline = stdin if isinstance(stdin, bytes) else None, time.monotonic() + timeout_s
-    # A file, not a pipe: a client that leaves a helper behind (ssh's master) would keep the
-    # pipe open, and us waiting for its end.
-    with tempfile.TemporaryFile() as said:
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE if isinstance(stdin, bytes) else stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=None if environment is None else dict(environment),
+            start_new_session=True,
+            bufsize=0,
+        )
+    except OSError as error:
+        raise unstarted(argv[0], error) from error
+    with process:
         try:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.PIPE if isinstance(stdin, bytes) else stdin,
-                stdout=subprocess.PIPE,
-                stderr=said,
-                env=None if environment is None else dict(environment),
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise unstarted(argv[0], error) from error
-        with process:
-            try:
-                try:
-                    output, _ = process.communicate(whole, min(_DOUBT_S, timeout_s))
-                except subprocess.TimeoutExpired:
-                    if doubt is not None:
-                        doubt(heard(said).decode(errors="replace"))
-                    output, _ = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired as error:
-                what = f"{argv[0]} did not come to an end within {timeout_s:.0f} s"
-                raise LinkDown(what) from error
-            finally:
-                process.kill()  # not its helpers: ssh's master serves the next command too
-        return Finished(process.returncode, output, heard(said))
-
-
-def heard(said: IO[bytes]) -> bytes:
-    """Return what a client wrote to a file that is its stderr."""
-    # By position: it shares the file's offset with us, and writes on where we leave it.
-    return os.pread(said.fileno(), os.fstat(said.fileno()).st_size, 0)
+            pipes = output.Pipes(process, whole or b"", most)
+            if not pipes.wait(min(deadline, time.monotonic() + _DOUBT_S)):
+                if doubt is not None:
+                    doubt(answers.shown(pipes.stderr))
+                if not pipes.wait(deadline):
+                    raise LinkDown(f"{argv[0]} did not come to an end within {timeout_s:.0f} s")
+        finally:
+            process.kill()  # not its helpers: ssh's master serves the next command too
+    return Finished(process.returncode, pipes.stdout, pipes.stderr)
 
 
 def unstarted(client: str, error: OSError) -> DeviceError:
@@ -228,6 +220,6 @@ def unstarted(client: str, error: OSError) -> DeviceError:
     if isinstance(error, FileNotFoundError):
         return DeviceError(
             f"the program {client} is not installed here",
-            mend=_CLIENTS.get(client, f"have {client} on the PATH"),
+            hint=_CLIENTS.get(client, f"have {client} on the PATH"),
         )
     return DeviceError(f"{client} cannot be run: {error.strerror or error}")

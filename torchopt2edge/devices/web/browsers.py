@@ -12,13 +12,16 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torchopt2edge.devices import answers
 from torchopt2edge.devices.adb import AdbLink
-from torchopt2edge.devices.child_process import signal_name
+from torchopt2edge.devices.frame_job import ended
+from torchopt2edge.devices.output import Log, follow
 from torchopt2edge.devices.remote.transport import call
 from torchopt2edge.devices.web import foreground as front
 from torchopt2edge.devices.web.usage import Usage, members, usage
@@ -65,6 +68,7 @@ class Chromium:
 
     process: subprocess.Popen[bytes]
     profile: Path
+    logging: threading.Thread
 
     def front(self) -> None:
         """It has one page alone."""
@@ -75,8 +79,7 @@ class Chromium:
             code = self.process.wait(_GRACE_S)  # what it held open is seen to end before it does
         except subprocess.TimeoutExpired:
             return None
-        number = -code if code < 0 else code - 128  # a packager's script tells it as a shell does
-        return f"was killed by {signal_name(number)}" if number > 0 else f"ended with status {code}"
+        return ended(128 - code if code > 128 else code)  # a packager's script, as a shell does
 
     def usage(self) -> Usage | None:
         """Return what its page has used so far."""
@@ -96,6 +99,7 @@ class Chromium:
         self.process.wait()
         if self.process.stdin is not None:
             self.process.stdin.close()
+        self.logging.join(_LONGEST_END_S)
         shutil.rmtree(self.profile, ignore_errors=True)
 
 
@@ -163,7 +167,7 @@ def find(browser: str | None) -> str:
             return found
     raise DeviceError(
         f"there is no browser: looked for {', '.join(names)}",
-        mend="apt-get install chromium-headless-shell, or device.browser=/path/of/chromium",
+        hint="apt-get install chromium-headless-shell, or device.browser=/path/of/chromium",
     )
 
 
@@ -175,13 +179,13 @@ def version(program: str) -> str:
     """
     found = call([program, "--version"], timeout_s=30.0)
     text = found.stdout.decode(errors="replace")
-    name = re.search(r"[A-Za-z][A-Za-z ]*\d+(\.\d+)+", text)
+    name = re.search(r"[A-Za-z][A-Za-z ]{0,60}\d{1,9}(\.\d{1,9}){1,6}", text)
     if found.code or name is None:
-        said = found.said or text.strip().partition("\n")[0]
+        said = found.said or answers.clean(text.strip().partition("\n")[0])
         raise DeviceError(
             f"the browser does not start, or is none: {said or f'status {found.code}'}",
             artifact=program,
-            mend="device.browser=/path/of/chromium, one that '--version' runs with",
+            hint="device.browser=/path/of/chromium, one that '--version' runs with",
         )
     return name[0]
 
@@ -202,21 +206,23 @@ def chromium(program: str, url: str, affinity: Sequence[int] | None, log: Path) 
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as file:
-            process = subprocess.Popen(
-                ["sh", "-c", _PIPED, "sh", *words],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=file,
-                env={**environment, "HOME": str(profile), "TMPDIR": str(profile)},
-                start_new_session=True,
-            )
+        log.open("ab").close()
+        process = subprocess.Popen(
+            ["sh", "-c", _PIPED, "sh", *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**environment, "HOME": str(profile), "TMPDIR": str(profile)},
+            start_new_session=True,
+        )
     except OSError as error:
         shutil.rmtree(profile, ignore_errors=True)
         raise DeviceError(
             f"the browser cannot be started: {error.strerror or error}", artifact=program
         ) from error
-    return Chromium(process, profile)
+    if process.stderr is None:
+        raise DeviceError("a browser needs a pipe on stderr", artifact=program)
+    return Chromium(process, profile, follow(process.stderr, Log(log)))
 
 
 def phone(serial: str | None, url: str, port: int) -> Phone:
@@ -231,7 +237,7 @@ def phone(serial: str | None, url: str, port: int) -> Phone:
         raise DeviceError(
             f"the phone cannot be given a way back here: {way.said}",
             artifact=link.chosen,
-            mend="adb reverse works from Android 5 on",
+            hint="adb reverse works from Android 5 on",
         )
     found = Phone(link.chosen, url, port, front.forward(link.chosen))
     try:
@@ -239,13 +245,13 @@ def phone(serial: str | None, url: str, port: int) -> Phone:
     except DeviceError:
         found.close()
         raise
-    said = (done.stdout + done.stderr).decode(errors="replace").strip()
+    said = answers.shown(done.stdout + b"\n" + done.stderr)
     if done.code or "Error:" in said:
         found.close()
         raise DeviceError(
             f"the phone did not open the page: {said}",
             artifact=link.chosen,
-            mend="install Chrome there, and unlock its screen",
+            hint="install Chrome there, and unlock its screen",
         )
     return found
 

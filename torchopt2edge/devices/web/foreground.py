@@ -7,10 +7,11 @@ Where nobody answers there, the page itself waits to be brought to the front by 
 from __future__ import annotations
 
 import contextlib
-import json
 from http.client import HTTPConnection, HTTPException
 
+from torchopt2edge.devices.answers import number, shown
 from torchopt2edge.devices.remote.transport import call
+from torchopt2edge.devices.web import answers
 from torchopt2edge.devices.web.server import HOST
 from torchopt2edge.errors import DeviceError
 
@@ -21,8 +22,8 @@ _PATIENCE_S = 5.0
 def forward(serial: str) -> int | None:
     """Return a port here that leads to the phone's browser; None when adb gives none."""
     found = call(["adb", "-s", serial, "forward", "tcp:0", _SOCKET])
-    port = found.stdout.strip()
-    return int(port) if found.code == 0 and port.isdigit() else None
+    port = number(shown(found.stdout), 65535)
+    return port if found.code == 0 else None
 
 
 def unforward(serial: str, port: int) -> None:
@@ -34,10 +35,9 @@ def unforward(serial: str, port: int) -> None:
 def bring(port: int, url: str) -> bool:
     """Bring the tab with that address to the front; False where that cannot be done."""
     try:
-        tabs = json.loads(_got(port, "/json/list"))
-        ids = [str(tab["id"]) for tab in tabs if str(tab.get("url", "")).startswith(url)]
+        ids = answers.tabs(_got(port, "/json/list"), url)
         return bool(ids) and bool(_got(port, f"/json/activate/{ids[0]}"))
-    except (OSError, HTTPException, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, HTTPException):
         return False  # whatever answers there, it is not the developer tools that we know
 
 

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from torchopt2edge.devices.child_process import LoggedJob
-from torchopt2edge.devices.remote.job import Spool
+from torchopt2edge.devices.frame_job import FrameJob
+from torchopt2edge.devices.web import answers
 from torchopt2edge.devices.web.server import PageServer
 from torchopt2edge.devices.web.usage import Usage
-from torchopt2edge.errors import BenchError, DeviceError
+from torchopt2edge.errors import BenchError
 from torchopt2edge.runner import system_info
-from torchopt2edge.runner.frames import encode
 from torchopt2edge.types import Facts
 
 if TYPE_CHECKING:
@@ -39,11 +38,13 @@ class Shown(Protocol):
         """Close the page, and the browser where it is ours."""
 
 
-class BrowserJob(LoggedJob):
+class BrowserJob(FrameJob):
     """A page of its own per candidate; any failure ends it and raises `BenchError`.
 
     ``receipt`` is what the host knows of the browser and the page does not.
     """
+
+    who = "the page"
 
     def __init__(self, server: PageServer, shown: Shown, log: Path, receipt: Facts) -> None:
         super().__init__(log)
@@ -53,7 +54,7 @@ class BrowserJob(LoggedJob):
         self._before: tuple[Usage | None, tuple[int, int] | None] = (None, None)
         self._peak = -1
         self._zero_ns: int | None = None  # our monotonic clock at the begin of the page's
-        self._spool = Spool()
+        self._answered = False  # an answer came that was not read yet
 
     def send(
         self,
@@ -75,62 +76,53 @@ class BrowserJob(LoggedJob):
             self._shown.front()
         if given.get("cmd") == "round":
             self._before = (self._shown.usage(), system_info.cpu_ticks())
-        self._server.desk.command(encode(given, arrays))
+        super().send(given, arrays, timeout_s)
 
-    def receive(self, timeout_s: float) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
-        """Return the next header and its arrays.
+    def _put(self, body: bytes, timeout_s: float) -> None:
+        self._server.desk.command(body)
 
-        Raises:
-            BenchError: the page or its browser is gone, did not answer for ``timeout_s`` seconds,
-                or sent no frame.
-        """
-        self._require_open()
-        deadline = time.monotonic() + timeout_s
-        self._wait_for_page(deadline, timeout_s)
+    def _fetch(self, left_s: float) -> float:
+        """Take the page's next answer, as soon as it came."""
+        begin = time.monotonic()
+        self._wait_for_page(begin + left_s, left_s)
         try:
-            body = self._server.desk.next_answer(deadline - time.monotonic())
-        except TimeoutError as error:
-            raise self._failure(f"the page did not answer within {timeout_s:g} s") from error
+            body = self._server.desk.next_answer(begin + left_s - time.monotonic())
+        except TimeoutError:
+            return left_s
         except BenchError as error:
-            raise self._failure(error.what) from error
-        return self._decoded(body)
+            raise self._failed(error.what) from error
+        self._frames.feed(body)
+        self._answered = True
+        return time.monotonic() - begin
 
-    def close(self) -> None:
-        """Close the page and end what shows it; harmless when called again."""
-        if self.closed:
-            return
-        self.closed = True
+    def _next(self) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]] | None:
+        found = super()._next()
+        if found is None and self._answered:
+            raise self._failed("the page's answer is cut short")
+        self._answered = False
+        return None if found is None else (self._completed(found[0]), found[1])
+
+    def _stop(self) -> None:
+        """Close the page and end what shows it."""
         self._server.desk.close()
         self._shown.close()
         self._server.close()
-        self._spool.close()
 
     def _wait_for_page(self, deadline: float, timeout_s: float) -> None:
         """Wait until the page holds its line; a browser that dies before says nothing else."""
         desk = self._server.desk
         while not desk.arrived.wait(_LOOK_S):
             if (how := self._shown.ended()) is not None:
-                raise self._failure(f"the browser {how} before it showed the page")
+                raise self._failed(f"the browser {how} before it showed the page")
             if time.monotonic() > deadline:
-                raise self._failure(f"no browser opened the page within {timeout_s:g} s")
-
-    def _decoded(self, body: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
-        self._spool.write(body)
-        try:
-            found = self._spool.read()
-        except (DeviceError, KeyError, TypeError) as error:
-            raise self._failure("the page's answer is not a frame") from error
-        if found is None:
-            raise self._failure("the page's answer is cut short")
-        header, arrays = found
-        return self._completed(header), arrays
+                raise self._failed(f"no browser opened the page within {timeout_s:g} s")
 
     def _completed(self, header: dict[str, Any]) -> dict[str, Any]:
         """Add what is seen from here of the page's process, where it is a process of ours."""
         self._clocked(header)
         used = self._shown.usage()
         if header.get("event") == "opened":
-            header["receipt"] = {**header.get("receipt", {}), **self._receipt}
+            header["receipt"] = answers.receipt(header, self._receipt)
         if used is not None:
             self._peak = max(self._peak, used.peak_bytes)  # the kernel's own is a little loose
         if "vm_hwm_bytes" in header:
@@ -150,14 +142,16 @@ class BrowserJob(LoggedJob):
         A page's own origin goes by the calendar, which somebody may set between two pages.
         """
         # An answer is late by its way here: the earliest is the truest.
-        zero_ns = time.monotonic_ns() - int(header.pop("now_ns", 0))
-        self._zero_ns = zero_ns if self._zero_ns is None else min(self._zero_ns, zero_ns)
-        if "begin_ns" in header:
-            header["begin_ns"] += self._zero_ns
+        now_ns = answers.nanoseconds(header.pop("now_ns", None))
+        if now_ns is not None:
+            zero_ns = time.monotonic_ns() - now_ns
+            self._zero_ns = zero_ns if self._zero_ns is None else min(self._zero_ns, zero_ns)
+        begin_ns = answers.nanoseconds(header.get("begin_ns"))
+        if begin_ns is not None:
+            header["begin_ns"] = begin_ns + (self._zero_ns or 0)
 
-    def _failure(self, what: str) -> BenchError:
+    def _failed(self, what: str, words: str | None = None, hint: str | None = None) -> BenchError:
         """End the job, and say what happened and how the browser ended, where it did."""
-        how = self._shown.ended()
-        self.close()
+        how = None if self.closed else self._shown.ended()
         ended = f" (the browser {how})" if how and how not in what else ""
-        return self._failed(f"{what}{ended}")
+        return super()._failed(f"{what}{ended}", words, hint)

@@ -18,7 +18,10 @@ _NOTES = 1 << 20  # characters of a job's log that the page may fill
 
 
 class Desk:
-    """Frames to the page, answers from it, what it said, and whether it is still there."""
+    """Frames to the page, answers from it, what it said, and whether it is still there.
+
+    Who takes an answer's body holds ``receiving``: of two that come at once one is in memory.
+    """
 
     def __init__(self) -> None:
         self.token = secrets.token_urlsafe(24)
@@ -31,6 +34,7 @@ class Desk:
         self._answers: queue.Queue[bytes | None] = queue.Queue()
         self._answered = 0
         self._lock = threading.Lock()
+        self.receiving = threading.Lock()
         self._log: Path | None = None
         self._room = _NOTES
 
@@ -53,10 +57,15 @@ class Desk:
             self._commands[: number - 1] = [b""] * (number - 1)  # the page has those
             return self._commands[number - 1]
 
+    def expects(self, number: int) -> bool:
+        """Whether the frame of that number was given, and is the next to be answered."""
+        with self._lock, self._told:
+            return number == self._answered + 1 <= len(self._commands)
+
     def answer(self, number: int, frame: bytes) -> None:
         """Leave the page's answer to the frame of that number, once."""
-        with self._lock:
-            if number == self._answered + 1:
+        if self.expects(number):
+            with self._lock:
                 self._answered = number
                 self._answers.put(frame)
 

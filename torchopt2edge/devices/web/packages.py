@@ -43,13 +43,13 @@ def installed(fetch: bool) -> Path:
         raise DeviceError(
             "the runtimes for the browser (onnxruntime-web, @litertjs/core) are not installed",
             artifact=folder,
-            mend="device.fetch=true, which lets npm fetch them once (190 MB on disk)",
+            hint="device.fetch=true, which lets npm fetch them once (190 MB on disk)",
         )
     npm = shutil.which("npm")
     if npm is None:
         raise DeviceError(
             "npm, which fetches the runtimes for the browser, is not installed",
-            mend="apt-get install npm, or Node.js from nodejs.org",
+            hint="apt-get install npm, or Node.js from nodejs.org",
         )
     _install(npm, folder)
     return folder
@@ -68,7 +68,7 @@ def _install(npm: str, folder: Path) -> None:
         raise DeviceError(
             f"the cache cannot be written: {error.strerror or error}",
             artifact=folder.parent,
-            mend="TORCHOPT2EDGE_CACHE=FOLDER",
+            hint="TORCHOPT2EDGE_CACHE=FOLDER",
         ) from error
     try:
         for name in _PINS:
@@ -92,11 +92,11 @@ def _run(npm: str, folder: Path) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise DeviceError(
-            f"npm did not come to an end within {_LONGEST_S:g} s", mend="see that npm ping works"
+            f"npm did not come to an end within {_LONGEST_S:g} s", hint="see that npm ping works"
         ) from error
     if done.returncode:
         said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
         raise DeviceError(
             f"npm could not fetch the runtimes for the browser: {' | '.join(said[:3])}",
-            mend="see that npm ping works",
+            hint="see that npm ping works",
         )

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from torchopt2edge.devices.web import answers
 from torchopt2edge.devices.web.mailbox import Desk
 
 HOST = "127.0.0.1"
@@ -40,8 +41,6 @@ _PAGE = "index.html"
 _SCRIPTS = ("frames.mjs", "litert.mjs", "ort.mjs", "page.mjs", "runner.mjs")
 _WAIT_S = 25.0  # below what a proxy between a phone and us would cut
 _PATIENCE_S = 60.0
-_LONGEST_ANSWER = 1 << 31
-_LONGEST_NOTE = 1 << 16
 _INLINE = re.compile(rb'<script type="importmap">(.*?)</script>', re.DOTALL)
 
 
@@ -105,9 +104,13 @@ class PageServer(socketserver.ThreadingTCPServer):
         self.server_close()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in a thread of its own."""
+        """Serve a connection in a thread of its own, unless there are too many."""
         with self._lock:
             self._open.add(request)
+            many = len(self._open) > answers.MOST_CONNECTIONS
+        if many:
+            self.shutdown_request(request)
+            return
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
@@ -156,21 +159,34 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Take the page's answer, or a line for the log."""
         place = self._place()
-        most = {"answer": _LONGEST_ANSWER, "log": _LONGEST_NOTE}.get(place or "")
-        length = self.headers.get("Content-Length", "")
+        most = {"answer": answers.LARGEST_ANSWER, "log": answers.LONGEST_NOTE}.get(place or "")
         if place is None:
             return
-        if most is None or not length.isdecimal() or int(length) > most:
+        length = answers.length(self.headers.get("Content-Length"), most or 0)
+        if most is None or length is None:
             self._refuse(HTTPStatus.NOT_FOUND if most is None else HTTPStatus.BAD_REQUEST)
             return
-        body = self.rfile.read(int(length))
-        if len(body) < int(length):
-            return
-        if place == "answer":
-            self.server.desk.answer(self._number(), body)
-        else:
+        if self._answer(length) if place == "answer" else self._note(length):
+            self._head(HTTPStatus.NO_CONTENT)
+
+    def _answer(self, length: int) -> bool:
+        """Take the answer that is waited for; what is sent again is read past."""
+        desk, number = self.server.desk, self._number()
+        with desk.receiving:
+            if desk.expects(number):
+                body = self.rfile.read(length)
+                if len(body) == length:
+                    desk.answer(number, body)
+                return len(body) == length
+        while length > 0 and (got := self.rfile.read(min(length, 1 << 16))):
+            length -= len(got)
+        return not length
+
+    def _note(self, length: int) -> bool:
+        body = self.rfile.read(length)
+        if len(body) == length:
             self.server.desk.note(body.decode(errors="replace"))
-        self._head(HTTPStatus.NO_CONTENT)
+        return len(body) == length
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing: the job's log is the page's."""
@@ -222,9 +238,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _number(self) -> int:
-        """Return which frame is meant (``?3``); 0, which none has, where that is not said."""
-        said = urlsplit(self.path).query
-        return int(said) if said.isdecimal() and len(said) < 10 else 0
+        """Return which frame is meant."""
+        return answers.number(urlsplit(self.path).query)
 
     def _command(self) -> None:
         frame = self.server.desk.next_command(self._number(), _WAIT_S)

@@ -1,4 +1,4 @@
-"""What a sweep found, a line per job and device: its overrides and what its verdict names."""
+"""The results of a sweep, a line per job and device: its overrides and its verdict."""
 
 from __future__ import annotations
 
@@ -8,85 +8,100 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchopt2edge.errors import ConfigError
-from torchopt2edge.report.devices import table as device_table
-from torchopt2edge.report.run_folder import read
+from torchopt2edge.report.devices.table import holds as is_device_table
+from torchopt2edge.report.devices.table import read as read_table
+from torchopt2edge.report.run_folder import read as read_run
 from torchopt2edge.report.text.numbers import significant
-from torchopt2edge.report.text.row_view import task_metric
+from torchopt2edge.stats.rows import metric_value, task_metric
 from torchopt2edge.types import Measurement, Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+DATA = "sweep.json"
+
 
 def collect(
-    jobs: Sequence[tuple[str, str]], lost: Mapping[str, str] | None = None
+    jobs: Sequence[tuple[str, str]], failed: Mapping[str, str] | None = None
 ) -> list[dict[str, Any]]:
-    """Read each job's folder; ``jobs`` are (overrides, folder). A failed job has ``err``.
+    """Read the folder of each job.
 
-    ``lost`` is what ended a job, by its folder. A job on several devices has a line, with its
-    ``device``, for each.
+    Args:
+        jobs: (overrides, folder) of each job.
+        failed: The error that ended a job, by its folder.
+
+    Returns:
+        A line per job, or per device of a job on several: ``overrides``, ``folder``, ``device``
+        where there are several, and either ``err`` or ``pick``, ``tie`` and the pick's metrics.
     """
-    found: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     for overrides, folder in jobs:
-        if lost and folder in lost:
-            found.append({"overrides": overrides, "folder": folder, "err": lost[folder]})
+        if failed and folder in failed:
+            lines.append({"overrides": overrides, "folder": folder, "err": failed[folder]})
         else:
-            found.extend(_lines(overrides, Path(folder)))
-    return found
+            lines.extend(_lines(overrides, Path(folder)))
+    return lines
 
 
 def _lines(overrides: str, folder: Path) -> Iterator[dict[str, Any]]:
-    if not device_table.holds(folder):
+    if not is_device_table(folder):
         yield _line(overrides, folder)
         return
-    for column in device_table.read(folder).columns:
-        found = _line(overrides, folder / column.folder) if not column.err else {}
-        lost = {"overrides": overrides, "folder": str(folder), "err": column.err}
-        yield {"device": column.device, **(found or lost)}
+    for run in read_table(folder).runs:
+        if run.error:
+            line = {"overrides": overrides, "folder": str(folder), "err": run.error}
+        else:
+            line = _line(overrides, folder / run.folder)
+        yield {"device": run.device, **line}
 
 
 def _line(overrides: str, folder: Path) -> dict[str, Any]:
     line: dict[str, Any] = {"overrides": overrides, "folder": str(folder)}
     try:
-        rows, verdict, _ = read(folder)
+        rows, verdict, _ = read_run(folder)
     except ConfigError as error:
         return {**line, "err": str(error)}
     pick = _pick(rows, verdict)
     if pick is None:
         return {**line, "err": "; ".join(verdict.reasons) or "nothing was measured"}
-    metric = task_metric(rows)
-    columns = ("latency_ms", "size_mb", *([metric] if metric else []))
-    found = {name: pick.metrics[name] for name in columns if name in pick.metrics}
-    return {**line, "pick": pick.candidate, "tie": list(verdict.tie), **found}
+    names = ("latency_ms", "size_mb", task_metric(rows))
+    metrics = {n: value for n in names if (value := metric_value(pick, n)) is not None}
+    return {**line, "pick": pick.candidate, "tie": list(verdict.tie), **metrics}
 
 
 def _pick(rows: Sequence[Measurement], verdict: Verdict) -> Measurement | None:
     """Return the winner, or the smallest file of a tie."""
     names = {verdict.winner} if verdict.winner else set(verdict.tie)
-    named = [row for row in rows if row.candidate in names]
-    return min(named, key=lambda row: row.metrics.get("size_mb", 0.0), default=None)
+    chosen = [row for row in rows if row.candidate in names]
+    return min(chosen, key=lambda row: row.metrics.get("size_mb", 0.0), default=None)
 
 
 def show(
-    console: Console, jobs: Sequence[tuple[str, str]], lost: Mapping[str, str] | None = None
+    console: Console, jobs: Sequence[tuple[str, str]], failed: Mapping[str, str] | None = None
 ) -> None:
-    """Print the table of a sweep and keep it as ``sweep.json`` above the jobs' folders."""
+    """Print the table of a sweep and write it as ``sweep.json`` above the jobs' folders.
+
+    Args:
+        console: Where to print.
+        jobs: (overrides, folder) of each job.
+        failed: The error that ended a job, by its folder.
+    """
     from rich.table import Table
     from rich.text import Text
 
-    found = collect(jobs, lost)
-    if not found:
+    lines = collect(jobs, failed)
+    if not lines:
         return
-    (Path(jobs[0][1]).parent / "sweep.json").write_text(json.dumps(found, indent=1))
-    metrics = list(dict.fromkeys(key for line in found for key in line if _is_number(line[key])))
-    several = any("device" in line for line in found)
+    (Path(jobs[0][1]).parent / DATA).write_text(json.dumps(lines, indent=1))
+    metrics = list(dict.fromkeys(key for line in lines for key in line if _is_number(line[key])))
+    several = any("device" in line for line in lines)
     table = Table("overrides", *(["device"] if several else []), "pick", *metrics)
-    for line in found:
+    for line in lines:
         pick = line.get("pick", f"✗ {line.get('err', '')}")
         shown = f"{pick} (tie of {len(line['tie'])})" if line.get("tie") else pick
         numbers = [significant(line.get(name)) for name in metrics]
-        where = [Text(line.get("device", ""))] if several else []
-        table.add_row(Text(line["overrides"] or "(none)"), *where, Text(shown), *numbers)
+        device = [Text(line.get("device", ""))] if several else []
+        table.add_row(Text(line["overrides"] or "(none)"), *device, Text(shown), *numbers)
     console.print(table)
 
 

@@ -1,7 +1,7 @@
-"""Two runs on several devices, each device's later run held against its earlier one.
+"""Compares two runs on several devices, each device's later run with its earlier one.
 
-Nothing is compared between devices. What breaks the limit on one device breaks it; a device that
-could not be compared is said, and stands in ``strict`` where something was known of it before.
+Devices are not compared with each other. What breaks the limit on one device breaks it; a device
+that could not be compared is listed, and is in ``strict`` where the earlier run knew it.
 """
 
 from __future__ import annotations
@@ -12,78 +12,101 @@ from pathlib import Path
 from typing import Any
 
 from torchopt2edge.errors import ConfigError
-from torchopt2edge.report.devices import table as device_table
-from torchopt2edge.report.devices.table import Column, Side
-from torchopt2edge.report.diff.compare import Against, compare
+from torchopt2edge.report.devices.table import DeviceRun, DeviceTable, by_device
+from torchopt2edge.report.devices.table import holds as is_device_table
+from torchopt2edge.report.devices.table import read as read_table
+from torchopt2edge.report.diff.compare import RunDiff, compare
 from torchopt2edge.report.text.row_view import plain
 
 
 @dataclass(frozen=True)
-class Beside:
-    """One device: what became of its files, or in ``note`` why that is not known.
+class DeviceDiff:
+    """One device of two runs.
 
-    ``folder`` is that of its later run, under that run's; ``lost`` says that the earlier run
-    knew something of it which the later one does not.
+    Attributes:
+        device: Its name.
+        folder: The folder of its later run, under that run's.
+        diff: The comparison, None where there is none.
+        note: Why there is none.
+        lost: Whether the earlier run measured it and the later one does not.
     """
 
     device: str
     folder: str = ""
-    against: Against | None = None
+    diff: RunDiff | None = None
     note: str = ""
     lost: bool = False
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data, as kept in ``against.json``."""
+        against = None if self.diff is None else self.diff.to_json()
+        return {
+            "device": self.device,
+            "folder": self.folder,
+            "note": self.note,
+            "against": against,
+        }
+
 
 @dataclass(frozen=True)
-class Across:
-    """Every device of either run, in the order of the later one."""
+class DevicesDiff:
+    """Two runs on several devices.
+
+    Attributes:
+        titles: The runs' titles, the earlier first.
+        max_regression: The limit as a share, None without one.
+        devices: Every device of either run, in the order of the later one.
+    """
 
     titles: tuple[str, str]
     max_regression: float | None
-    devices: tuple[Beside, ...]
+    devices: tuple[DeviceDiff, ...]
 
     @property
-    def compared(self) -> list[tuple[Beside, Against]]:
-        """The devices that both runs measured."""
-        return [(one, one.against) for one in self.devices if one.against is not None]
+    def compared(self) -> list[tuple[DeviceDiff, RunDiff]]:
+        """The devices that both runs measured, with their comparisons."""
+        return [(device, device.diff) for device in self.devices if device.diff is not None]
 
     @property
     def candidates(self) -> list[str]:
         """Every candidate once, in the order of the first device that has it."""
-        every = (change.candidate for _, found in self.compared for change in found.changes)
-        return list(dict.fromkeys(every))
+        names = (change.candidate for _, diff in self.compared for change in diff.changes)
+        return list(dict.fromkeys(names))
 
     @property
     def broken(self) -> list[str]:
-        """What is beyond the limit, in sentences that begin with the device."""
-        return self._each(lambda found: found.broken)
+        """What breaks the limit, as sentences that begin with the device."""
+        return self._each(lambda diff: diff.broken)
 
     @property
     def strict(self) -> list[str]:
-        """What may be beyond the limit and could not be told."""
+        """What may break the limit, as sentences; a strict check fails on these too."""
         if self.max_regression is None:
             return []
-        return [*self._each(lambda found: found.strict), *self._notes(lost=True)]
+        return [*self._each(lambda diff: diff.strict), *self._notes(lost=True)]
 
     @property
-    def apart(self) -> list[str]:
+    def not_compared(self) -> list[str]:
         """The devices that were not compared, and why."""
         return [*self._notes(lost=True), *self._notes(lost=False)]
 
     @property
     def warnings(self) -> list[str]:
         """What makes a comparison weak, each once with its devices."""
-        said = ((one.device, word) for one, found in self.compared for word in found.warnings)
-        return device_table.by_device(said)
+        pairs = [(device.device, text) for device, diff in self.compared for text in diff.warnings]
+        return by_device(pairs)
 
-    def _each(self, of: Callable[[Against], tuple[str, ...]]) -> list[str]:
+    def _each(self, of: Callable[[RunDiff], tuple[str, ...]]) -> list[str]:
         return [
-            f"{plain(one.device)}: {said}" for one, found in self.compared for said in of(found)
+            f"{plain(device.device)}: {sentence}"
+            for device, diff in self.compared
+            for sentence in of(diff)
         ]
 
     def _notes(self, lost: bool) -> Iterator[str]:
-        for one in self.devices:
-            if one.note and one.lost is lost:
-                yield f"{plain(one.device)} {one.note}"
+        for device in self.devices:
+            if device.note and device.lost is lost:
+                yield f"{plain(device.device)} {device.note}"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, as kept in the ``against.json`` above the devices' folders."""
@@ -93,80 +116,106 @@ class Across:
             "max_regression": self.max_regression,
             "broken": self.broken,
             "strict": self.strict,
-            "devices": [_told(one) for one in self.devices],
+            "devices": [device.to_json() for device in self.devices],
         }
 
 
-def _told(one: Beside) -> dict[str, Any]:
-    held = None if one.against is None else one.against.to_json()
-    return {"device": one.device, "folder": one.folder, "note": one.note, "against": held}
-
-
 def holds(before: Path, after: Path) -> bool:
-    """Whether two folders are those of runs on several devices.
+    """Tell whether two folders are those of runs on several devices.
+
+    Args:
+        before: The earlier run's folder.
+        after: The later run's folder.
+
+    Returns:
+        Whether both are; False where neither is.
 
     Raises:
-        ConfigError: one is and the other is not; names the folders that could be compared.
+        ConfigError: One is and the other is not; the hint names folders that can be compared.
     """
-    several = [place for place in (before, after) if device_table.holds(place)]
+    several = [place for place in (before, after) if is_device_table(place)]
     if len(several) != 1:
         return bool(several)
-    inner = [str(several[0] / one.folder) for one in device_table.read(several[0]).used]
+    inner = [str(several[0] / run.folder) for run in read_table(several[0]).measured]
     raise ConfigError(
         "this run is on several devices and the other one is not",
         artifact=several[0],
-        mend=f"compare with one of its devices: run={' or run='.join(inner) or 'FOLDER'}",
+        hint=f"compare with one of its devices: run={' or run='.join(inner) or 'FOLDER'}",
     )
 
 
-def read(before: Path, after: Path, max_regression: float | None) -> Across:
-    """Compare two runs on several devices, device by device.
+def read(before: Path, after: Path, max_regression: float | None) -> DevicesDiff:
+    """Read two runs on several devices and compare them.
+
+    Args:
+        before: The earlier run's folder.
+        after: The later run's folder.
+        max_regression: The limit as a share (0.05), None without one.
+
+    Returns:
+        The comparison.
 
     Raises:
-        ConfigError: a folder cannot be read, or no device was measured in both runs.
+        ConfigError: A folder cannot be read, or no device was measured in both runs.
     """
-    first, second = device_table.read(before), device_table.read(after)
-    return across(first, second, max_regression)
+    return compare_devices(read_table(before), read_table(after), max_regression)
 
 
-def across(before: Side, after: Side, max_regression: float | None) -> Across:
-    """Compare what two runs measured, by the devices' names.
+def compare_devices(
+    before: DeviceTable, after: DeviceTable, max_regression: float | None
+) -> DevicesDiff:
+    """Compare two runs on several devices, by the devices' names.
+
+    Args:
+        before: The earlier run.
+        after: The later run.
+        max_regression: The limit as a share (0.05), None without one.
+
+    Returns:
+        The comparison.
 
     Raises:
-        ConfigError: no device was measured in both.
+        ConfigError: No device was measured in both.
     """
-    old = {column.device: column for column in before.columns}
-    new = {column.device: column for column in after.columns}
-    found = [
-        *(_beside(old.get(name), column, max_regression) for name, column in new.items()),
-        *(_gone(column) for name, column in old.items() if name not in new),
+    old = {run.device: run for run in before.runs}
+    new = {run.device: run for run in after.runs}
+    devices = [
+        *(_compared(old.get(name), run, max_regression) for name, run in new.items()),
+        *(_gone(run) for name, run in old.items() if name not in new),
     ]
-    if not any(one.against for one in found):
-        why = "; ".join(f"{plain(one.device)} {one.note}" for one in found)
+    if not any(device.diff for device in devices):
+        why = "; ".join(f"{plain(device.device)} {device.note}" for device in devices)
         raise ConfigError(
-            f"no device can be compared: {why}", mend="compare runs on the same devices"
+            f"no device can be compared: {why}", hint="compare runs on the same devices"
         )
-    return Across((before.title, after.title), max_regression, tuple(found))
+    return DevicesDiff((before.title, after.title), max_regression, tuple(devices))
 
 
-def _gone(before: Column) -> Beside:
+def _gone(before: DeviceRun) -> DeviceDiff:
     if before.verdict is None:
-        return Beside(before.device, note="could not be used before and is not in the later run")
-    note = "is not in the later run, so nothing is known of it"
-    return Beside(before.device, note=note, lost=True)
+        return DeviceDiff(
+            before.device, note="could not be used before and is not in the later run"
+        )
+    note = "is not in the later run, so its change is not known"
+    return DeviceDiff(before.device, note=note, lost=True)
 
 
-def _beside(before: Column | None, after: Column, max_regression: float | None) -> Beside:
+def _compared(
+    before: DeviceRun | None, after: DeviceRun, max_regression: float | None
+) -> DeviceDiff:
+    device, folder = after.device, after.folder
     known = before is not None and before.verdict is not None
     if after.verdict is None:
-        note = f"could not be used now: {plain(after.err)}"
-        return Beside(after.device, after.folder, note=note, lost=known)
+        return DeviceDiff(
+            device, folder, note=f"could not be used now: {plain(after.error)}", lost=known
+        )
     if before is None or before.verdict is None:
         why = "is not in the earlier run" if before is None else "could not be used before"
-        return Beside(after.device, after.folder, note=f"{why}: there is nothing to compare with")
-    runs = [(one.rows, one.verdict, one.context) for one in (before, after) if one.verdict]
+        return DeviceDiff(device, folder, note=f"{why}: there is nothing to compare with")
+    first = (before.rows, before.verdict, before.context)
+    second = (after.rows, after.verdict, after.context)
     try:
-        found = compare(runs[0], runs[1], max_regression)
+        diff = compare(first, second, max_regression)
     except ConfigError as error:  # no candidate in common: the other devices may have some
-        return Beside(after.device, after.folder, note=f"cannot be compared: {error}", lost=True)
-    return Beside(after.device, after.folder, found)
+        return DeviceDiff(device, folder, note=f"cannot be compared: {error}", lost=True)
+    return DeviceDiff(device, folder, diff)

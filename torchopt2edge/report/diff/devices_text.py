@@ -1,13 +1,12 @@
-"""What is said of two runs on several devices: on which a limit broke, and what changed."""
+"""A comparison of two runs on several devices as text: where a limit is broken, what changed."""
 
 from __future__ import annotations
 
-from torchopt2edge.report.devices.table import listing
 from torchopt2edge.report.diff import text as diff_text
-from torchopt2edge.report.diff.compare import Against
-from torchopt2edge.report.diff.devices import Across, Beside
+from torchopt2edge.report.diff.compare import RunDiff
+from torchopt2edge.report.diff.devices import DeviceDiff, DevicesDiff
 from torchopt2edge.report.text.numbers import times
-from torchopt2edge.report.text.row_view import plain
+from torchopt2edge.report.text.row_view import join_names, plain
 
 LIMITS = (
     "Each device is compared with itself alone; devices that were measured under one name are "
@@ -16,62 +15,97 @@ LIMITS = (
 )
 
 
-def headline(across: Across) -> str:
-    """Return the one sentence to read: on which devices the limit broke, or what changed."""
-    compared = [one.device for one, _ in across.compared]
-    where = f" on {listing(compared)}"
-    if across.max_regression is None:
-        changes = [change for _, found in across.compared for change in found.changes]
-        return f"{diff_text.counted(changes, where)}."
-    worse = [one.device for one, found in across.compared if found.broken]
-    broke = f" on {listing(worse)} ({len(worse)} of {len(compared)} devices)"
-    counts = len(across.broken), len(across.strict)
-    return diff_text.judged(across.max_regression, *counts, (broke, where))
+def headline(diff: DevicesDiff) -> str:
+    """Return the one sentence to read first.
 
+    Args:
+        diff: The comparison.
 
-def cells(across: Across, narrow: bool = False) -> list[list[str]]:
-    """Return the ratios of latency, one candidate a row and one device a column; header first.
-
-    Behind a ratio stands in words what else became of the file; ``narrow`` leaves out the 95 %
-    intervals.
+    Returns:
+        On which devices the limit is broken; without a limit, how many candidates changed.
     """
-    head = ["candidate", *(plain(one.device) for one, _ in across.compared)]
+    compared = [device.device for device, _ in diff.compared]
+    where = f" on {join_names(compared)}"
+    if diff.max_regression is None:
+        changes = [change for _, each in diff.compared for change in each.changes]
+        return f"{diff_text.outcome_counts(changes, where)}."
+    worse = [device.device for device, each in diff.compared if each.broken]
+    broken = f" on {join_names(worse)} ({len(worse)} of {len(compared)} devices)"
+    counts = len(diff.broken), len(diff.strict)
+    return diff_text.limit_sentence(diff.max_regression, *counts, (broken, where))
+
+
+def cells(diff: DevicesDiff, narrow: bool = False) -> list[list[str]]:
+    """Return the latencies, after over before.
+
+    Args:
+        diff: The comparison.
+        narrow: Whether to leave out the 95 % intervals.
+
+    Returns:
+        Cells, header first, one candidate a row and one device a column; behind a ratio stands
+        in words what else changed.
+    """
+    head = ["candidate", *(plain(device.device) for device, _ in diff.compared)]
     return [
         head,
         *(
-            [plain(name), *(_cell(found, name, narrow) for _, found in across.compared)]
-            for name in across.candidates
+            [plain(name), *(_cell(each, name, narrow) for _, each in diff.compared)]
+            for name in diff.candidates
         ),
     ]
 
 
-def _cell(found: Against, name: str, narrow: bool) -> str:
-    return f"{ratio(found, name, narrow)} {diff_text.changed(found, name)}".strip()
+def _cell(diff: RunDiff, name: str, narrow: bool) -> str:
+    return f"{ratio(diff, name, narrow)} {diff_text.changed(diff, name)}".strip()
 
 
-def ratio(found: Against, name: str, narrow: bool = False) -> str:
-    """Return a candidate's latency after over before, "" where it was not compared."""
-    change = found.of(name, "latency_ms")
-    if narrow and change is not None and change.by is not None:
-        return times(change.by[0])
+def ratio(diff: RunDiff, name: str, narrow: bool = False) -> str:
+    """Return a candidate's latency after over before.
+
+    Args:
+        diff: The comparison on one device.
+        name: The candidate's id.
+        narrow: Whether to leave out the interval.
+
+    Returns:
+        The ratio, "" where it was not compared.
+    """
+    change = diff.change(name, "latency_ms")
+    if narrow and change is not None and change.effect is not None:
+        return times(change.effect[0])
     return diff_text.ratio(change)
 
 
-def about(across: Across) -> list[list[str]]:
-    """Return one device a row: what became of its files and of its winner; header first."""
+def device_cells(diff: DevicesDiff) -> list[list[str]]:
+    """Return what changed on each device.
+
+    Args:
+        diff: The comparison.
+
+    Returns:
+        Cells, header first, one device a row.
+    """
     return [
         ["device", "what changed", "winner"],
-        *([plain(one.device), *outcome(one)] for one in across.devices),
+        *([plain(device.device), *_outcome(device)] for device in diff.devices),
     ]
 
 
-def outcome(one: Beside) -> tuple[str, str]:
+def _outcome(device: DeviceDiff) -> tuple[str, str]:
     """Return a device's comparison in a sentence, and its winner before and after."""
-    if one.against is None:
-        return f"It {one.note}", ""
-    return diff_text.headline(one.against), diff_text.winners(one.against)
+    if device.diff is None:
+        return f"It {device.note}", ""
+    return diff_text.headline(device.diff), diff_text.winners(device.diff)
 
 
-def unsaid(across: Across) -> list[str]:
-    """Return the devices that were not compared and of which ``strict`` says nothing."""
-    return [said for said in across.apart if said not in across.strict]
+def other_not_compared(diff: DevicesDiff) -> list[str]:
+    """Return the devices that were not compared and that ``strict`` does not name.
+
+    Args:
+        diff: The comparison.
+
+    Returns:
+        A sentence for each.
+    """
+    return [sentence for sentence in diff.not_compared if sentence not in diff.strict]

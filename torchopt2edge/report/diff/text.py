@@ -1,103 +1,148 @@
-"""What is said of two runs that are compared: the sentence to read, and the table."""
+"""A comparison of two runs as text: the sentence to read first, and the table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchopt2edge.report.diff.compare import Against, Change, share
-from torchopt2edge.report.text.numbers import fixed, signed, significant, times, times_between
-from torchopt2edge.report.text.row_view import is_share, metric_title, plain
+from torchopt2edge.report.diff.change import Change
+from torchopt2edge.report.diff.compare import RunDiff
+from torchopt2edge.report.diff.limits import percent
+from torchopt2edge.report.text.numbers import fixed, signed, significant, times, times_interval
+from torchopt2edge.report.text.row_view import is_percent, metric_title, plain
 
 MARKDOWN, PAGE, DATA = "against.md", "against.html", "against.json"
 LIMITS = (
-    "The runs lie apart in time. What is divided out is what the machine does to every file "
-    "alike; what it does to one kind of file alone looks like a change of the file.",
+    "The runs lie apart in time. What the machine does to every file alike is divided out; what it "
+    "does to one kind of file alone looks like a change of the file.",
     "Each interval and each p stands alone: of twenty files that did not change, one may be "
-    "called changed. To be beyond a limit takes the size of the change as well.",
+    "called changed. A limit is broken only where the size of the change is beyond it as well.",
     "Samples that are paired are taken to be the same ones in the same order: the runs keep "
     "their scores, not the samples.",
 )
-_OF_SIZE = {"larger": "larger file", "smaller": "smaller file"}
-_OF_MEMORY = {"larger": "more memory", "smaller": "less memory"}
+_SIZE = {"larger": "larger file", "smaller": "smaller file"}
+_MEMORY = {"larger": "more memory", "smaller": "less memory"}
 
 
-def headline(against: Against) -> str:
-    """Return the one sentence to read: what is beyond the limit, or how many files changed."""
-    if against.max_regression is None:
-        return f"{counted(against.changes)}."
-    return judged(against.max_regression, len(against.broken), len(against.strict))
+def headline(diff: RunDiff) -> str:
+    """Return the one sentence to read first.
+
+    Args:
+        diff: The comparison.
+
+    Returns:
+        Whether the limit is broken; without a limit, how many candidates changed.
+    """
+    if diff.max_regression is None:
+        return f"{outcome_counts(diff.changes)}."
+    return limit_sentence(diff.max_regression, len(diff.broken), len(diff.strict))
 
 
-def judged(limit: float, broken: int, strict: int, where: tuple[str, str] = ("", "")) -> str:
-    """Say what became of a limit; ``where`` is said behind it, when it broke and when it held."""
+def limit_sentence(
+    limit: float, broken: int, strict: int, where: tuple[str, str] = ("", "")
+) -> str:
+    """Return whether a limit is broken.
+
+    Args:
+        limit: The limit as a share.
+        broken: How many findings break it.
+        strict: How many findings may.
+        where: What stands behind the limit when it is broken, and when it is not.
+
+    Returns:
+        The sentence.
+    """
     if broken:
-        return f"Regression beyond {share(limit)}{where[0]}: {_many(broken, 'finding')}."
+        return f"Regression beyond {percent(limit)}{where[0]}: {_count(broken, 'finding')}."
     if strict:
-        doubts = _many(strict, "finding")
-        return (
-            f"No regression beyond {share(limit)} is proven{where[1]}; {doubts} cannot exclude one."
-        )
-    return f"No regression beyond {share(limit)}{where[1]}."
+        inconclusive = _count(strict, "inconclusive finding")
+        return f"No proven regression beyond {percent(limit)}{where[1]}; {inconclusive}."
+    return f"No regression beyond {percent(limit)}{where[1]}."
 
 
-def counted(changes: Sequence[Change], where: str = "") -> str:
-    """Say how many candidates became what, without the full stop."""
-    words = [change.word for change in changes if change.metric in ("", "latency_ms")]
-    if not words:
+def outcome_counts(changes: Sequence[Change], where: str = "") -> str:
+    """Return how many candidates had which outcome.
+
+    Args:
+        changes: The changes.
+        where: What stands behind the number of candidates.
+
+    Returns:
+        A sentence without its full stop.
+    """
+    outcomes = [change.outcome for change in changes if change.metric in ("", "latency_ms")]
+    if not outcomes:
         return f"No latency was measured in both runs{where}"
-    counts = {word: words.count(word) for word in dict.fromkeys(words)}
-    return f"Of {_many(len(words), 'candidate')}{where}: " + ", ".join(
-        f"{count} {word}" for word, count in counts.items()
-    )
+    counts = {outcome: outcomes.count(outcome) for outcome in dict.fromkeys(outcomes)}
+    listed = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    return f"Of {_count(len(outcomes), 'candidate')}{where}: {listed}"
 
 
-def _many(count: int, what: str) -> str:
+def _count(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def heading(titles: Sequence[str]) -> str:
-    """Return what stands over a comparison: the runs' titles, the earlier first."""
+    """Return the title of a comparison.
+
+    Args:
+        titles: The runs' titles, the earlier first.
+
+    Returns:
+        "before → after".
+    """
     return " → ".join(plain(title) or "torchopt2edge" for title in titles)
 
 
-def winners(against: Against) -> str:
-    """Say which winner the runs named."""
-    before, after = (plain(name) or "none" for name in against.winners)
+def winners(diff: RunDiff) -> str:
+    """Return which winners the runs named.
+
+    Args:
+        diff: The comparison.
+
+    Returns:
+        A sentence.
+    """
+    before, after = (plain(name) or "none" for name in diff.winners)
     return f"Winner: {after}, as before." if before == after else f"Winner: {before} → {after}."
 
 
-def cells(against: Against) -> list[list[str]]:
-    """Return the table, one candidate a row, without the columns that nothing fills; header first.
+def cells(diff: RunDiff) -> list[list[str]]:
+    """Return the table of a comparison.
 
-    What became of a candidate is said in words in the last column.
+    Args:
+        diff: The comparison.
+
+    Returns:
+        Cells, header first, one candidate a row, without empty columns; the last column says in
+        words what changed.
     """
-    metric = next((c.metric for c in against.changes if c.kind == "difference"), "")
-    unit = " %" if is_share(metric) else ""
+    metric = next((c.metric for c in diff.changes if c.kind == "difference"), "")
+    unit = " %" if is_percent(metric) else ""
     titles = ["latency ms", "ratio", f"{metric_title(metric)}{unit}"]
     titles += ["Δ points" if unit else "Δ", "file MB", "memory MB"]
-    names = list(dict.fromkeys(change.candidate for change in against.changes))
-    body = [_row(against, name, metric) for name in names]
+    names = list(dict.fromkeys(change.candidate for change in diff.changes))
+    body = [_row(diff, name, metric) for name in names]
     kept = [i for i in range(len(titles)) if any(row[i + 1] for row in body)]
     head = ["candidate", *(titles[i] for i in kept), "what changed"]
     return [head, *([row[0], *(row[i + 1] for i in kept), row[-1]] for row in body)]
 
 
-def _row(against: Against, name: str, metric: str) -> list[str]:
-    latency, quality = against.of(name, "latency_ms"), against.of(name, metric) if metric else None
-    size, memory = against.of(name, "size_mb"), against.of(name, "memory_mb")
+def _row(diff: RunDiff, name: str, metric: str) -> list[str]:
+    latency = diff.change(name, "latency_ms")
+    quality = diff.change(name, metric) if metric else None
     return [
         plain(name),
-        _both(latency),
+        _before_after(latency),
         ratio(latency),
-        _both(quality, 2 if is_share(metric) else None),
+        _before_after(quality, 2 if is_percent(metric) else None),
         difference(quality),
-        _both(size),
-        _both(memory),
-        changed(against, name),
+        _before_after(diff.change(name, "size_mb")),
+        _before_after(diff.change(name, "memory_mb")),
+        changed(diff, name),
     ]
 
 
-def _both(change: Change | None, places: int | None = None) -> str:
+def _before_after(change: Change | None, places: int | None = None) -> str:
     if change is None:
         return ""
     first, second = (
@@ -108,33 +153,58 @@ def _both(change: Change | None, places: int | None = None) -> str:
 
 
 def ratio(change: Change | None) -> str:
-    """Return a ratio with its interval: "1.12× (1.08–1.16)"."""
-    if change is None or change.by is None:
+    """Return a ratio with its interval.
+
+    Args:
+        change: The change of a latency, or None.
+
+    Returns:
+        "1.12× (1.08–1.16)", "" where it is not known.
+    """
+    if change is None or change.effect is None:
         return ""
-    value, low, high = change.by
-    return times_between(change.by) if low < high else times(value)
+    value, low, high = change.effect
+    return times_interval(change.effect) if low < high else times(value)
 
 
 def difference(change: Change | None) -> str:
-    """Return a difference with its interval where one is known: "−0.40 (−0.90 to 0.10)"."""
-    if change is None or change.by is None:
+    """Return a difference, with its interval where one is known.
+
+    Args:
+        change: The change of a task metric, or None.
+
+    Returns:
+        "−0.40 (−0.90 to 0.10)", "" where it is not known.
+    """
+    if change is None or change.effect is None:
         return ""
-    value, low, high = change.by
-    known = f" ({fixed(low, 2)} to {fixed(high, 2)})" if low > float("-inf") else ""
-    return f"{signed(value, 2)}{known}"
+    value, low, high = change.effect
+    ends = f" ({fixed(low, 2)} to {fixed(high, 2)})" if low > float("-inf") else ""
+    return f"{signed(value, 2)}{ends}"
 
 
-def changed(against: Against, name: str) -> str:
-    """Return in words what became of a candidate, "" where nothing did."""
-    said: list[str] = []
-    for one in (change for change in against.changes if change.candidate == name):
-        if one.metric == "latency_ms" and name == against.anchor:
-            said.append("the anchor")
-        elif one.metric in ("", "latency_ms"):
-            word = one.word if one.metric else f"{one.word}{': ' if one.note else ''}{one.note}"
-            said.append(f"{word} ({one.note})" if one.metric and one.by is None else word)
-        elif one.kind == "difference" and one.word in ("worse", "better"):
-            said.append(f"{one.word} {metric_title(one.metric)}")
-        elif one.metric in ("size_mb", "memory_mb"):
-            said.append((_OF_SIZE if one.metric == "size_mb" else _OF_MEMORY).get(one.word, ""))
-    return ", ".join(word for word in said if word)
+def changed(diff: RunDiff, name: str) -> str:
+    """Return in words what became of a candidate.
+
+    Args:
+        diff: The comparison.
+        name: The candidate's id.
+
+    Returns:
+        For example "slower, worse top-1"; "" where nothing changed.
+    """
+    own = [change for change in diff.changes if change.candidate == name]
+    return ", ".join(text for change in own if (text := _changed(diff, change)))
+
+
+def _changed(diff: RunDiff, change: Change) -> str:
+    outcome, note = change.outcome, change.note
+    if not change.metric:
+        return f"{outcome}: {note}" if note else outcome
+    if change.metric == "latency_ms":
+        if change.candidate == diff.control:
+            return "control"
+        return f"{outcome} ({note})" if change.effect is None else outcome
+    if change.kind == "difference":
+        return f"{outcome} {metric_title(change.metric)}" if outcome in ("worse", "better") else ""
+    return (_SIZE if change.metric == "size_mb" else _MEMORY).get(outcome, "")

@@ -1,1 +1,1 @@
-"""Charts drawn by matplotlib."""
+"""The charts of every report, drawn as SVG: inline in the pages, and as files for Markdown."""

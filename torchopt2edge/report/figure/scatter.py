@@ -1,193 +1,254 @@
-"""The first panel: latency against the task metric, or against the file's size without one."""
+"""Latency against the task metric, or against the file's size where there is none."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from torchopt2edge.report.figure.label_placement import Box, Place, Wish, nearest, place
-from torchopt2edge.report.figure.latency_axis import milliseconds
-from torchopt2edge.report.figure.points import Point, line_mark, pareto_front, placed
-from torchopt2edge.report.figure.style import INK, MUTED, Look, literal
-from torchopt2edge.report.text.numbers import fixed
-from torchopt2edge.report.text.row_view import Line, is_share, metric_title
+from torchopt2edge.report.figure.axis import Axis, from_zero, padded, tick_text, zero_or_log
+from torchopt2edge.report.figure.canvas import Canvas, Point, fit, width_of
+from torchopt2edge.report.figure.figure import NARROW_PX, WIDE_PX, Figure
+from torchopt2edge.report.figure.label_placement import (
+    Box,
+    Label,
+    Placement,
+    nearest_point,
+    place_labels,
+)
+from torchopt2edge.report.figure.legend import Legend
+from torchopt2edge.report.figure.points import PlanePoint, marked_name, pareto_front, plane_points
+from torchopt2edge.report.figure.style import CandidateStyle
+from torchopt2edge.report.text.numbers import fixed, significant
+from torchopt2edge.report.text.row_view import RowView, is_percent, metric_title
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+_LINE = 15.0  # the height of a label
 
 
-def draw(axes: Axes, table: Sequence[Line], look: Look) -> Callable[[], None]:
-    """Draw the panel; return what adds its labels once the figure's layout is final."""
-    metric = table[0].metric if table else ""
-    points = placed(table, metric)
-    against = f"{metric_title(metric)} (%)" if is_share(metric) else metric_title(metric)
-    against = against or "file size (MB)"
-    axes.set_title(literal(f"Latency against {against.rsplit(' (', 1)[0]}", 80))
+def tradeoff_title(metric: str) -> str:
+    """Return the title of the chart.
+
+    Args:
+        metric: The run's task metric, "" without one.
+
+    Returns:
+        "Latency against top-1", or "Latency against file size".
+    """
+    return f"Latency against {metric_title(metric) or 'file size'}"
+
+
+def tradeoff_chart(views: Sequence[RowView], style: CandidateStyle) -> Figure | None:
+    """Draw latency against the task metric, or against the file's size.
+
+    Args:
+        views: The run's rows.
+        style: Their colours and markers.
+
+    Returns:
+        The figure, or None where no row has both values.
+    """
+    metric = views[0].metric if views else ""
+    points = plane_points(views, metric)
     if not points:
-        _nothing(axes, "nothing was measured that can be compared")
-        return lambda: None
-    axes.set_ylabel(literal(against))
-    axes.grid(True)
-    milliseconds(
-        axes, [end for point in points for end in _ends(point.line, "latency_ms", point.x)]
+        return None
+    unit = " (%)" if is_percent(metric) else "" if metric else " (MB)"
+    y_title = f"{metric_title(metric) or 'file size'}{unit}"
+    description = "; ".join(
+        f"{point.view.name} {significant(point.x)} ms, {_y_text(point, metric)}{unit}"
+        for point in points
     )
-    _limits(axes, points, metric)
-    front = pareto_front(points, metric)
-    _stairs(axes, front)
-    for point in sorted(points, key=_large_first):
-        _mark(axes, point, look, metric)
-    return lambda: _label(axes, points, front)
+    planes = [_Plane.of(points, style, metric, wide) for wide in (True, False)]
+    numbered = [plane.draw(y_title) for plane in planes]
+    wide, narrow = (plane.canvas.finish() for plane in planes)
+    caption = _caption(points, metric, any(numbered))
+    return Figure("trade-off", tradeoff_title(metric), description, wide, narrow, caption)
 
 
-def _nothing(axes: Axes, text: str) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", color=MUTED)
+def _y_text(point: PlanePoint, metric: str) -> str:
+    view = point.view
+    return fixed(view.value(metric), view.decimals) if metric else fixed(view.value("size_mb"), 2)
 
 
-def _ends(line: Line, metric: str, value: float) -> tuple[float, float]:
-    """Return the interval's ends, or the value twice where there is no interval."""
-    names = (
-        ("latency_low_ms", "latency_high_ms")
-        if metric == "latency_ms"
-        else (f"{metric}_low", f"{metric}_high")
+def _caption(points: Sequence[PlanePoint], metric: str, numbered: bool) -> str:
+    """Explain the marks that are there; ``numbered`` says whether a label is a number."""
+    views = [point.view for point in points]
+    sentences = (
+        ("Left is faster.", True),
+        ("Bars are 95 % intervals.", any(_x_ends(p) or _y_ends(p, metric) for p in points)),
+        (
+            "The step line is the Pareto set: nothing measured is better in both.",
+            len(pareto_front(points, metric)) > 1,
+        ),
+        ("A hollow mark is a rejected candidate.", any(view.rejected for view in views)),
+        ("A ring marks the winner.", any(view.winner for view in views)),
+        ("A ring marks a tie.", any(view.tied for view in views)),
+        ("A larger mark is a larger file.", len({point.area for point in points}) > 1),
+        ("A number stands for the candidate with that number in the table.", numbered),
     )
-    low, high = (line.get(name) for name in names)
-    return (low, high) if low is not None and high is not None else (value, value)
+    return " ".join(sentence for sentence, applies in sentences if applies)
 
 
-def _limits(axes: Axes, points: Sequence[Point], metric: str) -> None:
-    shown = [point for point in points if not point.below]
-    ends = [end for point in shown for end in _ends(point.line, metric, point.y)]
-    low, high = min(ends), max(ends)
+def _x_ends(point: PlanePoint) -> tuple[float, ...]:
+    return point.view.finite_ends("latency_ms") or ()
+
+
+def _y_ends(point: PlanePoint, metric: str) -> tuple[float, ...]:
+    return (point.view.finite_ends(metric) or ()) if metric else ()
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """The chart in one width: its points, their style, its axes and its legend."""
+
+    points: Sequence[PlanePoint]
+    style: CandidateStyle
+    metric: str
+    x: Axis
+    y: Axis
+    canvas: Canvas
+    legend: Legend
+
+    @classmethod
+    def of(
+        cls, points: Sequence[PlanePoint], style: CandidateStyle, metric: str, wide: bool
+    ) -> _Plane:
+        canvas = Canvas(WIDE_PX, 440) if wide else Canvas(NARROW_PX, 360)
+        left, foot = (56.0 if wide else 40.0), canvas.height - 42
+        legend = Legend(style.legend([point.view for point in points]), canvas.width)
+        xs = [end for p in points for end in (p.x, *_x_ends(p))]
+        x = zero_or_log(xs, left, canvas.width - 10)
+        y = _vertical(points, metric, foot, legend.height + 26)
+        return cls(points, style, metric, x, y, canvas, legend)
+
+    def draw(self, y_title: str) -> bool:
+        """Draw it, and return whether a candidate had room for its number only."""
+        self.legend.draw(self.canvas)
+        self._frame(y_title)
+        front = self._front()
+        if front:
+            self.canvas.path(front, "front")
+        for point in sorted(self.points, key=_large_first):
+            self._mark(point)
+        return self._labels(front)
+
+    @property
+    def _foot(self) -> float:
+        return self.canvas.height - 42
+
+    def _at(self, point: PlanePoint) -> Point:
+        """Return a point's pixel; one below the axis lies just over its lower edge."""
+        return self.x.at(point.x), self._foot - 14 if point.below else self.y.at(point.y)
+
+    def _frame(self, y_title: str) -> None:
+        left, right, foot, top = self.x.start, self.x.end, self._foot, self.y.end
+        for tick in self.y.ticks(6):
+            y = self.y.at(tick)
+            self.canvas.path([(left, y), (right, y)], "grid")
+            self.canvas.text(left - 7, y + 4, tick_text(tick), "muted end")
+        for tick in self.x.ticks(8 if self.canvas.width > 500 else 5):
+            x = self.x.at(tick)
+            self.canvas.path([(x, top), (x, foot)], "grid")
+            self.canvas.text(x, foot + 16, tick_text(tick), "muted mid")
+        self.canvas.path([(left, foot), (right, foot)], "axis")
+        self.canvas.text(0, top - 10, fit(f"↑ {y_title}", right - left), "muted")
+        x_title = "latency (ms, logarithmic)" if self.x.log else "latency (ms)"
+        self.canvas.text(right, foot + 35, f"{x_title} →", "muted end")
+
+    def _front(self) -> list[Point]:
+        """Return the corners of the step line through the Pareto set."""
+        corners = [self._at(point) for point in pareto_front(self.points, self.metric)]
+        steps = itertools.pairwise(corners)
+        return [corner for a, b in steps for corner in (a, (b[0], a[1]), b)]
+
+    def _mark(self, point: PlanePoint) -> None:
+        (x, y), view = self._at(point), point.view
+        colour = self.style.colour(view)
+        if ends := _x_ends(point):
+            low, high = map(self.x.at, ends)
+            self.canvas.path([(low, y), (high, y)], f"whisker {colour}")
+        if (ends := _y_ends(point, self.metric)) and not point.below:
+            low, high = map(self.y.at, ends)
+            self.canvas.path([(x, low), (x, high)], f"whisker soft {colour}")
+        kind = f"mark {'hollow ' if view.rejected else ''}{colour}"
+        self.canvas.mark(self.style.marker(view), x, y, _radius(point), kind)
+        if view.chosen:
+            self.canvas.mark("circle", x, y, _radius(point) + 4.5, "ring")
+
+    def _labels(self, front: Sequence[Point]) -> bool:
+        """Name every point; where the plane is crowded, by its number in the table.
+
+        Returns whether a number was used.
+        """
+        ordered = sorted(self.points, key=_important_first)
+        texts = [self._texts(point) for point in ordered]
+        labels = [
+            Label(*self._at(p), _radius(p) + 4, tuple((_label_width(p, t), _LINE) for t in both))
+            for p, both in zip(ordered, texts, strict=True)
+        ]
+        placements = self._placed(ordered, labels, front)
+        for point, both, label, where in zip(ordered, texts, labels, placements, strict=True):
+            if where is None:
+                continue
+            if where.leader:
+                self.canvas.path([(label.x, label.y), nearest_point(label, where.box)], "leader")
+            kind = "strong" if point.view.chosen else "faint" if point.view.rejected else ""
+            middle, foot = (where.box[0] + where.box[2]) / 2, where.box[3] - 4
+            self.canvas.text(middle, foot, both[where.text], f"halo mid {kind}".strip())
+        return any(where is not None and where.text for where in placements)
+
+    def _placed(
+        self, ordered: Sequence[PlanePoint], labels: Sequence[Label], front: Sequence[Point]
+    ) -> list[Placement | None]:
+        """Return the placements that show most names: one over a bar is better than a number."""
+        frame = (self.x.start + 1, self.y.end - 4, self.x.end + 8, self._foot - 2)
+        bars = [self._bar(p) for p in ordered if _y_ends(p, self.metric) and not p.below]
+        steps = [_box(a, b) for a, b in itertools.pairwise(front)]
+        tries = [place_labels(labels, frame, 8.0, taken) for taken in (steps + bars, steps, bars)]
+        return max(tries, key=_names)
+
+    def _texts(self, point: PlanePoint) -> tuple[str, str]:
+        """Return the texts of a label, the best first: its name, or its number in the table."""
+        view = point.view
+        value = fixed(view.value(view.metric), view.decimals)
+        tail = f" ↓ {value}{' %' if is_percent(view.metric) else ''}" if point.below else ""
+        room = min(240.0, self.canvas.width * 0.5) - width_of(tail)
+        return f"{fit(marked_name(view), room)}{tail}", str(view.number)
+
+    def _bar(self, point: PlanePoint) -> Box:
+        x, (low, high) = self._at(point)[0], _y_ends(point, self.metric)
+        return _box((x, self.y.at(low)), (x, self.y.at(high)))
+
+
+def _vertical(points: Sequence[PlanePoint], metric: str, foot: float, top: float) -> Axis:
+    values = [end for p in points if not p.below for end in (p.y, *_y_ends(p, metric))]
     if not metric:
-        axes.set_ylim(0, high * 1.15)
-        return
-    room = max(high - low, 0.5 if is_share(metric) else 0.01 * abs(high)) or 1.0
-    deeper = 0.22 if len(shown) < len(points) else 0.1
-    axes.set_ylim(low - deeper * room, high + 0.1 * room)
+        return from_zero(values, foot, top, 0.15)
+    axis = padded(values, foot - (28 if any(p.below for p in points) else 0), top)
+    if is_percent(metric):
+        return Axis(max(0.0, axis.low), min(100.5, axis.high), axis.start, axis.end)
+    return axis
 
 
-def _stairs(axes: Axes, front: Sequence[Point]) -> None:
-    if len(front) > 1:
-        xs, ys = [point.x for point in front], [point.y for point in front]
-        axes.step(xs, ys, where="post", color=MUTED, alpha=0.6, linewidth=1.4, zorder=1)
+def _radius(point: PlanePoint) -> float:
+    return max(4.0, min(10.0, math.sqrt(point.area) / 2))
 
 
-def _treads(axes: Axes, front: Sequence[Point]) -> list[Box]:
-    """Return the pixels of the staircase, over which no label goes."""
-    pixels = [axes.transData.transform((point.x, point.y)) for point in front]
-    boxes: list[Box] = []
-    for (x0, y0), (x1, y1) in itertools.pairwise(pixels):
-        boxes.append((x0, y0 - 1, x1, y0 + 1))
-        boxes.append((x1 - 1, min(y0, y1), x1 + 1, max(y0, y1)))
-    return boxes
-
-
-def _large_first(point: Point) -> float:
+def _large_first(point: PlanePoint) -> float:
     return -point.area
 
 
-def _height(axes: Axes, point: Point) -> float:
-    """Return where to draw the point: a broken one lies just above the axis."""
-    low, high = axes.get_ylim()
-    return low + 0.05 * (high - low) if point.below else point.y
+def _important_first(point: PlanePoint) -> tuple[bool, bool]:
+    return not point.view.chosen, not point.view.pareto
 
 
-def _mark(axes: Axes, point: Point, look: Look, metric: str) -> None:
-    colour, y = look.colour(point.line), _height(axes, point)
-    left, right = _ends(point.line, "latency_ms", point.x)
-    axes.hlines(y, left, right, color=colour, linewidth=1.2, alpha=0.55, zorder=2)
-    if metric and not point.below:
-        low, high = _ends(point.line, metric, point.y)
-        axes.vlines(point.x, low, high, color=colour, linewidth=1.2, alpha=0.35, zorder=2)
-    style: dict[str, Any] = {"marker": look.marker(point.line), "zorder": 4}
-    hollow = point.line.out
-    axes.scatter(
-        [point.x],
-        [y],
-        s=point.area,
-        facecolor="white" if hollow else colour,
-        edgecolor=colour if hollow else "white",
-        linewidth=1.4 if hollow else 0.9,
-        **style,
-    )
-    if point.line.winner or point.line.tied:
-        axes.scatter(
-            [point.x],
-            [y],
-            s=(point.area**0.5 + 7) ** 2,
-            facecolor="none",
-            edgecolor=INK,
-            linewidth=1.3,
-            marker="o",
-            zorder=5,
-        )
+def _label_width(point: PlanePoint, text: str) -> float:
+    return width_of(text, point.view.chosen) + 4
 
 
-def _label(axes: Axes, points: Sequence[Point], front: Sequence[Point]) -> None:
-    """Name every point; where the plane is crowded, by its number in the panel below."""
-    ordered = sorted(points, key=_importance)
-    scale = axes.figure.dpi / 72
-    wishes = []
-    for point in ordered:
-        x, y = axes.transData.transform((point.x, _height(axes, point)))
-        half = (point.area**0.5 / 2 + (4 if point.line.winner or point.line.tied else 1)) * scale
-        texts = _texts(point)
-        wishes.append(Wish(x, y, half, tuple(_size(axes, text, point.line) for text in texts)))
-    frame = axes.get_window_extent()
-    inside = (frame.x0 + 2, frame.y0 + 2, frame.x1 - 2, frame.y1 - 2)
-    found = place(wishes, inside, reach=6 * scale, taken=_treads(axes, front))
-    for point, wish, where in zip(ordered, wishes, found, strict=True):
-        if where is not None:
-            _write(axes, point, wish, where)
+def _names(placements: Sequence[Placement | None]) -> int:
+    return sum(where is not None and where.text == 0 for where in placements)
 
 
-def _texts(point: Point) -> tuple[str, str]:
-    """Return what a point may be called: by its name, or by its number in the panel below."""
-    line = point.line
-    name = literal(f"{line_mark(line)}{line.name}")
-    value = f" ↓ {fixed(line.get(line.metric), line.places)} %" if point.below else ""
-    return f"{name}{value}", str(line.number)
-
-
-def _importance(point: Point) -> tuple[bool, bool, bool, float]:
-    line = point.line
-    return not (line.winner or line.tied), not line.reference, not line.pareto, point.x
-
-
-def _weight(line: Line) -> str:
-    return "bold" if line.winner or line.tied else "normal"
-
-
-def _size(axes: Axes, text: str, line: Line) -> tuple[float, float]:
-    """Return the (width, height) of a label in pixels, with a little air."""
-    probe = axes.text(0, 0, text, fontsize=8, fontweight=_weight(line))
-    box = probe.get_window_extent()
-    probe.remove()
-    return box.width + 4, box.height + 3
-
-
-def _write(axes: Axes, point: Point, wish: Wish, where: Place) -> None:
-    from matplotlib.patheffects import withStroke
-
-    back = axes.transData.inverted()
-    text = _texts(point)[where.text]
-    at = back.transform(((where.box[0] + where.box[2]) / 2, (where.box[1] + where.box[3]) / 2))
-    if where.lead:
-        end = back.transform(nearest(wish, where.box))
-        ends = [point.x, end[0]], [_height(axes, point), end[1]]
-        axes.plot(*ends, color=MUTED, linewidth=0.7, zorder=3)
-    axes.text(
-        at[0],
-        at[1],
-        text,
-        fontsize=8,
-        fontweight=_weight(point.line),
-        color=MUTED if point.line.out else INK,
-        ha="center",
-        va="center",
-        zorder=6,
-        path_effects=[withStroke(linewidth=2.5, foreground="white")],
-    )
+def _box(a: Point, b: Point) -> Box:
+    return min(a[0], b[0]) - 1, min(a[1], b[1]) - 1, max(a[0], b[0]) + 1, max(a[1], b[1]) + 1

@@ -1,61 +1,88 @@
-"""The sensitivity plot: what quantizing each operator alone costs at the output."""
+"""What quantizing each operator costs at the model's output, the most sensitive first."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from torchopt2edge.report.figure.style import INK, MUTED, SETTINGS, literal
+from torchopt2edge.report.figure.axis import Axis, padded
+from torchopt2edge.report.figure.canvas import Canvas
+from torchopt2edge.report.figure.figure import Figure
+from torchopt2edge.report.figure.lanes import DrawLane, Lane, LaneChart
+from torchopt2edge.report.figure.legend import LegendEntry
+from torchopt2edge.report.text.facts import decibel, finite_number, mappings
+from torchopt2edge.report.text.numbers import fixed
+from torchopt2edge.report.text.row_view import plain
 
-NAME = "sensitivity.png"
 _MOST = 30
-_ROW, _FRAME, _WIDTH = 0.24, 1.5, 9.0  # inches
+_ALONE, _REST = "mark c-blue", "mark hollow c-vermillion"
 
 
-def draw(decisions: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
-    """Return ``sensitivity.png`` (150 dpi), nothing when no model's operators were ranked."""
-    ranked = [one for one in decisions if one.get("sensitivity")]
-    if not ranked:
-        return {}
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def sensitivity_chart(key: str, decision: Mapping[str, Any]) -> Figure | None:
+    """Draw the sensitivity of a model's operators.
 
-    rows = [min(_MOST, len(one["sensitivity"])) for one in ranked]
-    heights = [_FRAME + _ROW * count for count in rows]
-    with matplotlib.rc_context(SETTINGS):  # type: ignore[arg-type]
-        figure = Figure(figsize=(_WIDTH, sum(heights)), dpi=150, layout="constrained")
-        canvas = FigureCanvasAgg(figure)
-        every = figure.subplots(len(ranked), 1, height_ratios=heights, squeeze=False)
-        for axes, decision in zip(every[:, 0], ranked, strict=True):
-            _panel(axes, decision)
-        png = io.BytesIO()
-        canvas.print_png(png)  # type: ignore[no-untyped-call]
-    return {NAME: png.getvalue()}
+    Args:
+        key: The figure's key.
+        decision: How the model was quantized: its ``group``, its ranking ``sensitivity``, and
+            the SQNR ``ranked_db`` with all operators in int8.
+
+    Returns:
+        The figure, or None where no operator was ranked.
+    """
+    ranking = mappings(decision.get("sensitivity"))
+    ops = [op for op in ranking[:_MOST] if finite_number(op.get("only_db")) is not None]
+    if not ops:
+        return None
+    whole = finite_number(decision.get("ranked_db"))
+    values = [finite_number(op.get(name)) for op in ops for name in ("only_db", "without_db")]
+    known = [value for value in (*values, whole) if value is not None]
+    model = plain(decision.get("group") or "")
+    return LaneChart(
+        key,
+        f"Quantization error of each operator{f' of {model}' if model else ''}",
+        [Lane(_name(op), _draw(op), _note(op)) for op in ops],
+        lambda left, right: padded(known, left, right, 0.04),
+        "SQNR at the output (dB); right is better",
+        notes_title="only it / all but it, dB",
+        guides=[] if whole is None else [(whole, "dashed")],
+        legend=[
+            LegendEntry("only it in int8", _ALONE, "circle"),
+            LegendEntry("all but it in int8", _REST, "circle"),
+        ],
+        height=(20.0, 12.0),
+        caption=_caption(whole, len(ranking)),
+    ).figure()
 
 
-def _panel(axes: Any, decision: Mapping[str, Any]) -> None:
-    """A dot for the operator alone in int8, a ring for all in int8 but it."""
-    found = decision["sensitivity"]
-    shown = list(reversed(found[:_MOST]))
-    places = range(len(shown))
-    axes.plot([x["only_db"] for x in shown], places, "o", color="#0072B2", markersize=5)
-    axes.plot(
-        [x["without_db"] for x in shown], places, "o", mfc="white", mec="#D55E00", markersize=5
-    )
-    whole = decision.get("ranked_db")
-    if whole is not None:
-        axes.axvline(whole, color=MUTED, linewidth=1, linestyle="--")
-    axes.set_yticks(places, [literal(f"{x['op']}  {x['op_type']}", 40) for x in shown])
-    axes.set_xlabel("SQNR at the output, dB (right is better)")
-    group = f"{decision['group']}: " if decision.get("group") else ""
-    of = f", the {_MOST} costliest of {len(found)}" if len(found) > _MOST else ""
-    axes.set_title(literal(f"{group}sensitivity of the operators{of}", 90), color=INK)
-    axes.legend(
-        ["it alone in int8", "all in int8 but it", *(["all in int8"] if whole is not None else [])],
-        frameon=False,
-        fontsize=8,
-        loc="best",
-    )
-    axes.grid(axis="x")
+def _caption(whole: float | None, count: int) -> str:
+    parts = [
+        "The further left a dot, the more this operator alone costs; the further right a ring, "
+        "the more is won by leaving it in float.",
+        "" if whole is None else "Dashed: all in int8.",
+        f"The {_MOST} most sensitive of {count} operators." if count > _MOST else "",
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def _name(op: Mapping[str, Any]) -> str:
+    return plain(f"{op.get('op', '?')} {op.get('op_type', '')}")
+
+
+def _note(op: Mapping[str, Any]) -> str:
+    values = (fixed(decibel(op.get(name)), 1) or "–" for name in ("only_db", "without_db"))
+    return " / ".join(values)
+
+
+def _draw(op: Mapping[str, Any]) -> DrawLane:
+    marks = [
+        (finite_number(op.get("without_db")), _REST),
+        (finite_number(op.get("only_db")), _ALONE),
+    ]
+
+    def draw(canvas: Canvas, axis: Axis, y: float) -> None:
+        canvas.path([(axis.start, y), (axis.end, y)], "grid")
+        for value, kind in marks:
+            if value is not None:
+                canvas.mark("circle", axis.at(value), y, 4.0, kind)
+
+    return draw

@@ -1,104 +1,115 @@
-"""How a candidate looks in every panel: colour says the runtime, marker says the scheme.
+"""How a candidate looks in every chart: the colour names its runtime, the marker its scheme.
 
-Colours are Okabe and Ito's, which people with any colour vision can tell apart.
+The colours are those of Okabe and Ito, which people with any colour vision can tell apart.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torchopt2edge.report.text.row_view import Line, clip, plain
+from torchopt2edge.report.figure.canvas import fit
+from torchopt2edge.report.figure.legend import LegendEntry
+from torchopt2edge.report.text.row_view import RowView, plain
 
-INK, MUTED, FAINT, RULE = "#1f2328", "#5f6770", "#b8bfc6", "#e3e6e9"
-_RUNTIMES = {"ort": "#0072B2", "litert": "#D55E00", "torch": "#4d4d4d"}
-_OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_SCHEMES = {
-    "fp32": "o",
-    "fp16": "D",
-    "int8": "s",
-    "int8_dynamic": "^",
-    "int8_io": "v",
-    "int16x8": "P",
+RUNTIME_COLOURS = {"ort": "c-blue", "litert": "c-vermillion", "torch": "c-grey"}
+OTHER_COLOURS = ("c-green", "c-purple", "c-orange", "c-sky")
+_SCHEME_MARKERS = {
+    "fp32": "circle",
+    "fp16": "diamond",
+    "int8": "square",
+    "int8_dynamic": "triangle-up",
+    "int8_io": "triangle-down",
+    "int16x8": "plus",
 }
-_OTHER_MARKERS = ("X", "h", "<", ">", "d", "p")
-_NAMES = {"ort": "ONNX Runtime", "litert": "LiteRT", "torch": "PyTorch"}
-
-# What the report's figure needs, whatever the user's own matplotlib settings are.
-SETTINGS = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "text.usetex": False,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT,
-    "axes.facecolor": "white",
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "grid.color": RULE,
-    "grid.linewidth": 0.8,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "torchopt2edge",
-}
+_OTHER_MARKERS = (
+    "cross",
+    "hexagon",
+    "triangle-left",
+    "triangle-right",
+    "thin-diamond",
+    "pentagon",
+)
+_RUNTIME_NAMES = {"ort": "ONNX Runtime", "litert": "LiteRT", "torch": "PyTorch"}
 
 
 @dataclass(frozen=True)
-class Look:
-    """The colour of every runtime and the marker of every scheme in one figure."""
+class CandidateStyle:
+    """The colour class of every runtime and the marker of every scheme of a run."""
 
-    colours: dict[str, str]
-    markers: dict[str, str]
+    colours: Mapping[str, str]
+    markers: Mapping[str, str]
 
     @classmethod
-    def of(cls, table: Sequence[Line]) -> Look:
-        """Choose for the runtimes and schemes of a run, in order of appearance."""
-        rows = [line.row for line in table]
+    def of(cls, views: Sequence[RowView]) -> CandidateStyle:
+        """Choose colours and markers for a run.
+
+        Args:
+            views: Its rows; runtimes and schemes that are not known get theirs in this order.
+
+        Returns:
+            The style.
+        """
+        rows = [view.row for view in views]
         return cls(
-            _choose([row.backend for row in rows], _RUNTIMES, _OTHERS),
-            _choose([row.scheme for row in rows], _SCHEMES, _OTHER_MARKERS),
+            _choose([row.backend for row in rows], RUNTIME_COLOURS, OTHER_COLOURS),
+            _choose([row.scheme for row in rows], _SCHEME_MARKERS, _OTHER_MARKERS),
         )
 
-    def colour(self, line: Line) -> str:
-        """Return the colour of a line's runtime."""
-        return self.colours[line.row.backend]
+    def colour(self, view: RowView) -> str:
+        """Return the colour class of a row's runtime.
 
-    def marker(self, line: Line) -> str:
-        """Return the marker of a line's scheme."""
-        return self.markers[line.row.scheme]
+        Args:
+            view: The row.
+
+        Returns:
+            A class of ``figure.css``.
+        """
+        return self.colours[view.row.backend]
+
+    def marker(self, view: RowView) -> str:
+        """Return the marker of a row's scheme.
+
+        Args:
+            view: The row.
+
+        Returns:
+            A name in `canvas.MARKERS`, or "circle".
+        """
+        return self.markers[view.row.scheme]
+
+    def legend(self, views: Sequence[RowView]) -> list[LegendEntry]:
+        """Return the legend of a chart.
+
+        Args:
+            views: The rows that it shows.
+
+        Returns:
+            An entry for every runtime and for every scheme among them.
+        """
+        runtimes = dict.fromkeys(view.row.backend for view in views)
+        schemes = dict.fromkeys(view.row.scheme for view in views)
+        return [
+            *(
+                LegendEntry(_short(_runtime(name)), f"bar {self.colours[name]}")
+                for name in runtimes
+            ),
+            *(LegendEntry(_short(name), "mark plain", self.markers[name]) for name in schemes),
+        ]
 
 
-def _choose(names: Sequence[str], known: dict[str, str], others: Sequence[str]) -> dict[str, str]:
+def _choose(
+    names: Sequence[str], known: Mapping[str, str], others: Sequence[str]
+) -> Mapping[str, str]:
     wanted = list(dict.fromkeys(names))
     unknown = [name for name in wanted if name not in known]
     extra = {name: others[i % len(others)] for i, name in enumerate(unknown)}
-    return {name: (known | extra)[name] for name in wanted}
+    return {name: known.get(name) or extra[name] for name in wanted}
 
 
-def runtime_name(backend: str) -> str:
-    """Return a runtime's name as people write it."""
-    return _NAMES.get(backend, plain(backend))
+def _runtime(backend: str) -> str:
+    return _RUNTIME_NAMES.get(backend, plain(backend))
 
 
-def literal(text: str, width: int = 44) -> str:
-    """Return text that matplotlib draws as it is: no mathematics, no glyph the font lacks."""
-    known = _glyphs()
-    shown = "".join(char if ord(char) in known else "□" for char in plain(text))
-    return clip(shown, width).replace("$", r"\$")
-
-
-@functools.cache
-def _glyphs() -> frozenset[int]:
-    from matplotlib.font_manager import findfont, get_font
-
-    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
+def _short(name: str) -> str:
+    return fit(name, 110)

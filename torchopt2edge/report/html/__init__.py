@@ -1,1 +1,1 @@
-"""The report as one HTML file: it opens from disk, asks for nothing, and prints."""
+"""The report as one HTML file: it opens from disk, makes no request, and prints."""

@@ -1,27 +1,55 @@
-"""What pages above several devices share: a device a column, and who the devices are."""
+"""What the pages above several devices share: a table with a column per device, and the devices."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from torchopt2edge.report.html.blocks import Cell, Grid, Links, Section, filled, grid, section
+from torchopt2edge.report.html.blocks import (
+    Cell,
+    Links,
+    Section,
+    Table,
+    section,
+    table,
+    without_empty_columns,
+)
 from torchopt2edge.report.text.row_view import plain
 
 
-def beside(
+def device_columns(
     devices: Sequence[str], cells: Mapping[str, Sequence[Cell]], caption: str, first: str | None
-) -> Grid:
-    """Return the table with a device a column; ``cells`` are each candidate's, ``first`` leads."""
-    rows = tuple((Cell(plain(name), head=True), *told) for name, told in cells.items())
-    tones = tuple("won" if name == first else "" for name in cells)
+) -> Table:
+    """Return a table with one column per device.
+
+    Args:
+        devices: The columns' headings.
+        cells: The cells of each candidate.
+        caption: What the table shows.
+        first: The candidate whose row stands out, None for none.
+
+    Returns:
+        The table.
+    """
+    rows = tuple((Cell(plain(name), head=True), *each) for name, each in cells.items())
+    row_classes = tuple("chosen" if name == first else "" for name in cells)
     head = ("candidate", *map(plain, devices))
-    return Grid("result-table", caption, head, rows, tones=tones, sortable=True)
+    return Table("result-table", caption, head, rows, row_classes=row_classes, sortable=True)
 
 
-def machines(
-    about: Sequence[Sequence[str]], caption: str, label: str, pages: Mapping[str, str]
+def devices_section(
+    cells: Sequence[Sequence[str]], caption: str, label: str, pages: Mapping[str, str]
 ) -> Section | None:
-    """Return the section that tells of each device, with the page of each (device → address)."""
-    told = grid("devices-table", caption, filled(about), 3)
+    """Return the section on the devices.
+
+    Args:
+        cells: One device a row, header first.
+        caption: What the table shows.
+        label: What stands before the links.
+        pages: The address of each device's own page.
+
+    Returns:
+        The section.
+    """
+    about = table("devices-table", caption, without_empty_columns(cells), 3)
     links = Links(label, tuple((plain(name), page) for name, page in pages.items()))
-    return section("devices", "Devices", [told, links if pages else None])
+    return section("devices", "Devices", [about, links if pages else None])

@@ -1,73 +1,72 @@
-"""``against.html`` above several devices: two runs beside each other on all of them."""
+"""``against.html`` above several devices: a comparison of two runs on all of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torchopt2edge.report.diff import text as diff_text
-from torchopt2edge.report.diff.compare import Against
-from torchopt2edge.report.diff.devices import Across
-from torchopt2edge.report.diff.devices_text import LIMITS, about, headline, ratio, unsaid
+from torchopt2edge.report.diff.devices import DevicesDiff
+from torchopt2edge.report.diff.devices_text import (
+    LIMITS,
+    device_cells,
+    headline,
+    other_not_compared,
+    ratio,
+)
 from torchopt2edge.report.diff.text import PAGE
-from torchopt2edge.report.html.blocks import Cell, Figure, Grid, Prose, Section, listed, section
-from torchopt2edge.report.html.device_columns import beside, machines
-from torchopt2edge.report.html.device_lanes import Abreast, Dot
-from torchopt2edge.report.html.diff import RATIOS, right
+from torchopt2edge.report.figure.figure import Figure
+from torchopt2edge.report.html.blocks import Cell, Paragraph, Section, Table, item_list, section
+from torchopt2edge.report.html.device_columns import device_columns, devices_section
+from torchopt2edge.report.html.diff import STRICT
 from torchopt2edge.report.html.template import fill
 
 
-def render_html(across: Across) -> str:
-    """Return the page; equal input gives equal text, under the policy of a run's own page."""
+def render_html(diff: DevicesDiff, figures: Mapping[str, Figure]) -> str:
+    """Return the page.
+
+    Args:
+        diff: The comparison.
+        figures: Its figures by their keys.
+
+    Returns:
+        The HTML; equal input gives equal text.
+    """
     return fill(
-        headline(across),
-        title=diff_text.heading(across.titles),
-        sections=_sections(across),
+        headline(diff),
+        title=diff_text.heading(diff.titles),
+        sections=_sections(diff, figures),
         footer="The comparison as data is in `against.json`, beside this file.",
         kind="comparison",
     )
 
 
-def _sections(across: Across) -> list[Section | None]:
-    strict = Prose("A strict check would fail on these too.") if across.strict else None
-    pages = {one.device: f"{one.folder}/{PAGE}" for one, _ in across.compared}
-    known = "What became of each device's files"
-    ratio = "Latency on every device, after over before"
+def _sections(diff: DevicesDiff, figures: Mapping[str, Figure]) -> list[Section | None]:
+    strict = Paragraph(STRICT) if diff.strict else None
+    pages = {device.device: f"{device.folder}/{PAGE}" for device, _ in diff.compared}
     return [
-        section("beyond", "Beyond the limit", [listed(across.broken)]),
-        section("strict", "Cannot be told", [strict, listed(across.strict)]),
-        section("apart", "Not compared", [listed(unsaid(across))]),
-        section("warnings", "Warnings", [listed(across.warnings)]),
-        section("result", "Before and after", [_table(across)]),
-        section("ratio", ratio, [_drawn(across, ratio)]),
-        machines(about(across), known, "The comparison of each", pages),
-        section("limits", "What this cannot tell", [listed(LIMITS)]),
+        section("broken", "Beyond the limit", [item_list(diff.broken)]),
+        section("strict", "Inconclusive", [strict, item_list(diff.strict)]),
+        section("not-compared", "Not compared", [item_list(other_not_compared(diff))]),
+        section("warnings", "Warnings", [item_list(diff.warnings)]),
+        section("result", "Before and after", [_table(diff)]),
+        section("latency", "Latency, after over before", list(figures.values())),
+        devices_section(
+            device_cells(diff), "What changed on each device", "The comparison of each", pages
+        ),
+        section("limits", "Limits of this comparison", [item_list(LIMITS)]),
     ]
 
 
-def _table(across: Across) -> Grid:
+def _table(diff: DevicesDiff) -> Table:
     cells = {
-        name: [_cell(found, name) for _, found in across.compared] for name in across.candidates
+        name: [
+            Cell(ratio(each, name), under=diff_text.changed(each, name))
+            for _, each in diff.compared
+        ]
+        for name in diff.candidates
     }
     caption = (
         "Latency after over before, and what else changed. In parentheses: 95 % intervals. "
         "File sizes, memory and scores are in the comparison of each device."
     )
-    return beside([one.device for one, _ in across.compared], cells, caption, None)
-
-
-def _cell(found: Against, name: str) -> Cell:
-    return Cell(ratio(found, name), under=diff_text.changed(found, name))
-
-
-def _drawn(across: Across, title: str) -> Figure | None:
-    dots = {
-        name: [
-            Dot(at, change.by, change.word == "cannot tell")
-            for at, (_, found) in enumerate(across.compared)
-            if (change := found.of(name, "latency_ms")) is not None and change.by is not None
-        ]
-        for name in across.candidates
-    }
-    limit = across.max_regression
-    caption = f"{RATIOS} A hollow mark: it cannot be told.{right(limit)}"
-    devices = [one.device for one, _ in across.compared]
-    edge = None if limit is None else 1.0 + limit
-    return Abreast(devices, dots, "latency, after over before", edge).figure(title, caption)
+    return device_columns([device.device for device, _ in diff.compared], cells, caption, None)

@@ -1,35 +1,39 @@
-"""``report.html``: the whole report in one file that opens from disk and asks for nothing."""
+"""``report.html``: the whole report in one file that opens from disk and makes no request."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from torchopt2edge.report.html.sections import sections
 from torchopt2edge.report.html.template import fill
+from torchopt2edge.report.run_report import RunReport
 from torchopt2edge.report.text.method import method
-from torchopt2edge.report.text.row_view import Line, lines, plain
-from torchopt2edge.report.text.verdict_text import headline, reasons
-from torchopt2edge.types import Measurement, Verdict
+from torchopt2edge.report.text.row_view import RowView, plain
+from torchopt2edge.report.text.verdict_text import reasons
 
 
-def render(rows: Sequence[Measurement], verdict: Verdict, context: Mapping[str, Any]) -> str:
-    """Return the page; ``context`` holds what ``context.json`` does."""
-    table = lines(rows, verdict)
-    said = headline(rows, verdict)
+def render(report: RunReport) -> str:
+    """Return the page of a run.
+
+    Args:
+        report: The run's content.
+
+    Returns:
+        The HTML; equal input gives equal text.
+    """
     return fill(
-        said,
-        title=plain(context["title"] or "torchopt2edge"),
-        reasons=[plain(reason) for reason in reasons(said, verdict)],
-        measured=_measured(table),
-        sections=sections(table, verdict, context),
+        report.headline,
+        title=plain(report.title or "torchopt2edge"),
+        reasons=[plain(reason) for reason in reasons(report.headline, report.verdict)],
+        measured=_measured(report.views),
+        sections=sections(report),
         footer="Every sample is in `rows.jsonl`, the verdict in `verdict.json`, beside this file.",
     )
 
 
-def _measured(table: Sequence[Line]) -> str:
-    """Return on one line where and how it was measured, "" when nothing was."""
-    known = {what: plain(how) for what, how in method(table, {})}
+def _measured(views: Sequence[RowView]) -> str:
+    """Return where and how it was measured on one line, "" when nothing was."""
+    known = {what: plain(how) for what, how in method(views, {})}
     parts = [
         *(known[what] for what in ("device", "runtimes") if what in known),
         f"protocol {known['protocol']}" if "protocol" in known else "",

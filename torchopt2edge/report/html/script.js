@@ -1,20 +1,20 @@
 "use strict";
-// Everything the report says is there without this script; it sorts, copies and opens for print.
+// Everything in the report is there without this script; it sorts, copies, and unfolds for print.
 
-const say = (text) => {
-  document.getElementById("said").textContent = text;
+const announce = (text) => {
+  document.getElementById("status").textContent = text;
 };
 
-const button = (text, act) => {
-  const made = document.createElement("button");
-  made.type = "button";
-  made.textContent = text;
-  made.addEventListener("click", () => act(made));
-  return made;
+const addButton = (text, act) => {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = text;
+  button.addEventListener("click", () => act(button));
+  return button;
 };
 
 // A cell's number, or its text; null goes last in either direction.
-const worth = (row, column) => {
+const sortKey = (row, column) => {
   const cell = row.cells[column];
   const text = cell.querySelector("bdi").textContent;
   if (cell.dataset.value !== undefined && !cell.classList.contains("text")) {
@@ -30,25 +30,26 @@ const compare = (a, b) => {
 
 const sort = (table, column) => {
   const heads = [...table.tHead.rows[0].cells];
-  const down = heads[column].getAttribute("aria-sort") === "ascending";
+  const descending = heads[column].getAttribute("aria-sort") === "ascending";
   const body = table.tBodies[0];
-  const rows = [...body.rows].map((row, at) => ({ row, at, worth: worth(row, column) }));
+  const rows = [...body.rows].map((row, index) => ({ row, index, key: sortKey(row, column) }));
   rows.sort((a, b) => {
-    if (a.worth === null || b.worth === null) {
-      return (a.worth === null) - (b.worth === null) || a.at - b.at;
+    if (a.key === null || b.key === null) {
+      return (a.key === null) - (b.key === null) || a.index - b.index;
     }
-    return (down ? -1 : 1) * compare(a.worth, b.worth) || a.at - b.at;
+    return (descending ? -1 : 1) * compare(a.key, b.key) || a.index - b.index;
   });
   heads.forEach((head) => head.removeAttribute("aria-sort"));
-  heads[column].setAttribute("aria-sort", down ? "descending" : "ascending");
-  body.append(...rows.map((one) => one.row));
-  say(`Sorted by ${heads[column].textContent.trim()}, ${down ? "descending" : "ascending"}`);
+  const direction = descending ? "descending" : "ascending";
+  heads[column].setAttribute("aria-sort", direction);
+  body.append(...rows.map((each) => each.row));
+  announce(`Sorted by ${heads[column].textContent.trim()}, ${direction}`);
 };
 
 for (const table of document.querySelectorAll("table[data-sortable]")) {
   [...table.tHead.rows[0].cells].forEach((head, column) => {
     const text = head.textContent;
-    head.replaceChildren(button(text, () => sort(table, column)));
+    head.replaceChildren(addButton(text, () => sort(table, column)));
   });
 }
 
@@ -69,38 +70,38 @@ const copy = async (code) => {
 
 for (const figure of document.querySelectorAll("figure.code")) {
   const label = figure.querySelector("figcaption").textContent;
-  const made = button("Copy", async (self) => {
-    const done = await copy(figure.querySelector("code"));
-    self.textContent = done ? "Copied" : "Selected: press Ctrl+C";
-    say(self.textContent);
-    setTimeout(() => { self.textContent = "Copy"; }, 2000);
+  const copyButton = addButton("Copy", async (button) => {
+    const copied = await copy(figure.querySelector("code"));
+    button.textContent = copied ? "Copied" : "Selected: press Ctrl+C";
+    announce(button.textContent);
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
   });
-  made.setAttribute("aria-label", `Copy: ${label}`);
-  figure.append(made);
+  copyButton.setAttribute("aria-label", `Copy: ${label}`);
+  figure.append(copyButton);
 }
 
-// What need not scroll is no stop for the Tab key.
-const stops = () => {
+// The Tab key stops only at regions that scroll.
+const updateTabStops = () => {
   for (const region of document.querySelectorAll(".scroll, pre")) {
     const scrolls = region.scrollWidth > region.clientWidth + 1;
     if (scrolls) region.setAttribute("tabindex", "0");
     else region.removeAttribute("tabindex");
   }
 };
-addEventListener("resize", stops);
-document.addEventListener("toggle", stops, true);
-stops();
+addEventListener("resize", updateTabStops);
+document.addEventListener("toggle", updateTabStops, true);
+updateTabStops();
 
-// Paper cannot be clicked.
+// Folded blocks are opened for print, since paper cannot be clicked.
 addEventListener("beforeprint", () => {
-  for (const fold of document.querySelectorAll("details:not([open])")) {
-    fold.open = true;
-    fold.dataset.printed = "";
+  for (const details of document.querySelectorAll("details:not([open])")) {
+    details.open = true;
+    details.dataset.printed = "";
   }
 });
 addEventListener("afterprint", () => {
-  for (const fold of document.querySelectorAll("details[data-printed]")) {
-    fold.open = false;
-    delete fold.dataset.printed;
+  for (const details of document.querySelectorAll("details[data-printed]")) {
+    details.open = false;
+    delete details.dataset.printed;
   }
 });

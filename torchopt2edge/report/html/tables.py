@@ -1,181 +1,222 @@
-"""The tables of the page that the other reports do not have in this form."""
+"""The tables of a run's page that the other reports do not have in this form."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torchopt2edge.report.html.blocks import Cell, Grid, filled, grid
-from torchopt2edge.report.html.facts import entries, mapping, number
-from torchopt2edge.report.text import stages as told
-from torchopt2edge.report.text.columns import columns
+from torchopt2edge.report.html.blocks import Cell, Table, table, without_empty_columns
+from torchopt2edge.report.text import stages as stage_text
+from torchopt2edge.report.text.columns import table_columns
+from torchopt2edge.report.text.facts import finite_number, mapping, mappings
 from torchopt2edge.report.text.numbers import count, fixed, signed, significant
-from torchopt2edge.report.text.row_view import Line, is_share, metric_title, plain
-from torchopt2edge.types import SCHEMES
+from torchopt2edge.report.text.row_view import RowView, is_percent, metric_title, plain
+from torchopt2edge.types import BASELINE, SCHEMES
 
 _MOST = 10
 
 
-def result(table: Sequence[Line]) -> Grid | None:
-    """Return the result table; how a candidate stands is said in words under its name."""
-    sound = [line for line in table if not line.failed]
+def result_table(views: Sequence[RowView]) -> Table | None:
+    """Return the result table; a candidate's role stands under its name.
+
+    Args:
+        views: The run's rows.
+
+    Returns:
+        The table, or None where every row failed.
+    """
+    sound = [view for view in views if not view.failed]
     if not sound:
         return None
-    kept = columns(sound)
-    rows = tuple((_name(line), *(Cell(column.cell(line)) for column in kept)) for line in sound)
-    keys = [column.key for column in kept]
-    head = ("candidate", *(column.title for column in kept))
-    return Grid(
+    columns = table_columns(sound)
+    keys = [column.key for column in columns]
+    return Table(
         "result-table",
         "Every candidate that was measured. In parentheses: 95 % intervals. Ratio: latency "
         "against the winner's, or the fastest's where there is none.",
-        head,
-        rows,
-        frozenset({0}),
-        tuple(_tone(line) for line in sound),
+        ("candidate", *(column.title for column in columns)),
+        tuple((_name(view), *(Cell(column.cell(view)) for column in columns)) for view in sound),
+        row_classes=tuple(
+            "chosen" if v.chosen else "rejected" if v.rejected else "" for v in sound
+        ),
         sortable=True,
         ordered=1 + keys.index("latency") if "latency" in keys else -1,
     )
 
 
-def _name(line: Line) -> Cell:
-    return Cell(line.name, f"{line.number}", standing(line), head=True)
+def _name(view: RowView) -> Cell:
+    return Cell(view.name, f"{view.number}", role(view), head=True)
 
 
-def standing(line: Line) -> str:
-    """Return how a candidate stands in the race, in words."""
-    words = (
-        ("★ winner", line.winner),
-        ("= tie", line.tied),
-        ("reference", line.reference),
-        ("Pareto set", line.pareto),
-        (f"○ out: {plain(line.rejected)}", line.out),
+def role(view: RowView) -> str:
+    """Return a candidate's role in its run.
+
+    Args:
+        view: Its row.
+
+    Returns:
+        For example "★ winner · Pareto set"; its flags stand last.
+    """
+    roles = (
+        ("★ winner", view.winner),
+        ("= tie", view.tied),
+        ("reference", view.reference),
+        ("Pareto set", view.pareto),
+        (f"○ rejected: {plain(view.rejection)}", view.rejected),
     )
-    return " · ".join([*(word for word, holds in words if holds), *line.flags])
+    return " · ".join([*(text for text, applies in roles if applies), *view.flags])
 
 
-def _tone(line: Line) -> str:
-    return "won" if line.winner or line.tied else "lost" if line.out else ""
+def stages_table(stages: Sequence[Mapping[str, Any]], views: Sequence[RowView]) -> Table | None:
+    """Return the cost and the result of each stage, and then of each file.
 
+    Args:
+        stages: The stages in the order in which they ran.
+        views: The run's rows.
 
-def chain(stages: Sequence[Mapping[str, Any]], table: Sequence[Line]) -> Grid | None:
-    """Return what each stage cost and bought, and after them what each file did.
-
-    A loss of the task metric is counted from the first stage that has one.
+    Returns:
+        The table, or None without a stage; a change of the task metric is counted from the first
+        stage that has one.
     """
     if not stages:
         return None
-    metric = table[0].metric if table else ""
-    first = next((x for stage in stages if (x := told.quality(stage, metric)) is not None), None)
-    title = f"{metric_title(metric)}{' %' if is_share(metric) else ''}"
+    metric = views[0].metric if views else ""
+    values = (stage_text.quality(stage, metric) for stage in stages)
+    first = next((value for value in values if value is not None), None)
+    title = f"{metric_title(metric)}{' %' if is_percent(metric) else ''}"
     head = ["step", "time", "parameters", "MACs", "zeros %", title, "Δ", "file MB", "latency ms"]
-    body = [_stage(stage, metric, first) for stage in stages]
-    files = sorted((line for line in table if _ships(line)), key=_lineage)
-    body += [_file(line, metric, first) for line in files]
+    files = [view for view in views if not view.failed and view.row.backend != BASELINE]
+    body = [_stage_cells(stage, metric, first) for stage in stages]
+    body += [_file_cells(view, metric, first) for view in sorted(files, key=_model_then_scheme)]
     caption = (
         "The stages in the order in which they ran, then the files made from them. Δ: the task "
         "metric against that of the first stage that has one."
     )
-    return grid("chain-table", caption, filled([head, *body]))
+    return table("stages-table", caption, without_empty_columns([head, *body]))
 
 
-def _ships(line: Line) -> bool:
-    return not line.failed and line.row.backend != "torch"
-
-
-def _lineage(line: Line) -> tuple[str, int, str]:
+def _model_then_scheme(view: RowView) -> tuple[str, int, str]:
     """Put the files of one model together, from float to integers."""
     known = list(SCHEMES)
-    scheme = line.row.scheme
+    scheme = view.row.scheme
     at = known.index(scheme) if scheme in SCHEMES else len(known)
-    return str(line.row.facts.get("group") or ""), at, line.row.backend
+    return str(view.row.facts.get("group") or ""), at, view.row.backend
 
 
-def _stage(stage: Mapping[str, Any], metric: str, first: float | None) -> list[str]:
-    value = told.quality(stage, metric)
+def _stage_cells(stage: Mapping[str, Any], metric: str, first: float | None) -> list[str]:
+    value = stage_text.quality(stage, metric)
     return [
         plain(stage.get("name", "?")),
-        told.cost(stage),
-        count(told.number(stage, "params")),
-        count(told.number(stage, "macs")),
-        told.zeros(stage),
-        told.quality_text(stage, metric).removesuffix(" %"),
+        stage_text.time_text(stage),
+        count(stage_text.number(stage, "params")),
+        count(stage_text.number(stage, "macs")),
+        stage_text.zeros(stage),
+        stage_text.quality_text(stage, metric).removesuffix(" %"),
         "" if value is None or first is None else signed(value - first, 2),
         "",
         "",
     ]
 
 
-def _file(line: Line, metric: str, first: float | None) -> list[str]:
-    value = line.get(metric)
+def _file_cells(view: RowView, metric: str, first: float | None) -> list[str]:
+    value = view.value(metric)
     return [
-        line.name,
+        view.name,
         "",
-        count(number(line.row.facts.get("params"))),
-        count(number(line.row.facts.get("macs"))),
+        count(finite_number(view.row.facts.get("params"))),
+        count(finite_number(view.row.facts.get("macs"))),
         "",
-        fixed(value, line.places),
+        fixed(value, view.decimals),
         "" if value is None or first is None else signed(value - first, 2),
-        significant(line.get("size_mb")),
-        significant(line.get("latency_ms")),
+        significant(view.value("size_mb")),
+        significant(view.value("latency_ms")),
     ]
 
 
-def pruned(stage: Mapping[str, Any], key: str) -> Grid | None:
-    """Return the layers that a stage cut, None when it cut none."""
-    cut = mapping(mapping(stage.get("facts")).get("channels"))
+def pruned_table(stage: Mapping[str, Any], key: str) -> Table | None:
+    """Return the layers that a stage pruned.
+
+    Args:
+        stage: The stage.
+        key: The table's key.
+
+    Returns:
+        The table, or None where it pruned none.
+    """
+    channels = mapping(mapping(stage.get("facts")).get("channels"))
     rows = [
         [plain(layer), str(pair[0]), str(pair[1]), fixed(100 * pair[1] / pair[0], 0)]
-        for layer, pair in cut.items()
+        for layer, pair in channels.items()
         if isinstance(pair, Sequence) and len(pair) == 2 and pair[0]
     ]
     if not rows:
         return None
     head = ["layer", "channels before", "after", "left %"]
-    return grid(key, f"Channels of {plain(stage.get('name', '?'))}", [head, *rows])
+    return table(key, f"Channels of {plain(stage.get('name', '?'))}", [head, *rows])
 
 
-def cut_said(stage: Mapping[str, Any]) -> str:
-    """Return in a sentence what pruning left of the net and what it gave up."""
+def pruning_sentence(stage: Mapping[str, Any]) -> str:
+    """Return what pruning left of a model, and what it removed.
+
+    Args:
+        stage: The stage.
+
+    Returns:
+        Sentences, "" where its facts do not tell.
+    """
     facts = mapping(stage.get("facts"))
     search = mapping(facts.get("search"))
     shares = [
         f"{fixed(100 * share, 1)} % of the {name}"
         for key, name in (("macs_share", "MACs"), ("params_share", "parameters"))
-        if (share := number(facts.get(key))) is not None
+        if (share := finite_number(facts.get(key))) is not None
     ]
-    said = [f"{' and '.join(shares)} are left."] if shares else []
-    lost, step = number(search.get("importance_lost")), number(search.get("round_to"))
+    sentences = [f"{' and '.join(shares)} are left."] if shares else []
+    lost, step = finite_number(search.get("importance_lost")), finite_number(search.get("round_to"))
     if lost is not None:
-        said.append(f"The channels that went held {fixed(100 * lost, 1)} % of the importance.")
+        sentences.append(f"The removed channels held {fixed(100 * lost, 1)} % of the importance.")
     if step is not None and step > 1:
-        said.append(f"Widths are multiples of {fixed(step, 0)}.")
-    return " ".join(said)
+        sentences.append(f"Widths are multiples of {fixed(step, 0)}.")
+    return " ".join(sentences)
 
 
-def profile(line: Line, key: str) -> Grid | None:
-    """Return the costliest operators of one candidate, None when nobody profiled it."""
-    found = entries(line.row.facts.get("profile"))[:_MOST]
-    if not found:
+def profile_table(view: RowView, key: str) -> Table | None:
+    """Return the slowest operators of a candidate.
+
+    Args:
+        view: Its row.
+        key: The table's key.
+
+    Returns:
+        The table, or None where it was not profiled.
+    """
+    ops = mappings(view.row.facts.get("profile"))[:_MOST]
+    if not ops:
         return None
     rows = tuple(
         (
-            Cell(plain(one.get("name", "?")), head=True),
-            Cell(plain(one.get("type", ""))),
-            Cell(significant(number(one.get("ms")))),
-            Cell(fixed(number(one.get("share")), 1), share=number(one.get("share"))),
+            Cell(plain(op.get("name", "?")), head=True),
+            Cell(plain(op.get("type", ""))),
+            Cell(significant(finite_number(op.get("ms")))),
+            Cell(fixed(finite_number(op.get("share")), 1), share=finite_number(op.get("share"))),
         )
-        for one in found
+        for op in ops
     )
-    caption = f"The costliest operators of {line.name}"
-    head = ("operator", "type", "ms", "share %")
-    return Grid(key, caption, head, rows, frozenset({0, 1}))
+    caption = f"The slowest operators of {view.name}"
+    return Table(key, caption, ("operator", "type", "ms", "share %"), rows, frozenset({0, 1}))
 
 
-def placement(table: Sequence[Line]) -> Grid | None:
-    """Return where the nodes of each file run, None when nobody looked."""
-    sound = [x for x in table if not x.failed and mapping(x.row.facts.get("placement"))]
-    if not sound:
+def placement_table(views: Sequence[RowView]) -> Table | None:
+    """Return where the nodes of each file run.
+
+    Args:
+        views: The run's rows.
+
+    Returns:
+        The table, or None where it is not known.
+    """
+    known = [v for v in views if not v.failed and mapping(v.row.facts.get("placement"))]
+    if not known:
         return None
     head = [
         "candidate",
@@ -186,18 +227,18 @@ def placement(table: Sequence[Line]) -> Grid | None:
         "transposes",
         "falls back",
     ]
-    caption = "Where the nodes of each file run. What falls back leaves the fast path."
-    cells = filled([head, *(_placed(line) for line in sound)])
-    made = grid("placement-table", caption, cells)
+    caption = "Where the nodes of each file run. What falls back runs outside the fast path."
+    cells = without_empty_columns([head, *(_placement_cells(view) for view in known)])
+    plain_table = table("placement-table", caption, cells)
     text = {i for i, title in enumerate(cells[0]) if title in ("candidate", "falls back")}
-    return Grid(made.key, made.caption, made.head, made.rows, frozenset(text))
+    return Table(plain_table.key, caption, plain_table.head, plain_table.rows, frozenset(text))
 
 
-def _placed(line: Line) -> list[str]:
-    facts = mapping(line.row.facts.get("placement"))
-    shares = [fixed(number(facts.get(name)), 1) for name in ("nodes", "macs")]
+def _placement_cells(view: RowView) -> list[str]:
+    facts = mapping(view.row.facts.get("placement"))
+    shares = [fixed(finite_number(facts.get(name)), 1) for name in ("nodes", "macs")]
     names = ("partitions", "unfused_qdq", "transposes")
-    counts = [fixed(number(facts.get(name)), 0) for name in names]
-    back = sorted(mapping(facts.get("fallback")).items(), key=lambda item: str(item[0]))
-    fallen = ", ".join(f"{plain(number_)} {plain(kind)}" for kind, number_ in back)
-    return [line.name, *shares, *counts, fallen or ("none" if "fallback" in facts else "")]
+    counts = [fixed(finite_number(facts.get(name)), 0) for name in names]
+    fallback = sorted(mapping(facts.get("fallback")).items(), key=lambda item: str(item[0]))
+    ops = ", ".join(f"{plain(number)} {plain(kind)}" for kind, number in fallback)
+    return [view.name, *shares, *counts, ops or ("none" if "fallback" in facts else "")]

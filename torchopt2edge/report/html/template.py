@@ -1,4 +1,4 @@
-"""Fills a page: one file that opens from disk, asks for nothing and runs only its own script."""
+"""Fills the template of a page: one file that opens from disk and makes no request."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from importlib.resources import files
 
+from torchopt2edge.report.figure.standalone import figure_style
 from torchopt2edge.report.html.blocks import Section
 
 _HERE = "torchopt2edge.report.html"
@@ -25,11 +26,22 @@ def fill(
     measured: str = "",
     kind: str = "report",
 ) -> str:
-    """Return the page; equal input gives equal text.
+    """Fill the page; equal input gives equal text.
 
-    Its policy lets run and show what it holds and nothing else: the style sheet and the script
-    are named by their hashes. A section of None is absent. ``kind`` is what the page is called; in
-    ``footer`` stand file names between backticks.
+    The page's policy allows what it holds and nothing else: the style sheet and the script are
+    named by their hashes.
+
+    Args:
+        headline: The one sentence to read first.
+        title: What the page is about.
+        sections: Its sections; None is left out.
+        footer: Its last line; file names stand between backticks.
+        reasons: Sentences below the headline.
+        measured: One line on where and how it was measured.
+        kind: What the page is called.
+
+    Returns:
+        The HTML.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -41,12 +53,12 @@ def fill(
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
-    jinja.filters["whole"] = _whole
-    style, script = _resource("style.css"), _resource("script.js")
+    jinja.filters["unbroken"] = _unbroken
+    style, script = f"{figure_style()}\n{_resource('style.css')}", _resource("script.js")
     return jinja.get_template("page.html.jinja").render(
         headline=headline,
         title=title,
-        sections=[one for one in sections if one is not None],
+        sections=[section for section in sections if section is not None],
         footer=footer,
         reasons=reasons,
         measured=measured,
@@ -57,7 +69,7 @@ def fill(
     )
 
 
-def _whole(text: str) -> str:
+def _unbroken(text: str) -> str:
     """Keep a number on one line with its unit, and the two ends of an interval."""
     return _RANGE.sub("\u2060–\u2060", _UNIT.sub("\u00a0", text))
 

@@ -1,92 +1,113 @@
-"""The columns of the result table, shared by the terminal and the Markdown report."""
+"""The columns of the result table, shared by the terminal, Markdown and HTML."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torchopt2edge.report.text.numbers import fixed, interval, signed, significant, spread, times
-from torchopt2edge.report.text.row_view import Line, is_share, metric_title
+from torchopt2edge.report.text.numbers import (
+    fixed,
+    fixed_interval,
+    interval,
+    signed,
+    significant,
+    times,
+)
+from torchopt2edge.report.text.row_view import RowView, is_percent, metric_title
 
-Cell = Callable[[Line], str]
+CellText = Callable[[RowView], str]
 
 
 @dataclass(frozen=True)
-class Column:
-    """One column: its name, its cell for a line, and a narrower cell where there is one."""
+class TableColumn:
+    """One column of the result table.
+
+    Attributes:
+        key: What the code calls it.
+        title: Its heading.
+        cell: Returns the text of its cell in a row.
+        narrow: Returns a shorter text for a narrow terminal, None where there is none.
+    """
 
     key: str
     title: str
-    cell: Cell
-    narrow: Cell | None = None
+    cell: CellText
+    narrow: CellText | None = None
 
 
-def columns(table: Sequence[Line]) -> list[Column]:
-    """Return the columns in which at least one line has something to say."""
-    metric = table[0].metric if table else ""
-    every = [*_task(metric), *_latency(), *_cost(), *_likeness()]
-    return [column for column in every if any(column.cell(line) for line in table)]
+def table_columns(views: Sequence[RowView]) -> list[TableColumn]:
+    """Return the columns of the result table.
+
+    Args:
+        views: The rows to show.
+
+    Returns:
+        The columns in which at least one row has a value.
+    """
+    metric = views[0].metric if views else ""
+    columns = [*_task_columns(metric), *_latency_columns(), *_cost_columns(), *_parity_columns()]
+    return [column for column in columns if any(column.cell(view) for view in views)]
 
 
-def _task(metric: str) -> list[Column]:
+def _task_columns(metric: str) -> list[TableColumn]:
     if not metric:
         return []
-
-    def wide(line: Line) -> str:
-        ends = line.get(f"{metric}_low"), line.get(f"{metric}_high")
-        return spread(line.get(metric), *ends, line.places)
-
+    percent = is_percent(metric)
     return [
-        Column(
+        TableColumn(
             "metric",
-            f"{metric_title(metric)}{' %' if is_share(metric) else ''}",
-            wide,
-            lambda line: fixed(line.get(metric), line.places),
+            f"{metric_title(metric)}{' %' if percent else ''}",
+            lambda view: fixed_interval(view.value(metric), *view.ends(metric), view.decimals),
+            lambda view: fixed(view.value(metric), view.decimals),
         ),
-        Column(
+        TableColumn(
             "change",
-            "Δ points" if is_share(metric) else "Δ",
-            lambda line: signed(line.change, line.places),
+            "Δ points" if percent else "Δ",
+            lambda view: signed(view.change, view.decimals),
         ),
     ]
 
 
-def _latency() -> list[Column]:
-    def wide(line: Line) -> str:
-        ends = line.get("latency_low_ms"), line.get("latency_high_ms")
-        return interval(line.get("latency_ms"), *ends)
-
+def _latency_columns() -> list[TableColumn]:
     return [
-        Column("latency", "latency ms", wide, lambda line: significant(line.get("latency_ms"))),
-        Column("ratio", "ratio", lambda line: times(line.ratio[0]) if line.ratio else ""),
-        Column("p90", "p90 ms", lambda line: significant(line.get("p90_ms"))),
+        TableColumn("latency", "latency ms", _latency, _number("latency_ms")),
+        TableColumn("ratio", "ratio", lambda view: times(view.ratio[0]) if view.ratio else ""),
+        TableColumn("p90", "p90 ms", _number("p90_ms")),
     ]
 
 
-def _cost() -> list[Column]:
+def _latency(view: RowView) -> str:
+    return interval(view.value("latency_ms"), *view.ends("latency_ms"))
+
+
+def _number(metric: str) -> CellText:
+    return lambda view: significant(view.value(metric))
+
+
+def _cost_columns() -> list[TableColumn]:
     return [
-        Column("size", "file MB", lambda line: significant(line.get("size_mb"))),
-        Column("gzip", "gzip MB", lambda line: significant(line.get("gzip_mb"))),
-        Column("zeros", "zeros %", _zeros),
-        Column("memory", "memory MB", lambda line: significant(line.get("memory_mb"))),
+        TableColumn("size", "file MB", _number("size_mb")),
+        TableColumn("gzip", "gzip MB", _number("gzip_mb")),
+        TableColumn("zeros", "zeros %", _zeros),
+        TableColumn("memory", "memory MB", _number("memory_mb")),
     ]
 
 
-def _zeros(line: Line) -> str:
-    """Return the share of zero weights where somebody has made them zero."""
-    share = line.row.facts.get("zeros")
+def _zeros(view: RowView) -> str:
+    """Return the share of zero weights where it shows that a model was made sparse."""
+    share = view.row.facts.get("zeros")
     return fixed(float(share), 1) if isinstance(share, int | float) and share >= 5 else ""
 
 
-def _likeness() -> list[Column]:
+def _parity_columns() -> list[TableColumn]:
     return [
-        Column("sqnr", "SQNR dB", lambda line: fixed(line.get("sqnr_db"), 1)),
-        Column("agreement", "agree %", lambda line: fixed(line.get("agreement"), 1)),
-        Column("here", "as here %", _as_here),
+        TableColumn("sqnr", "SQNR dB", lambda view: fixed(view.value("sqnr_db"), 1)),
+        TableColumn("agreement", "agree %", lambda view: fixed(view.value("agreement"), 1)),
+        TableColumn("host", "as host %", _host_agreement),
     ]
 
 
-def _as_here(line: Line) -> str:
-    """Return on how much of the samples another machine answered as this one does."""
-    share = line.row.facts.get("host_agreement")
+def _host_agreement(view: RowView) -> str:
+    """Return on how many of the samples another machine gives the same answer as this one."""
+    share = view.row.facts.get("host_agreement")
     return fixed(float(share), 1) if isinstance(share, int | float) else ""

@@ -1,141 +1,197 @@
-"""How the models were quantized, in words and tables: what was decided, and what the files hold."""
+"""How the models were quantized, as sentences and tables: the decisions, and the files' content."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from torchopt2edge.report.text.facts import decibel, finite_number, mappings
 from torchopt2edge.report.text.numbers import count, fixed
-from torchopt2edge.report.text.row_view import Line, plain
+from torchopt2edge.report.text.row_view import RowView, plain
 
-COSTLIEST = 10
-FLOATS = ("fp32", "fp16")
-_OF_INTEGERS = ("int8_macs", "integer_ops", "float_ops", "unfused_qdq")
-_HOLDS = (
+SHOWN = 10
+"""How many operators the sensitivity table of ``report.md`` holds."""
+
+FLOAT_SCHEMES = ("fp32", "fp16")
+Decision = Mapping[str, Any]
+"""One entry of ``decisions`` in ``context.json``: how one model was quantized."""
+
+_OF_INTEGER_FILES = ("int8_macs", "integer_ops", "float_ops", "unfused_qdq")
+_CONTENT: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("ranges", "ranges_origin", str),
     ("ranges matched %", "ranges_matched", lambda value: fixed(float(value), 1)),
     ("MACs in int8 %", "int8_macs", lambda value: fixed(float(value), 1)),
     ("integer ops", "integer_ops", lambda value: str(sum(value.values()))),
-    ("float ops left", "float_ops", lambda value: _counted(value)),
+    ("float ops left", "float_ops", lambda value: _most_frequent(value)),
     ("Q/DQ not fused", "unfused_qdq", str),
     ("transposes", "transposes", str),
     ("partitions", "partitions", str),
 )
 
 
-def holds(table: Sequence[Line]) -> list[list[str]]:
-    """Return the cells of "what the files hold", read back from each; header first."""
-    files = [line for line in table if line.row.backend != "torch" and not line.checks]
-    sound = [line for line in files if not line.failed]
-    body = [[line.name, *(_cell(line, key, show) for _, key, show in _HOLDS)] for line in sound]
-    head = ["candidate", *(title for title, _, _ in _HOLDS)]
-    kept = [i for i in range(len(head)) if any(row[i] for row in body)]
-    if len(kept) < 2:
-        return []
-    return [[row[i] for i in kept] for row in (head, *body)]
+@dataclass(frozen=True)
+class QuantizationText:
+    """How one model was quantized.
+
+    Attributes:
+        model: The model's name, "" where a run has one model.
+        sentences: What was decided, and why.
+        lints: What the graph's lints found, each with its hint.
+        operators: Cells of the sensitivity table, header first; empty without a ranking.
+    """
+
+    model: str
+    sentences: tuple[str, ...]
+    lints: tuple[str, ...]
+    operators: list[list[str]]
 
 
-def notes(table: Sequence[Line]) -> list[str]:
-    """Return what must be known of a file, each sentence once with the rows that it is about."""
-    about: dict[str, list[str]] = {}
-    for line in table:
-        for said in line.row.facts.get("notes") or ():
-            about.setdefault(plain(said), []).append(line.name)
-    return [f"{', '.join(names)}: {said}" for said, names in about.items()]
+def file_content(views: Sequence[RowView]) -> list[list[str]]:
+    """Return the table of what the produced files hold.
+
+    Args:
+        views: The run's rows.
+
+    Returns:
+        Cells, header first, without empty columns; empty where nothing is known.
+    """
+    files = [view for view in views if view.row.backend != "torch" and not view.checks]
+    body = [
+        [view.name, *(_content(view, key, text) for _, key, text in _CONTENT)]
+        for view in files
+        if not view.failed
+    ]
+    head = ["candidate", *(title for title, _, _ in _CONTENT)]
+    kept = [at for at in range(len(head)) if any(cells[at] for cells in body)]
+    return [[cells[at] for at in kept] for cells in (head, *body)] if len(kept) > 1 else []
 
 
-def _cell(line: Line, key: str, show: Any) -> str:
-    value = line.row.facts.get(key)
-    claimed = line.row.scheme not in FLOATS or key not in _OF_INTEGERS
-    return "" if value is None or not claimed else str(show(value))
+def file_notes(views: Sequence[RowView]) -> list[str]:
+    """Return the notes of the rows.
+
+    Args:
+        views: The run's rows.
+
+    Returns:
+        Each note once, behind the names of the candidates it is about.
+    """
+    names: dict[str, list[str]] = {}
+    for view in views:
+        for note in view.row.facts.get("notes") or ():
+            names.setdefault(plain(note), []).append(view.name)
+    return [f"{', '.join(each)}: {note}" for note, each in names.items()]
 
 
-def _counted(ops: Mapping[str, int]) -> str:
-    """Name the commonest few: "4 HARD_SWISH, 1 SOFTMAX"."""
-    most = sorted(ops.items(), key=lambda item: -item[1])
-    shown = ", ".join(f"{number} {kind}" for kind, number in most[:3])
-    return f"{shown} …" if len(most) > 3 else shown or "none"
+def _content(view: RowView, key: str, text: Callable[[Any], str]) -> str:
+    """Return one cell; what counts integers says nothing about a float file."""
+    value = view.row.facts.get(key)
+    applies = view.row.scheme not in FLOAT_SCHEMES or key not in _OF_INTEGER_FILES
+    return "" if value is None or not applies else text(value)
 
 
-def sections(decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return one section per model: its title, its sentences, and its sensitivity table."""
+def _most_frequent(ops: Mapping[str, int]) -> str:
+    """Name the three most frequent operators: "4 HARD_SWISH, 1 SOFTMAX"."""
+    ordered = sorted(ops.items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{number} {kind}" for kind, number in ordered[:3])
+    return f"{shown} …" if len(ordered) > 3 else shown or "none"
+
+
+def quantization_texts(decisions: Sequence[Decision]) -> list[QuantizationText]:
+    """Return how each model was quantized.
+
+    Args:
+        decisions: ``decisions`` of ``context.json``.
+
+    Returns:
+        One text per model, in order.
+    """
     return [
-        {
-            "title": plain(decision.get("group") or ""),
-            "said": [*_ranges(decision), *_changes(decision), *_mixed(decision)],
-            "lints": [_lint(found) for found in decision.get("lints") or ()],
-            "sensitivity": _sensitivity(decision.get("sensitivity") or ()),
-        }
+        QuantizationText(
+            plain(decision.get("group") or ""),
+            (*_range_sentences(decision), *_change_sentences(decision), *_mixed_sentence(decision)),
+            tuple(_lint(each) for each in decision.get("lints") or ()),
+            operator_cells(mappings(decision.get("sensitivity"))[:SHOWN]),
+        )
         for decision in decisions
     ]
 
 
-def _ranges(decision: Mapping[str, Any]) -> list[str]:
-    said = [
-        f"Activation ranges: {decision.get('origin', '?')}; {decision.get('why', '')}".strip("; ")
-    ]
+def _range_sentences(decision: Decision) -> list[str]:
+    origin, why = decision.get("origin", "?"), decision.get("why", "")
+    sentences = [f"Activation ranges: {origin}; {why}".strip("; ")]
     if "learned" in decision:
         rest = ", ".join(map(plain, decision["calibrated"])) or "none"
-        said.append(f"{decision['learned']} tensors were learned; calibrated besides: {rest}.")
-    if decision.get("excluded"):
-        said.append(f"In float by name: {', '.join(map(plain, decision['excluded']))}.")
-    tried = decision.get("sqnr_by_calibrator")
-    if tried:
-        listed = ", ".join(f"{name} {fixed(float(db), 1)} dB" for name, db in tried.items())
-        said.append(f"SQNR at the output by calibrator, on calibration data: {listed}.")
-    shaky = decision.get("instability")
-    if shaky:
-        said.append(
-            f"Between two halves of the calibration set the ranges' widths differ by "
-            f"{fixed(float(shaky['median_pct']), 1)} % in the median tensor and "
-            f"{fixed(float(shaky['worst_pct']), 1)} % in the worst ({plain(shaky['worst'])})."
+        sentences.append(
+            f"{decision['learned']} tensors have learned ranges; calibrated in addition: {rest}."
         )
-    return said
+    if decision.get("excluded"):
+        sentences.append(f"In float by name: {', '.join(map(plain, decision['excluded']))}.")
+    tried = decision.get("sqnr_by_observer") or decision.get("sqnr_by_calibrator")
+    if tried:
+        values = ", ".join(f"{plain(name)} {fixed(float(db), 1)} dB" for name, db in tried.items())
+        sentences.append(f"SQNR at the output by observer, on calibration data: {values}.")
+    spread = decision.get("instability")
+    if spread:
+        sentences.append(
+            f"Between two halves of the calibration set the ranges' widths differ by "
+            f"{fixed(float(spread['median_pct']), 1)} % in the median tensor and "
+            f"{fixed(float(spread['worst_pct']), 1)} % in the worst ({plain(spread['worst'])})."
+        )
+    return sentences
 
 
-def _changes(decision: Mapping[str, Any]) -> list[str]:
-    said = []
+def _change_sentences(decision: Decision) -> list[str]:
+    sentences = []
     for key, name in (("equalize", "Equalization"), ("bias_correction", "Bias correction")):
-        found = decision.get(key)
-        if isinstance(found, str):
-            said.append(f"{name}: {found}.")
-        elif found:
-            listed = ", ".join(f"{plain(k).replace('_', ' ')} {v}" for k, v in found.items())
-            said.append(f"{name}: applied ({listed}).")
-    return said
+        result = decision.get(key)
+        if isinstance(result, str):
+            sentences.append(f"{name}: {result}.")
+        elif result:
+            counts = ", ".join(f"{plain(k).replace('_', ' ')} {v}" for k, v in result.items())
+            sentences.append(f"{name}: applied ({counts}).")
+    return sentences
 
 
-def _mixed(decision: Mapping[str, Any]) -> list[str]:
-    found = decision.get("mixed")
-    if not found:
+def _mixed_sentence(decision: Decision) -> list[str]:
+    mixed = decision.get("mixed")
+    if not mixed:
         return []
-    names = ", ".join(plain(name) for name in found["excluded"]) or "nothing"
-    met = "" if found.get("met", True) else " The budget was not met."
+    names = ", ".join(plain(name) for name in mixed["excluded"]) or "nothing"
+    budget = "" if mixed.get("met", True) else " The budget was not met."
     return [
-        f"Mixed precision: {names} in float, {fixed(found['macs_float_share'], 1)} % of the "
-        f"MACs, costs {fixed(found['drop'], 2)} points of {plain(found['metric'])} on "
-        f"{plain(found['judged_on'])} where {found['max_drop']} are allowed "
-        f"({count(found['evaluations'])} evaluated).{met}"
+        f"Mixed precision: {names} in float, {fixed(mixed['macs_float_share'], 1)} % of the "
+        f"MACs, costs {fixed(mixed['drop'], 2)} points of {plain(mixed['metric'])} on "
+        f"{plain(mixed['judged_on'])}; the limit is {mixed['max_drop']} "
+        f"({count(mixed['evaluations'])} evaluated).{budget}"
     ]
 
 
-def _lint(found: Mapping[str, Any]) -> str:
-    return f"{plain(found['says'])} → {plain(found['mend'])}"
+def _lint(lint: Mapping[str, Any]) -> str:
+    hint = lint.get("hint") or lint.get("mend") or ""  # the key of the previous release
+    return f"{plain(lint['says'])} → {plain(hint)}"
 
 
-def _sensitivity(ranking: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return the costliest operators; header first."""
+def operator_cells(ranking: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return the sensitivity table of a model.
+
+    Args:
+        ranking: ``sensitivity`` of a decision: the operators, the most sensitive first.
+
+    Returns:
+        Cells, header first; empty without a ranking.
+    """
     if not ranking:
         return []
-    head = ["operator", "kind", "MACs", "dB, it alone in int8", "dB, all in int8 but it"]
+    head = ["operator", "kind", "MACs", "dB, only it in int8", "dB, all but it in int8"]
     body = [
         [
-            plain(one["op"]),
-            plain(one["op_type"]),
-            count(float(one["macs"])),
-            fixed(float(one["only_db"]), 1),
-            fixed(float(one["without_db"]), 1),
+            plain(op.get("op", "?")),
+            plain(op.get("op_type", "")),
+            count(finite_number(op.get("macs"))),
+            fixed(decibel(op.get("only_db")), 1),
+            fixed(decibel(op.get("without_db")), 1),
         ]
-        for one in ranking[:COSTLIEST]
+        for op in ranking
     ]
     return [head, *body]

@@ -1,133 +1,168 @@
-"""The verdict in words, computed from the rows each time and never stored."""
+"""The verdict as sentences, computed from the rows each time and never stored."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchopt2edge.report.text.numbers import fixed, signed, significant, times, times_between
-from torchopt2edge.report.text.row_view import Line, is_share, lines, metric_title, plain
-from torchopt2edge.types import Measurement, Verdict
+from torchopt2edge.report.text.numbers import fixed, signed, significant, times, times_interval
+from torchopt2edge.report.text.row_view import RowView, is_percent, join_names, metric_title, plain
+from torchopt2edge.types import BASELINE, Verdict
 
 _INVALID = "no winner is named: "
+_NO_WINNER = {
+    "nothing-measured": "nothing was measured",
+    "interrupted": "the run was interrupted before a candidate was measured",
+    "all-failed": "every candidate failed",
+    "only-one-failed": "the only candidate failed",
+    "all-rejected": "no candidate meets the constraints",
+    "undecided": "the measurements name none",
+}
 
 
-def headline(rows: Sequence[Measurement], verdict: Verdict) -> str:
-    """Return the one sentence to read: what to ship and by how much, a tie, or no winner."""
-    table = lines(rows, verdict)
-    winner = next((line for line in table if line.winner), None)
+def headline(views: Sequence[RowView], verdict: Verdict) -> str:
+    """Return the one sentence to read first.
+
+    Args:
+        views: The run's rows.
+        verdict: The verdict over them.
+
+    Returns:
+        Which file to ship and by how much it wins, that there is a tie, or why there is no winner.
+    """
+    winner = next((view for view in views if view.winner), None)
     if winner is not None:
-        parts = [_lead(winner, table), *_worth(winner, table)]
-        said = ", ".join(part for part in parts if part)
-        return f"Ship {winner.name}: {said}." if said else f"Ship {winner.name}."
-    tied = [line for line in table if line.tied]
+        parts = ", ".join([*_lead(winner, views), *_quality_and_size(winner, views)])
+        return f"Ship {winner.name}: {parts}." if parts else f"Ship {winner.name}."
+    tied = [view for view in views if view.tied]
     if tied:
         return _tie(tied)
-    return f"No winner: {_why_none(table, verdict)}."
+    code = no_winner_code(views, verdict)
+    reason = _without_prefix(verdict.reasons[0]) if code == "reason" else _NO_WINNER[code]
+    return f"No winner: {reason}."
 
 
-def reasons(said: str, verdict: Verdict) -> list[str]:
-    """Return the verdict's reasons without the one that the headline ``said`` already holds."""
-    return [one for one in verdict.reasons if _bare(one) not in said]
+def no_winner_code(views: Sequence[RowView], verdict: Verdict) -> str:
+    """Return why a run has neither a winner nor a tie.
 
+    Args:
+        views: The run's rows.
+        verdict: The verdict over them.
 
-def warnings(table: Sequence[Line], verdict: Verdict) -> list[str]:
-    """Return the verdict's warnings, then every other flag once with the rows that carry it.
-
-    The harness gives a sentence for a flag in the row's facts; the rows' sentences differ in
-    their numbers only, so the first row's stands for all.
+    Returns:
+        ``nothing-measured``, ``interrupted``, ``all-failed``, ``only-one-failed``,
+        ``all-rejected``, ``reason`` (the verdict's first) or ``undecided``.
     """
-    flagged: dict[str, list[Line]] = {}
-    for line in table:
-        for flag in line.flags:
-            flagged.setdefault(flag, []).append(line)
-    said = list(verdict.warnings)
-    for flag, found in flagged.items():
+    if not views:
+        return "nothing-measured"
+    candidates = [view for view in views if not (view.reference or view.checks)]
+    if candidates and all(view.failed for view in candidates):
+        if any(view.row.facts.get("interrupted") for view in candidates):
+            return "interrupted"
+        return "all-failed" if len(candidates) > 1 else "only-one-failed"
+    sound = [view for view in candidates if not view.failed]
+    if sound and all(view.rejection for view in sound):
+        return "all-rejected"
+    return "reason" if verdict.reasons else "undecided"
+
+
+def reasons(sentence: str, verdict: Verdict) -> list[str]:
+    """Return the verdict's reasons that the headline does not hold already.
+
+    Args:
+        sentence: The headline.
+        verdict: The verdict.
+
+    Returns:
+        The other reasons.
+    """
+    return [reason for reason in verdict.reasons if _without_prefix(reason) not in sentence]
+
+
+def warnings(views: Sequence[RowView], verdict: Verdict) -> list[str]:
+    """Return what to know before trusting the result.
+
+    Args:
+        views: The run's rows. The harness explains a flag in the row's ``warnings`` fact; the
+            rows' sentences differ in numbers only, so the first row's stands for all.
+        verdict: The verdict over them.
+
+    Returns:
+        The verdict's warnings, then every other flag once with the candidates that carry it.
+    """
+    flagged: dict[str, list[RowView]] = {}
+    for view in views:
+        for flag in view.flags:
+            flagged.setdefault(flag, []).append(view)
+    sentences = list(verdict.warnings)
+    for flag, carriers in flagged.items():
         if any(warning.startswith(flag) for warning in verdict.warnings):
             continue
-        sentence = (found[0].row.facts.get("warnings") or {}).get(flag)
-        names = ", ".join(line.name for line in found)
-        of = f" (of {found[0].name})" if sentence and len(found) > 1 else ""
-        said.append(f"{flag}: {names}" + (f". {sentence}{of}" if sentence else ""))
-    return said
+        sentence = (carriers[0].row.facts.get("warnings") or {}).get(flag)
+        names = ", ".join(view.name for view in carriers)
+        owner = f" (of {carriers[0].name})" if sentence and len(carriers) > 1 else ""
+        sentences.append(f"{flag}: {names}" + (f". {sentence}{owner}" if sentence else ""))
+    return sentences
 
 
-def _bare(reason: str) -> str:
+def _without_prefix(reason: str) -> str:
     return plain(reason).rstrip(".").removeprefix(_INVALID)
 
 
-def _lead(winner: Line, table: Sequence[Line]) -> str:
-    """Say how far ahead of the next one it is, or of the reference when it ran alone."""
-    others = [x for x in table if x.ratio and not (x.winner or x.rejected or x.failed)]
-    rivals = [line for line in others if not (line.reference and line.row.backend == "torch")]
-    references = [line for line in table if line.reference and line.ratio and not line.winner]
+def _lead(winner: RowView, views: Sequence[RowView]) -> list[str]:
+    """Return its lead over the next candidate, or over the reference when it ran alone."""
+    others = [v for v in views if v.ratio and not (v.winner or v.rejection or v.failed)]
+    rivals = [v for v in others if not (v.reference and v.row.backend == BASELINE)]
+    references = [v for v in views if v.reference and v.ratio and not v.winner]
     if rivals:
-        return _ahead(min(rivals, key=_by_ratio), "the next, ")
-    return _ahead(references[0], "") if references else ""
+        return [_compared(min(rivals, key=_by_ratio), "the next, ")]
+    return [_compared(references[0], "")] if references else []
 
 
-def _ahead(other: Line, prefix: str) -> str:
+def _compared(other: RowView, prefix: str) -> str:
     assert other.ratio is not None
-    who = f"{prefix}{_called(other)}"
+    who = f"{prefix}{_name(other)}"
     if other.ratio[1] > 1:
-        return f"{times_between(other.ratio)} faster than {who}"
-    return f"about as fast as {who} at {times_between(other.ratio)}"
+        return f"{times_interval(other.ratio)} faster than {who}"
+    return f"about as fast as {who} at {times_interval(other.ratio)}"
 
 
-def _by_ratio(line: Line) -> float:
-    return line.ratio[0] if line.ratio else float("inf")
+def _by_ratio(view: RowView) -> float:
+    return view.ratio[0] if view.ratio else float("inf")
 
 
-def _called(line: Line) -> str:
-    return "PyTorch" if line.reference and line.row.backend == "torch" else line.name
+def _name(view: RowView) -> str:
+    return "PyTorch" if view.reference and view.row.backend == BASELINE else view.name
 
 
-def _worth(line: Line, table: Sequence[Line]) -> list[str]:
-    """Say the task metric, against which reference, and the size of the file."""
-    said = []
-    value = line.get(line.metric)
+def _quality_and_size(view: RowView, views: Sequence[RowView]) -> list[str]:
+    """Return the task metric, with its change against the reference, and the size of the file."""
+    parts = []
+    value, size = view.value(view.metric), view.value("size_mb")
     if value is not None:
-        unit = " %" if is_share(line.metric) else ""
-        shown = f"{fixed(value, line.places)}{unit} {metric_title(line.metric)}"
-        said.append(f"{shown}{_against(line, table)}")
-    size = line.get("size_mb")
+        unit = " %" if is_percent(view.metric) else ""
+        shown = f"{fixed(value, view.decimals)}{unit} {metric_title(view.metric)}"
+        parts.append(f"{shown}{_change(view, views)}")
     if size is not None:
-        said.append(f"{significant(size)} MB")
-    return said
+        parts.append(f"{significant(size)} MB")
+    return parts
 
 
-def _against(line: Line, table: Sequence[Line]) -> str:
-    base = next((other for other in table if other.reference), None)
-    if base is None or line.change is None:
+def _change(view: RowView, views: Sequence[RowView]) -> str:
+    reference = next((other for other in views if other.reference), None)
+    if reference is None or view.change is None:
         return ""
-    unit = " points" if is_share(line.metric) else ""
-    return f" ({signed(line.change, line.places)}{unit} against {_called(base)})"
+    unit = " points" if is_percent(view.metric) else ""
+    return f" ({signed(view.change, view.decimals)}{unit} against {_name(reference)})"
 
 
-def _tie(tied: Sequence[Line]) -> str:
-    names = [line.name for line in tied]
-    listed = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
-    said = f"Tie: no real difference in latency between {listed}"
-    ratios = [line.ratio[0] for line in tied if line.ratio]
+def _tie(tied: Sequence[RowView]) -> str:
+    names = join_names([view.name for view in tied])
+    sentence = f"Tie: no real difference in latency between {names}"
+    ratios = [view.ratio[0] for view in tied if view.ratio]
     if len(ratios) > 1:
-        said += f" (within {times(max(ratios) / min(ratios))})"
-    sizes = {line.name: size for line in tied if (size := line.get("size_mb")) is not None}
+        sentence += f" (within {times(max(ratios) / min(ratios))})"
+    sizes = {view.name: size for view in tied if (size := view.value("size_mb")) is not None}
     if len(tied) > 1 and len(set(sizes.values())) > 1:
         smallest = min(sizes, key=sizes.__getitem__)
-        said += f"; the smallest file is {smallest}, {significant(sizes[smallest])} MB"
-    return f"{said}."
-
-
-def _why_none(table: Sequence[Line], verdict: Verdict) -> str:
-    if not table:
-        return "nothing was measured"
-    runners = [line for line in table if not (line.reference or line.checks)]
-    if runners and all(line.failed for line in runners):
-        if any(line.row.facts.get("interrupted") for line in runners):
-            return "the run was interrupted before a candidate was measured"
-        return "every candidate failed" if len(runners) > 1 else "the only candidate failed"
-    sound = [line for line in runners if not line.failed]
-    if sound and all(line.rejected for line in sound):
-        return "no candidate holds the constraints"
-    if verdict.reasons:
-        return _bare(verdict.reasons[0])
-    return "the measurements name none"
+        sentence += f"; the smallest file is {smallest}, {significant(sizes[smallest])} MB"
+    return f"{sentence}."
