@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from torchopt2edge.workflow import calibration
 
 
 def decided(made: Made, out: Path, **options) -> tuple[dict, Ranges]:
-    facts = decide(made.graph.path / "model.onnx", made.kept, Quantize(**options), out)
+    judging = partial(Validation, samples=made.kept)
+    facts = decide(made.graph.path / "model.onnx", made.kept, Quantize(**options), out, judging)
     return facts, Ranges.from_json(json.loads((out / "ranges.json").read_text()))
 
 

@@ -22,13 +22,11 @@ from torchopt2edge.errors import ConverterError, StoreError
 from torchopt2edge.stats import sqnr
 from torchopt2edge.types import TensorSpec
 
-_SCRIPTS = ("child", "names", "layout", "rewrite")
-
-# By its path in the private folder: the child, what it imports, and what that imports of ours.
-CHILD = {
-    **{f"{name}.py": Path(__file__).with_name(f"{name}.py") for name in _SCRIPTS},
-    "torchopt2edge/stats/sqnr.py": Path(sqnr.__file__),
-}
+CHILD = (
+    *(Path(__file__).with_name(f"{name}.py") for name in ("child", "names", "layout", "rewrite")),
+    Path(sqnr.__file__),
+)
+"""The scripts that run in the environment, and the module of the package that they import."""
 _NOWHERE = "http://127.0.0.1:9"  # the discard port: whatever asks for the network fails at once
 _QUOTED_LINES = 8
 
@@ -76,9 +74,10 @@ def convert(
         with tempfile.TemporaryDirectory(prefix="torchopt2edge-", ignore_cleanup_errors=True) as to:
             work = Path(to)
             write_private_copy(model, work / "model.onnx")
-            for script, source in CHILD.items():
-                (work / script).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, work / script)
+            for script in CHILD:
+                place = work / _place(script)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(script, place)
             try:
                 status = _run(env, work, timeout_s)
             except subprocess.TimeoutExpired as error:
@@ -102,6 +101,12 @@ def convert(
         seconds=time.monotonic() - started,
         log=log,
     )
+
+
+def _place(script: Path) -> Path:
+    """Return where a script of `CHILD` goes: beside the child, or into the package's folders."""
+    here = CHILD[0].parent
+    return Path(script.name) if script.parent == here else script.relative_to(here.parents[1])
 
 
 def _run(env: Environment, work: Path, timeout_s: float) -> int:

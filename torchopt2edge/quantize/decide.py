@@ -40,30 +40,26 @@ if TYPE_CHECKING:
     from torchopt2edge.quantize.sensitivity import Sensitivity
 
 Tick = Callable[[int, int, str], None]
+AUTO = tuple(name for name in OBSERVERS if name != "ema")  # ema depends on the samples' order
+UNMEASURED = "mse"
+GAIN_DB = 0.5
+SIMULATED = 32
+RANKED = 8
 
 
 class Judge(Protocol):
-    """What a graph that is partly in float is judged by: `quantize.validation.Validation`."""
+    """Judges a graph that is partly in float: `held_out.Validation`."""
 
     @property
     def samples(self) -> Samples:
-        """The samples that it answers for."""
+        """The samples that it is judged on."""
 
     @property
     def metric(self) -> str:
         """What a drop is measured in."""
 
     def drop(self, ranges: Ranges) -> float:
-        """Return how much worse the graph answers when it is quantized with these ranges."""
-
-
-Judging = Callable[["ModelProto"], Judge]
-"""Makes the judge of a graph."""
-AUTO = tuple(name for name in OBSERVERS if name != "ema")  # ema depends on the samples' order
-UNMEASURED = "mse"
-GAIN_DB = 0.5
-SIMULATED = 32
-RANKED = 8
+        """Return by how many points the graph is worse when it is quantized with these ranges."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ def decide(
     samples: Samples,
     options: Quantize,
     out: Path,
-    judging: Judging | None = None,
+    judging: Callable[[ModelProto], Judge] | None = None,
     learned: Ranges | None = None,
     tick: Tick = lambda done, total, what: None,
 ) -> Facts:
@@ -100,7 +96,7 @@ def decide(
         options: what to try.
         out: the folder to write ``ranges.json`` and ``decision.json`` to, and ``model.onnx`` when
             the graph itself was changed (D2): the ranges are then of that graph.
-        judging: makes what D4 is judged by; needed with ``options.max_drop``.
+        judging: makes the judge of a graph for D4; needed with ``options.max_drop``.
         learned: ranges that training learned (D3).
         tick: called with (done, total, what is done) before each step.
 

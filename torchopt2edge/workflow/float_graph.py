@@ -51,8 +51,7 @@ def _write_graph(onnx_file: Path, preprocess: Preprocess | None, out: Path) -> F
         signature = with_preprocess(signature, preprocess)
     (out / "signature.json").write_text(json.dumps(signature.to_json(), indent=1))
     if ranges is not None:
-        ranges = carry(ranges, proto)
-        (out / "ranges.json").write_text(json.dumps(ranges.to_json()))
+        (out / "ranges.json").write_text(json.dumps(carry(ranges, proto).to_json()))
     program = onnx_file.with_name("model.pt2")
     if program.is_file():
         link(program, out / "model.pt2")
@@ -60,7 +59,7 @@ def _write_graph(onnx_file: Path, preprocess: Preprocess | None, out: Path) -> F
 
 
 def _learned(onnx_file: Path) -> tuple[ModelProto, Ranges | None]:
-    """Return the float graph of a file and the ranges that training learned.
+    """Return the float graph of a file, and the ranges that training learned, if any.
 
     The ranges lie beside the file, or in a quantized file, which is taken apart.
     """

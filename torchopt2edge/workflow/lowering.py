@@ -110,6 +110,11 @@ def _lower(
     return candidate(store.make(key, "lowered", write)[0], group, backend, scheme_name)
 
 
+def _write_lowered(backend: Backend, sources: Sources, scheme: Scheme, out: Path) -> Facts:
+    facts = backend.lower(sources, scheme, out)
+    return {**facts, PACKED: packed_mb(out / str(facts["file"]))}
+
+
 def _calibrated(
     sources: Sources, backend: Backend, calibration: Calibration | None, store: Store
 ) -> Sources:
@@ -119,11 +124,6 @@ def _calibrated(
     graph = calibration.graph
     base = sources.base if graph == sources.graph else backend.base(graph, store)
     return Sources(graph, base, calibration.ranges, calibration.samples.path)
-
-
-def _write_lowered(backend: Backend, sources: Sources, scheme: Scheme, out: Path) -> Facts:
-    facts = backend.lower(sources, scheme, out)
-    return {**facts, PACKED: packed_mb(out / str(facts["file"]))}
 
 
 def candidate(artifact: Artifact, group: str, backend: Backend, scheme: str) -> Candidate:

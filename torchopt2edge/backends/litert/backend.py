@@ -66,7 +66,7 @@ class LiteRT:
     def base(self, graph: Artifact, store: ArtifactStore) -> Artifact:
         """Convert the float ONNX to a float .tflite, once."""
         environment = converter.find(self.python)
-        code = [_write_base, Files(tuple(converter.CHILD.values()))]
+        code = [_write_base, Files(converter.CHILD)]
         key = key_of(code, {"onnx": graph.digest}, converter.pins(environment))
         write = partial(_write_base, graph.path, environment, self.timeout_s)
         return store.make(key, "tflite", write)[0]

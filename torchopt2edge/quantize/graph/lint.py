@@ -38,7 +38,7 @@ class Lint:
         nodes: up to three of the ``count`` names that it applies to, the worst first.
         count: how many nodes (or inputs, outputs) it applies to.
         says: what the problem is.
-        mend: what to do about it.
+        hint: what to do about it.
     """
 
     rule: str
