@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-EXAMPLES = int(os.environ.get("TORCHOPT2EDGE_TEST_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("TORCHOPT2EDGE_TEST_EXAMPLES", "40"))
 """Examples of each kind of message; more take longer, and look further."""
 
 NUMBERS = (

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from torchopt2edge.devices.answers import clean
 from torchopt2edge.errors import BenchError
 from torchopt2edge.types import Facts, Signature, TensorSpec
 
@@ -24,7 +25,7 @@ Array = np.ndarray[Any, Any]
 _LARGEST = 1 << 62  # of whole numbers: the nanoseconds of a century
 _LONGEST_MS = 1e8
 _LONGEST_NS = 1 << 42  # of one inference: over an hour
-_TEXT, _SAID = 500, 4000  # characters of a fact, and of an error
+_SAID = 4000  # characters of an error
 _MOST_ITEMS, _MOST_FACTS, _MOST_OPS = 4096, 64, 50_000
 
 _RECEIPT = frozenset(
@@ -290,12 +291,6 @@ def is_number(value: Any) -> bool:
     if type(value) is int:
         return abs(value) <= _LARGEST
     return type(value) is float and abs(value) <= _LARGEST  # NaN is not
-
-
-def clean(text: str, most: int = _TEXT) -> str:
-    """Return a text without what could steer a terminal, and no longer than ``most``."""
-    shown = "".join(one if one.isprintable() else " " for one in text[:most])
-    return f"{shown}…" if len(text) > most else shown
 
 
 def _is_plain(value: Any) -> bool:

@@ -357,7 +357,7 @@ def test_a_client_that_says_more_than_is_kept_is_not_held_by_it() -> None:
     flood = "yes something is wrong | head -c 3000000 >&2; echo t2e-open 0 1; sleep 600"
     stream = Stream.start(["sh", "-c", flood])
     assert stream.read(time.monotonic() + 60.0) == b"t2e-open 0 1\n"
-    assert len(stream.said) <= 501
+    assert len(stream.said) <= 10 * 502
     stream.close()
 
 

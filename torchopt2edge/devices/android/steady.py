@@ -28,6 +28,7 @@ NO_ANDROID = 70
 
 _STALE_S = 15.0  # a sample that old tells nothing of now
 _ENDING = 16384  # bytes of the samples' end in which the last whole one lies
+_PIECE, _MOST = 8 << 20, 128 << 20  # bytes of samples that come at once, and at all
 _FAREWELL_S = 5.0
 
 RESTORE = r"""
@@ -140,7 +141,7 @@ cat applied
 _LOOK = r"""
 cd {job} 2>/dev/null || exit {gone}
 echo {token} >../beat
-{tell} samples 2>/dev/null
+{{ {tell}; }} 2>/dev/null
 read -r up x </proc/uptime
 printf '\036now\n%s\n' "$up"
 """
@@ -176,9 +177,10 @@ class Keeper:
     def sense(self) -> Facts:
         """Return the last sample, which costs the device nothing; {} when there is none of now."""
         try:
-            found, now = self._samples(f"tail -c {_ENDING}")
+            said, now = self._told(f"tail -c {_ENDING} samples")
         except DeviceError:
             return {}
+        found = _read(said)
         return found[-1][1] if found and now - found[-1][0] < _STALE_S else {}
 
     def moments(self) -> list[tuple[float, Facts]]:
@@ -186,15 +188,20 @@ class Keeper:
 
         What cannot be fetched is []: a measurement is worth having without.
         """
+        whole = b""
         try:
-            found, _ = self._samples("cat")
+            while len(whole) < _MOST:
+                said, _ = self._told(f"tail -c +{len(whole) + 1} samples | head -c {_PIECE}")
+                whole += said
+                if len(said) < _PIECE:
+                    break
         except DeviceError:
             return []
         behind = self._behind or 0.0
-        return [(at + behind, sensors) for at, sensors in found]
+        return [(at + behind, sensors) for at, sensors in _read(whole)]
 
-    def _samples(self, tell: str) -> tuple[list[tuple[float, Facts]], float]:
-        """Return samples and the device's uptime, which every answer brings along."""
+    def _told(self, tell: str) -> tuple[bytes, float]:
+        """Return what a command prints, and the device's uptime, which comes with every answer."""
         script = _LOOK.format(
             job=shlex.quote(f"{self.device.folder}/jobs/{self.job}"),
             token=uuid.uuid4().hex[:8],
@@ -202,14 +209,18 @@ class Keeper:
             gone=job_scripts.GONE,
         )
         found = self.device.run(script, timeout_s=120.0)
-        samples, _, now = found.stdout.decode(errors="replace").rpartition("\x1enow\n")
-        up = answers.uptime(now)
+        said, _, now = found.stdout.rpartition(b"\x1enow\n")
+        up = answers.uptime(answers.shown(now))
         if found.code or up is None:
             raise DeviceError("the keeper is no more", artifact=self.device.name)
         # An answer is late by its way here: the earliest is the truest.
         behind = time.monotonic() - up
         self._behind = behind if self._behind is None else min(self._behind, behind)
-        return android_sensors.read(samples), up
+        return said, up
+
+
+def _read(said: bytes) -> list[tuple[float, Facts]]:
+    return android_sensors.read(said.decode(errors="replace"))
 
 
 @contextlib.contextmanager

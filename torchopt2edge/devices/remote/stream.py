@@ -41,13 +41,16 @@ _SPELT = [
     bytes([byte]) if 0x21 <= byte <= 0x7E and byte not in b"@\\" else b"\\0%03o" % byte
     for byte in range(256)
 ]
+_LAST_LINES = 10  # of what a client says
 _LOOKS_S = 20  # looks per second where there are no named pipes
 _LONGEST_WORDS, _MOST_BEFORE = 256, 1 << 20  # bytes of a line, and of what comes before the first
 _KINDS = {"open": 2, "ended": 2, "piece": 1, "log": 1}  # a line of ours → its words, where fixed
 
-# A group of its own can be ended as a whole. setsid would fork where there is one already.
-_GROUP = """read -r pid comm state parent group x <"/proc/$$/stat"
-if [ "$group" = "$$" ]; then set --; else set -- setsid; fi
+# A group of its own can be ended as a whole. setsid would fork where there is one already. Read by
+# `cat`: an emulator (qemu-user) shows a process another file of its own than it shows to others.
+_GROUP = """stat=$(cat "/proc/$$/stat" 2>/dev/null)
+set -- ${{stat##*) }} # state, parent, group
+case $3 in "$$" | '') set -- ;; *) set -- setsid ;; esac
 exec "$@" sh -c {script}"""
 
 _TALK = r"""
@@ -269,7 +272,7 @@ class Stream:
         try:
             write_all(self._stdin.fileno(), data, deadline)
         except (TimeoutError, OSError) as error:
-            raise LinkDown(f"the stream broke: {self.said or error}") from error
+            raise LinkDown(f"the stream broke: {answers.clean(self.said) or error}") from error
 
     def read(self, deadline: float) -> bytes:
         """Return what came of the script's stdout; what came of its stderr is kept, up to a size.
@@ -289,7 +292,7 @@ class Stream:
                 continue
             got = os.read(self._stdout.fileno(), 1 << 20)
             if not got:
-                raise LinkDown(f"the stream broke: {self.said or 'it was closed'}")
+                raise LinkDown(f"the stream broke: {answers.clean(self.said) or 'it was closed'}")
             return got
         raise TimeoutError("nothing came in time")
 
@@ -300,9 +303,10 @@ class Stream:
 
     @property
     def said(self) -> str:
-        """What the client and the script wrote to stderr."""
+        """What the client and the script wrote to stderr: the last lines, as they can be shown."""
         self._listen()
-        return answers.shown(self._words.kept)
+        lines = self._words.kept.strip().splitlines()
+        return "\n".join(answers.shown(line) for line in lines[-_LAST_LINES:])
 
     def _listen(self) -> None:
         if not self._stderr.closed:

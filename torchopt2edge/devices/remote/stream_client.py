@@ -167,7 +167,7 @@ class StreamClient:
         try:
             self._begin(stream)
         except (LinkDown, TimeoutError) as error:
-            said = stream.pipe.said
+            said = answers.clean(stream.pipe.said)
             stream.pipe.close()
             self._device.link.run(":", timeout_s=_ROUND_TRIP_S)  # where it is down this says why
             raise LinkDown(f"{self._device.name} opened no stream: {said or error}") from error
