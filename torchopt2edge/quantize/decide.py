@@ -109,8 +109,6 @@ def decide(
     """
     import onnx
 
-    from torchopt2edge.quantize.graph.lint import lint
-
     options.check()
     tick(0, 4, "ranges")
     source = onnx.load(graph)
@@ -119,14 +117,7 @@ def decide(
     else:
         state = _completed(source, samples, learned)
     state = _without_excluded(state, options.exclude, graph)
-    facts: Facts = {
-        "origin": state.ranges.origin,
-        "sqnr_db": state.sqnr_db,
-        **state.facts,
-        "excluded": list(state.ranges.excluded),
-        "instability": state.ranges.facts.get("instability"),
-        "lints": [asdict(finding) for finding in lint(state.proto, state.ranges)],
-    }
+    facts = _described(state)
     if options.sensitivity or options.max_drop is not None:
         tick(2, 4, "sensitivity")
         ranking, facts["ranked_db"] = _ranking(state, samples)
@@ -141,6 +132,20 @@ def decide(
     _write(out / "ranges.json", state.ranges.to_json())
     _write(out / "decision.json", facts)
     return facts
+
+
+def _described(state: State) -> Facts:
+    """Return the decision's facts before any search of operators."""
+    from torchopt2edge.quantize.graph.lint import lint
+
+    return {
+        "origin": state.ranges.origin,
+        "sqnr_db": state.sqnr_db,
+        **state.facts,
+        "excluded": list(state.ranges.excluded),
+        "instability": state.ranges.facts.get("instability"),
+        "lints": [asdict(finding) for finding in lint(state.proto, state.ranges)],
+    }
 
 
 def _calibrated(proto: ModelProto, samples: Samples, options: Quantize) -> State:
