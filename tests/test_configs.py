@@ -16,6 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from torchopt2edge.bench.thread_settings import Bench
 from torchopt2edge.cli.config_check import targets
+from torchopt2edge.conf import registry
+from torchopt2edge.conf.registry import options
+from torchopt2edge.errors import ConfigError
 from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.types import Constraints
 
@@ -35,13 +38,26 @@ def composed(command: str, *overrides: str) -> DictConfig:
         return compose(command, overrides=list(overrides))
 
 
-def options(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
 def every() -> list[tuple[str, str]]:
-    groups = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name[0] != "_")
-    return [(group, option) for group in groups for option in options(group)]
+    return [(group, option) for group in registry.groups() for option in options(group)]
+
+
+def test_the_registry_holds_the_folders() -> None:
+    """Read here once more, from the disk."""
+    folders = {path.parent.name for path in CONF.glob("[!_]*/*.yaml")}
+    assert folders == set(registry.groups())
+    assert options("backend") == sorted(path.stem for path in (CONF / "backend").glob("*.yaml"))
+    assert options("no_such_group") == []
+
+
+def test_the_registry_builds_an_option_without_hydra() -> None:
+    from torchopt2edge.backends.ort.backend import Ort
+
+    assert registry.build("backend", "ort") == Ort()
+    with pytest.raises(ConfigError, match=r"there is no backend 'tensorrt'.*litert, ort"):
+        registry.build("backend", "tensorrt")
+    with pytest.raises(ConfigError, match="there is no backend"):
+        registry.load("backend", "../compare")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

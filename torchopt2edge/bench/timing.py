@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from importlib import resources
 
+from torchopt2edge.conf import registry
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.stats.rounds import LEAST_ROUNDS
 
@@ -79,14 +79,5 @@ def by_name(name: str) -> Protocol:
     Raises:
         ConfigError: there is none.
     """
-    import yaml
-
-    folder = resources.files("torchopt2edge.conf") / "protocol"
-    file = folder / f"{name}.yaml"
-    if not file.is_file():
-        known = sorted(
-            p.name[: -len(".yaml")] for p in folder.iterdir() if p.name.endswith(".yaml")
-        )
-        raise ConfigError(f"there is no protocol {name!r}", hint=f"one of {', '.join(known)}")
-    values = yaml.safe_load(file.read_text())
-    return Protocol(**{key: value for key, value in values.items() if key != "_target_"})
+    made: Protocol = registry.build("protocol", name)
+    return made

@@ -9,13 +9,12 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib import resources
 from typing import Any
 
 from torchopt2edge.cli.config_check import inside, nearest
+from torchopt2edge.conf.registry import options
 from torchopt2edge.errors import ConfigError
 
-CONF = "torchopt2edge.conf"
 Plain = Callable[[str], Mapping[str, Any]]
 
 
@@ -58,14 +57,6 @@ def _line(group: str) -> str:
         initial_indent="  ",
         subsequent_indent="    ",
     )
-
-
-def options(group: str) -> list[str]:
-    """Name the options of a group that the package has; none for a group that is not there."""
-    folder = resources.files(CONF) / group
-    if not folder.is_dir():
-        return []
-    return sorted(one.name.removesuffix(".yaml") for one in folder.iterdir())
 
 
 def add_parsers(actions: Any, run: Callable[[argparse.Namespace], int]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchopt2edge._version import __version__
 from torchopt2edge.cli import build, commands
-from torchopt2edge.cli.commands import COMMANDS, CONF
+from torchopt2edge.cli.commands import COMMANDS
 from torchopt2edge.cli.config_check import (
     check_names,
     check_values,
@@ -25,6 +25,7 @@ from torchopt2edge.cli.config_check import (
 )
 from torchopt2edge.cli.console import console, log_to, never_fail, progress, say_interrupted
 from torchopt2edge.cli.maintenance import add_commands, render, show, show_cuts
+from torchopt2edge.conf import registry
 from torchopt2edge.errors import ConfigError, EdgeError
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _told(error: Exception, command: str, overrides: Sequence[str]) -> str:
     missing = str(getattr(error, "missing_cfg_file", None) or "")
     if isinstance(error, MissingConfigException) and "/" in missing:
         group, _, word = missing.rpartition("/")
-        known = error.options or commands.options(group)
+        known = error.options or registry.options(group)
         listing = f"Available options in {group!r}: {', '.join(known)}"
         return f"{group!r} has no option {word!r}.\n{listing}{nearest(word, known)}"
     own = ("full_key:", "object_type=", "See https://hydra.cc")
@@ -156,7 +157,7 @@ def _on_device(act: Callable[[Device], int], overrides: Sequence[str]) -> int:
 def _compose(command: str, overrides: Sequence[str]) -> DictConfig:
     from hydra import compose, initialize_config_module
 
-    with initialize_config_module(CONF, version_base="1.3"):
+    with initialize_config_module(registry.PACKAGE, version_base="1.3"):
         return compose(command, overrides=list(overrides))
 
 
@@ -167,7 +168,7 @@ def _chosen(command: str, overrides: Sequence[str]) -> Any:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
-    with initialize_config_module(CONF, version_base="1.3"):
+    with initialize_config_module(registry.PACKAGE, version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         ours = [str(one.input_line) for one in parsed if one.is_hydra_override()]
@@ -271,7 +272,8 @@ def _sweep(command: str, overrides: Sequence[str]) -> int:
     sys.argv = [f"torchopt2edge {command}", *overrides, "-m"]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints an error and leaves, unheard by us
     try:
-        hydra.main(version_base="1.3", config_path=f"pkg://{CONF}", config_name=command)(job)()
+        conf = f"pkg://{registry.PACKAGE}"
+        hydra.main(version_base="1.3", config_path=conf, config_name=command)(job)()
     except OSError as error:
         raise commands.unwritable(error.filename, "hydra.sweep.dir", error) from error
     finally:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from torchopt2edge.bench.thread_settings import Bench
+from torchopt2edge.conf import registry
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.interfaces import Backend, Device
 from torchopt2edge.preprocessing.preprocess import Preprocess
@@ -60,28 +59,13 @@ def resolve_backends(wanted: Sequence[str | Backend]) -> tuple[Backend, ...]:
     Raises:
         ConfigError: there is no such backend; lists those there are.
     """
-    return tuple(_backend(one) if isinstance(one, str) else one for one in wanted)
+    return tuple(registry.build("backend", one) if isinstance(one, str) else one for one in wanted)
 
 
 def backend_names() -> list[str]:
     """Name the backends that have a yaml in ``conf/backend``."""
-    folder = resources.files("torchopt2edge.conf") / "backend"
-    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir())
-
-
-def _backend(name: str) -> Backend:
-    import yaml
-
-    known = backend_names()
-    if name not in known:
-        raise ConfigError(f"there is no backend {name!r}", hint=f"one of {', '.join(known)}")
-    file = resources.files("torchopt2edge.conf") / "backend" / f"{name}.yaml"
-    node = yaml.safe_load(file.read_text())[name]
-    module, _, cls = node.pop("_target_").rpartition(".")
-    # What only a composed config can resolve is left to the dataclass's own default.
-    plain = {key: value for key, value in node.items() if not str(value).startswith("${")}
-    made: Backend = getattr(importlib.import_module(module), cls)(**plain)
-    return made
+    known: list[str] = registry.options("backend")
+    return known
 
 
 class SettingsArgs(TypedDict, total=False):
