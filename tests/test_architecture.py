@@ -156,7 +156,7 @@ def test_what_is_late_stays_late() -> None:
 
 @pytest.mark.parametrize(
     ("modules", "home"),
-    [({"hydra", "omegaconf"}, "cli/main.py"), ({"tensorflow", "onnx2tf"}, CHILD)],
+    [({"hydra", "omegaconf"}, "cli/compose.py"), ({"tensorflow", "onnx2tf"}, CHILD)],
 )
 def test_only_one_file_knows(modules: set[str], home: str) -> None:
     knowing = {

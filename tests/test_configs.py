@@ -14,8 +14,9 @@ from hydra import compose, initialize_config_module
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from torchopt2edge._moved import KEYWORDS
 from torchopt2edge.bench.thread_settings import Bench
-from torchopt2edge.cli.config_check import targets
+from torchopt2edge.cli.config_keys import targets
 from torchopt2edge.conf import registry
 from torchopt2edge.conf.registry import options
 from torchopt2edge.errors import ConfigError
@@ -39,7 +40,8 @@ def composed(command: str, *overrides: str) -> DictConfig:
 
 
 def every() -> list[tuple[str, str]]:
-    return [(group, option) for group in registry.groups() for option in options(group)]
+    groups = [group for group in registry.groups() if group not in KEYWORDS]
+    return [(group, option) for group in groups for option in options(group)]
 
 
 def test_the_registry_holds_the_folders() -> None:
@@ -136,7 +138,7 @@ def test_a_data_set_has_the_defaults_of_its_class(option: str) -> None:
 def _home(group: str) -> str:
     """Where the class of an option of a group lives."""
     rooms = {"stage": "stages", "backend": "backends", "device": "devices"}
-    return f"torchopt2edge.{rooms.get(group, {'protocol': 'bench'}.get(group, group))}"
+    return f"torchopt2edge.{rooms.get(group, {'timing': 'bench'}.get(group, group))}"
 
 
 def test_every_model_has_the_forward_of_an_image_net() -> None:
@@ -149,11 +151,11 @@ def test_every_model_has_the_forward_of_an_image_net() -> None:
 
 
 def test_a_group_of_the_users_own_repo_is_found(tmp_path: Path) -> None:
-    (tmp_path / "protocol").mkdir()
-    text = (CONF / "protocol" / "smoke.yaml").read_text().replace("name: smoke", "name: mine")
-    (tmp_path / "protocol" / "mine.yaml").write_text(text)
-    config = composed("bench", "protocol=mine", f"hydra.searchpath=[file://{tmp_path}]")
-    assert config.protocol.name == "mine"
+    (tmp_path / "timing").mkdir()
+    text = (CONF / "timing" / "smoke.yaml").read_text().replace("name: smoke", "name: mine")
+    (tmp_path / "timing" / "mine.yaml").write_text(text)
+    config = composed("bench", "timing=mine", f"hydra.searchpath=[file://{tmp_path}]")
+    assert config.timing.name == "mine"
 
 
 def test_a_folder_of_yaml_may_have_any_name(
@@ -161,9 +163,9 @@ def test_a_folder_of_yaml_may_have_any_name(
 ) -> None:
     from torchopt2edge.cli.main import main
 
-    folder = tmp_path / "größe (1), x=2's" / "protocol"
+    folder = tmp_path / "größe (1), x=2's" / "timing"
     folder.mkdir(parents=True)
-    text = (CONF / "protocol" / "smoke.yaml").read_text().replace("name: smoke", "name: mine")
+    text = (CONF / "timing" / "smoke.yaml").read_text().replace("name: smoke", "name: mine")
     (folder / "mine.yaml").write_text(text)
-    assert main(["bench", "--config-dir", str(folder.parent), "protocol=mine", "--cfg"]) == 0
+    assert main(["bench", "--config-dir", str(folder.parent), "timing=mine", "--cfg"]) == 0
     assert "name: mine" in capsys.readouterr().out

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,47 +26,31 @@ from torchopt2edge.types import Candidate, Facts, Signature
 if TYPE_CHECKING:
     from rich.console import Console
 
-OnDevice = Callable[[Callable[[Device], int], Sequence[str]], int]
-"""Builds the device that overrides describe and does something with it; returns the exit code."""
-
 # Prints how many bytes lie there; nothing where there is nothing.
 _HELD = "cd {folder} 2>/dev/null || exit 0; find files jobs -type f -exec cat {{}} + | wc -c"
 _LISTED = "cd {folder}/files 2>/dev/null || exit 0; find . -type f -exec wc -c {{}} +"
 
 
-def add_commands(commands: Any, on_device: OnDevice) -> None:
-    """Add ``devices`` and ``devices clean`` to the command line's subparsers."""
-    devices = commands.add_parser(
-        "devices", help="what can be reached from here, and what to type for it"
-    )
-    devices.add_argument("--connect", action="store_true", help="ask the hosts of ~/.ssh/config")
-    devices.add_argument("--json", action="store_true", help="print the facts as JSON")
-    devices.set_defaults(run=_list)
-    actions = devices.add_subparsers(metavar="ACTION")
-    clean = actions.add_parser("clean", help="remove what was left on a device")
-    clean.add_argument("overrides", nargs="*", help="device=ssh device.host=pi")
-    clean.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    clean.set_defaults(run=partial(_clean, on_device))
+def show(connect: bool, as_json: bool) -> None:
+    """Print the devices in reach.
 
-
-def _list(given: argparse.Namespace) -> int:
-    rows = [_with_push(device, row) for device, row in discover.found(given.connect)]
-    if given.json:
+    Args:
+        connect: whether the hosts of ``~/.ssh/config`` are asked too.
+        as_json: print facts in place of a table.
+    """
+    rows = [_with_push(device, row) for device, row in discover.found(connect)]
+    if as_json:
         sys.stdout.write(f"{json.dumps(rows, indent=1, ensure_ascii=False)}\n")
     else:
         render(console(), rows)
-    return 0
 
 
-def _clean(on_device: OnDevice, given: argparse.Namespace) -> int:
-    return on_device(_cleaned, given.overrides)
-
-
-def _cleaned(device: Device) -> int:
-    freed, left = clean(device)
-    said = f"{device.name}: {_bytes(freed)} removed"
-    said += f"; {_bytes(left)} stay, of jobs that run" if left else ""
-    console().print(said, markup=False, highlight=False)
+def show_clean(device: Device) -> int:
+    """Remove our files from a device, print how many bytes were removed, and return 0."""
+    removed, left = clean(device)
+    message = f"{device.name}: {_bytes(removed)} removed"
+    message += f"; {_bytes(left)} stay, of jobs that run" if left else ""
+    console().print(message, markup=False, highlight=False)
     return 0
 
 

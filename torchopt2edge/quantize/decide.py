@@ -124,7 +124,7 @@ def _calibrated(graph: Path, samples: Samples, options: Quantize) -> State:
     from torchopt2edge.quantize.calibrate import calibrate
     from torchopt2edge.quantize.select_observer import choose
 
-    named, why = options.calibrator, "asked for"
+    named, why = options.observer, "asked for"
     simulated = _simulated(graph, samples)
     if named == "auto" and simulated is None:
         named, why = UNSEEN, "the graph has no float output by which to choose"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torchopt2edge._moved import takes_old_keywords
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.quantize.histogram import OBSERVERS
 
 
+@takes_old_keywords
 @dataclass(frozen=True)
 class Quantize:
     """How static ranges are decided.
 
-    ``calibrator`` is one of `OBSERVERS` or ``auto``; ``equalize`` and ``bias_correction`` are
+    ``observer`` is one of `OBSERVERS` or ``auto``; ``equalize`` and ``bias_correction`` are
     True, False or ``auto`` (tried below ``poor_db`` of SQNR, the second below half of it);
     ``sensitivity`` ranks the operators
     by what quantizing each costs; ``max_drop`` (points of the task metric on held-out calibration
@@ -20,7 +22,7 @@ class Quantize:
     names nodes that stay in float, ``*`` and ``?`` standing for any letters.
     """
 
-    calibrator: str = "auto"
+    observer: str = "auto"
     equalize: bool | str = "auto"
     bias_correction: bool | str = "auto"
     poor_db: float = 20.0
@@ -36,9 +38,9 @@ class Quantize:
             ConfigError: names the choices.
         """
         known = ("auto", *OBSERVERS)
-        if self.calibrator not in known:
+        if self.observer not in known:
             raise ConfigError(
-                f"there is no calibrator {self.calibrator!r}", hint=f"one of {', '.join(known)}"
+                f"there is no observer {self.observer!r}", hint=f"one of {', '.join(known)}"
             )
         for name in ("equalize", "bias_correction"):
             if getattr(self, name) not in (True, False, "auto"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from torchopt2edge._moved import keywords
 from torchopt2edge.bench.thread_settings import Bench
 from torchopt2edge.conf import registry
 from torchopt2edge.errors import ConfigError
@@ -21,7 +22,7 @@ from torchopt2edge.types import Constraints
 from torchopt2edge.workflow.progress import LogProgress, Progress
 
 if TYPE_CHECKING:
-    from torchopt2edge.bench.timing import Protocol
+    from torchopt2edge.bench.timing import TimingPlan
 
 
 FAR_SAMPLES = 1000
@@ -39,7 +40,7 @@ class Plan:
     backends: tuple[Backend, ...]
     schemes: tuple[str, ...]
     device: Device
-    protocol: Protocol
+    protocol: TimingPlan
     out: Path
     constraints: Constraints
     baseline: bool
@@ -75,7 +76,8 @@ class SettingsArgs(TypedDict, total=False):
     schemes: Sequence[str]
     device: Device
     devices: Sequence[Device]
-    protocol: str | Protocol
+    timing: str | TimingPlan
+    protocol: str | TimingPlan  # the previous name of timing
     out: str | Path
     constraints: Constraints
     baseline: bool
@@ -97,7 +99,7 @@ class Settings:
     """How a comparison is made.
 
     ``backends`` are names or objects, ``schemes`` names; ``devices`` are several in place of
-    ``device``, each with a run in a folder of its own under ``out``; ``protocol`` is ``smoke``,
+    ``device``, each with a run in a folder of its own under ``out``; ``timing`` is ``smoke``,
     ``quick``, ``standard``, ``sustained`` or an object; ``out`` the run's folder; ``baseline`` adds
     PyTorch's own row where there is a module. At most ``calibration_samples`` are taken from the
     calibration set (``calibration_seed`` is what they were drawn with, for the manifest);
@@ -113,7 +115,7 @@ class Settings:
     schemes: Sequence[str] = ("fp32", "int8")
     device: Device | None = None
     devices: Sequence[Device] = ()
-    protocol: str | Protocol = "quick"
+    timing: str | TimingPlan = "quick"
     out: str | Path = "outputs/run"
     constraints: Constraints = field(default_factory=Constraints)
     baseline: bool = True
@@ -137,6 +139,7 @@ class Settings:
             ConfigError: a keyword is unknown; names the nearest.
         """
         known = [item.name for item in fields(cls)]
+        given = keywords(given, known)
         for name in given:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
@@ -150,21 +153,21 @@ class Settings:
         """Resolve names into objects, for another device in another folder where they are given.
 
         Raises:
-            ConfigError: an unknown backend or protocol; names those there are.
+            ConfigError: an unknown backend or timing preset; names those there are.
         """
         from torchopt2edge import devices
-        from torchopt2edge.bench import timing as protocol
+        from torchopt2edge.bench import timing
 
         device = device or (None if self.devices else self.device) or devices.Local()
         facts = device.facts()
-        named = self.protocol if not isinstance(self.protocol, str) else None
+        plan = timing.by_name(self.timing) if isinstance(self.timing, str) else self.timing
         return Plan(
             backends=tuple(
                 backend.for_target(facts) for backend in resolve_backends(self.backends)
             ),
             schemes=tuple(self.schemes),
             device=device,
-            protocol=named or protocol.by_name(str(self.protocol)),
+            protocol=plan,
             out=out or Path(self.out),
             constraints=self.constraints,
             baseline=self.baseline,
