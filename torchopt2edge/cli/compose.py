@@ -114,11 +114,11 @@ def jobs_of(overrides: Sequence[str]) -> Iterator[Sequence[str]]:
         yield overrides
         return
     values = [
-        [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
-        if one.is_sweep_override()
-        else [str(one.input_line)]
-        for one in parsed
-        if not isinstance(one.value(), Glob)  # it only names options that exist
+        [f"{item.get_key_element()}={value}" for value in item.sweep_string_iterator()]
+        if item.is_sweep_override()
+        else [str(item.input_line)]
+        for item in parsed
+        if not isinstance(item.value(), Glob)  # it only names options that exist
     ]
     for turn in range(max(map(len, values), default=1)):
         yield [each[turn % len(each)] for each in values]
@@ -182,14 +182,14 @@ def _with_options(command: str, overrides: Sequence[str]) -> tuple[DictConfig, l
             raise OverrideError(text)
     with initialize_config_module(registry.PACKAGE, version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        hydra = [str(one.input_line) for one in parsed if one.is_hydra_override()]
+        hydra = [str(item.input_line) for item in parsed if item.is_hydra_override()]
         values = [
-            one
-            for one in parsed
-            if not one.is_hydra_override()
-            and not loader.get_group_options(one.key_or_group, overrides=hydra)
+            item
+            for item in parsed
+            if not item.is_hydra_override()
+            and not loader.get_group_options(item.key_or_group, overrides=hydra)
         ]
-        options = [str(one.input_line) for one in parsed if one not in values]
+        options = [str(item.input_line) for item in parsed if item not in values]
         return compose(command, overrides=options), values
 
 
@@ -263,7 +263,7 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
         near = config_keys.did_you_mean(name, known)
         return f"{group!r} has no option {name!r}.\n{listing}{near}"
     if isinstance(error, ValueError) and not isinstance(error, OmegaConfBaseException):
-        wrong = [one for one in overrides if one.partition("=")[2] in ("null", "~")]
+        wrong = [text for text in overrides if text.partition("=")[2] in ("null", "~")]
         return f"A group takes the name of an option; ~GROUP leaves it out: {', '.join(wrong)}"
     insides = ("full_key:", "object_type=", "See https://hydra.cc")
     lines = [x for x in str(error).strip().splitlines() if not x.strip().startswith(insides)]

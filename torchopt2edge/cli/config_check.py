@@ -28,7 +28,7 @@ class OverrideError(EdgeError):
 
 
 def part(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return a part of `CLASSES` with its ``_target_``; a lone value in place of a list is one."""
+    """Return a part of `CLASSES` with its ``_target_``; a single value becomes a list of one."""
     node = {"_target_": CLASSES[name], **config[name]}
     lists = {key: listed(node[key]) for key in _LISTS.get(name, ()) if node[key] is not None}
     if "affinity" in lists:
@@ -37,7 +37,7 @@ def part(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def listed(value: Any) -> list[Any]:
-    """Return a list; a lone value where a list belongs (``schemes=int8``) is a list of one."""
+    """Return a list; a single value in place of a list (``schemes=int8``) is a list of one."""
     return [value] if isinstance(value, str | int | float) else list(value)
 
 
@@ -83,7 +83,7 @@ def check_schemes(names: Sequence[str]) -> None:
     """Check the names of schemes.
 
     Raises:
-        ConfigError: one of them is none; the hint lists those there are.
+        ConfigError: there is no such scheme; the hint lists all.
     """
     for name in names:
         if name not in SCHEMES:

@@ -1,4 +1,4 @@
-"""The keys of a composed config: which of them nothing would read, and the nearest right one."""
+"""The keys of a composed config: which of them nothing reads, and the nearest right name."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def unread(command: str, config: Mapping[str, Any], chosen: Mapping[str, Any], f
 
 
 def unfit(
-    parameters: Parameters | None, given: Iterable[str], part: str
+    parameters: Parameters | None, keys: Iterable[str], part: str
 ) -> Iterator[tuple[str, str, str]]:
     """Walk the keys of a part that its ``_target_`` does not take.
 
@@ -81,7 +81,7 @@ def unfit(
     if parameters is None or parameters.any_name:
         return
     known = list(parameters.types)
-    for key in given:
+    for key in keys:
         if key not in known and not key.startswith("_"):
             near = [f"{part}.{name}" for name in difflib.get_close_matches(key, known, 1)]
             message = f"{part}.{key} is no field of {parameters.owner}"
@@ -104,12 +104,14 @@ def _strays(command: str, config: Mapping[str, Any], chosen: Mapping[str, Any]) 
         elif registry.options(root) or root not in chosen:
             # A group that another command has, or a root that no yaml brought.
             keys = iter([root]) if registry.options(root) else _leaves(node, root)
-            yield from (key for key in keys if not any(_overlap(key, one) for one in interpolated))
+            yield from (
+                key for key in keys if not any(_overlap(key, name) for name in interpolated)
+            )
 
 
-def _overlap(one: str, other: str) -> bool:
-    """Return whether one of two dotted keys holds the other, or is it."""
-    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+def _overlap(first: str, second: str) -> bool:
+    """Return whether two dotted keys are equal, or one is inside the other."""
+    return f"{first}.".startswith(f"{second}.") or f"{second}.".startswith(f"{first}.")
 
 
 def _leaves(node: Any, key: str) -> Iterator[str]:

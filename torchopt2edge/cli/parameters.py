@@ -60,8 +60,8 @@ def inspected(function: Callable[..., Any]) -> Parameters | None:
     is_class = isinstance(function, type) and not is_dataclass(function)
     types = _hints(vars(function).get("__init__") if is_class else function)
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
-    named = [one.name for one in taken if one.kind not in (*positional, one.VAR_KEYWORD)]
-    any_name = any(one.kind is one.VAR_KEYWORD for one in taken)
+    named = [item.name for item in taken if item.kind not in (*positional, item.VAR_KEYWORD)]
+    any_name = any(item.kind is item.VAR_KEYWORD for item in taken)
     owner = getattr(function, "__name__", str(function))
     return Parameters(owner, {name: types.get(name, Any) for name in named}, any_name)
 
@@ -133,12 +133,12 @@ def _imports(module: str, tree: ast.Module | None) -> dict[str, str]:
 
 
 def _is_dataclass(node: ast.ClassDef) -> bool:
-    return any(ast.unparse(one).partition("(")[0] == "dataclass" for one in node.decorator_list)
+    return any(ast.unparse(item).partition("(")[0] == "dataclass" for item in node.decorator_list)
 
 
 def _of_function(node: ast.FunctionDef) -> Parameters:
     named = [*node.args.args, *node.args.kwonlyargs]
-    texts = {one.arg: ast.unparse(one.annotation) if one.annotation else "Any" for one in named}
+    texts = {arg.arg: ast.unparse(arg.annotation) if arg.annotation else "Any" for arg in named}
     return Parameters(node.name, texts, node.args.kwarg is not None)
 
 
@@ -149,7 +149,7 @@ def _of_class(node: ast.ClassDef, imports: Mapping[str, str]) -> Parameters | No
         if inherited is None:
             return None
         texts |= inherited.types
-    fields = (one for one in node.body if isinstance(one, ast.AnnAssign))
-    texts |= {ast.unparse(one.target): ast.unparse(one.annotation) for one in fields}
+    fields = (item for item in node.body if isinstance(item, ast.AnnAssign))
+    texts |= {ast.unparse(item.target): ast.unparse(item.annotation) for item in fields}
     plain = {name: text for name, text in texts.items() if not text.startswith("ClassVar")}
     return Parameters(node.name, plain)

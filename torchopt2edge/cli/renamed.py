@@ -14,13 +14,13 @@ KEYS = {"protocol": "timing", "quantize.calibrator": "observer", "*.meter.protoc
 _OVERRIDE = re.compile(r"([+~]*)([^=@]+)(.*)", re.DOTALL)
 
 
-def overrides(given: Iterable[str]) -> list[str]:
+def overrides(texts: Iterable[str]) -> list[str]:
     """Return overrides with the new names of their keys.
 
     An option of a group is renamed only where the new group has it: a folder of the user's own may
     have the old name.
     """
-    return [_override(text) for text in given]
+    return [_override(text) for text in texts]
 
 
 def keys(paths: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -24,7 +24,7 @@ def fits(value: Any, kind: Any) -> bool:
     if isinstance(value, Mapping) and "_target_" in value:
         return True
     if origin in (Union, UnionType):
-        return any(fits(value, one) for one in args)
+        return any(fits(value, arg) for arg in args)
     if origin is Literal:
         return value in args
     if origin in (tuple, list, Sequence):
