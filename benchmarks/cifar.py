@@ -91,7 +91,7 @@ def compare(options: argparse.Namespace, work: Path) -> tuple[Result, Exam]:
         loader(data.split("calibration"), batch_size=64),
         exam,
         calibration_samples=options.images,
-        protocol=options.protocol,
+        timing=options.protocol,
         out=work / "run",
         title=f"{options.model} on CIFAR-10",
     )

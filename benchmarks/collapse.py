@@ -55,7 +55,7 @@ def ways() -> dict[str, Quantize]:
     import torchopt2edge as t2e
 
     return {
-        "minmax": t2e.Quantize(calibrator="minmax", equalize=False, bias_correction=False),
+        "minmax": t2e.Quantize(observer="minmax", equalize=False, bias_correction=False),
         "defaults": t2e.Quantize(),
         "budget": t2e.Quantize(equalize=False, bias_correction=False, max_drop=BUDGET),
     }
@@ -87,7 +87,7 @@ def main() -> int:
     raw = {}
     for name, how in ways().items():
         with tempfile.TemporaryDirectory() as work:
-            found = t2e.lower(
+            found = t2e.quantize(
                 net,
                 example,
                 loader(data.split("calibration"), batch_size=64),

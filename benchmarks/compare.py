@@ -51,7 +51,7 @@ def inside(folder: Path, options: argparse.Namespace) -> None:
         backends=("ort", "litert"),
         schemes=("fp32", "int8"),
         baseline=options.baseline,
-        protocol=options.protocol,
+        timing=options.protocol,
         store=Store(folder / "store"),
         out=folder / "run",
         title=options.model,

@@ -108,7 +108,7 @@ def _points(what: str, limit: float, found: tuple[float, float, float] | None) -
 
 def optimize(seed: int, protocol: str, extra: Sequence[str], out: Path) -> Path:
     """Run the demo with a seed and return its folder."""
-    given = ["experiment=digits", f"seed={seed}", f"protocol={protocol}", f"out={out}", *extra]
+    given = ["experiment=digits", f"seed={seed}", f"timing={protocol}", f"out={out}", *extra]
     subprocess.run(
         frame.command("optimize", *given), cwd=frame.ROOT, stdout=subprocess.DEVNULL, check=True
     )

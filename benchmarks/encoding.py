@@ -166,7 +166,7 @@ def main() -> int:
     options = parser.parse_args()
     run = frame.start("encoding", options)
     with tempfile.TemporaryDirectory() as work:
-        row = t2e.lower(
+        row = t2e.quantize(
             net(),
             (torch.randn(4, 3, SIZE, SIZE),),
             schemes=["fp32"],

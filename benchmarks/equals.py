@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import frame, nets, steps
 
 if TYPE_CHECKING:
-    from torchopt2edge.bench.timing import Protocol
+    from torchopt2edge.bench.timing import TimingPlan
     from torchopt2edge.types import Candidate
 
 NAMES = ("one", "other")
@@ -59,7 +59,7 @@ class Compared:
 
 
 def compare(
-    candidates: Sequence[Candidate], plan: Protocol, work: Path, core: int | None = None
+    candidates: Sequence[Candidate], plan: TimingPlan, work: Path, core: int | None = None
 ) -> Compared:
     """Measure two candidates against each other and decide."""
     from torchopt2edge.bench.harness import measure

@@ -98,7 +98,7 @@ def files(made: Case, work: Path) -> Iterator[tuple[str, Path]]:
     store = Store(work / "store")
     for name, target in TARGETS.items():
         first = name == "U8S8"
-        result = t2e.lower(
+        result = t2e.quantize(
             made.net,
             (made.example,),
             [made.calibrating],
@@ -150,9 +150,9 @@ def measured(named: Mapping[str, Path], options: argparse.Namespace, work: Path)
     folder.mkdir()
     for name, file in named.items():
         (folder / f"{name}{file.suffix}").symlink_to(file.resolve())
-    result = t2e.measure(
+    result = t2e.bench(
         sorted(folder.iterdir()),
-        protocol=options.protocol,
+        timing=options.protocol,
         device=(without_vnni.HiddenLocal if without_vnni.active() else Local)(threads=1),
         out=work / "timed",
     )

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import frame, nets
 
 if TYPE_CHECKING:
-    from torchopt2edge.bench.timing import Protocol
+    from torchopt2edge.bench.timing import TimingPlan
     from torchopt2edge.types import Candidate, Measurement
 
 LIMIT = {"cpu": 1.0, "time": 1.25}
@@ -98,7 +98,7 @@ def accounted(clock: Clock, ended: tuple[float, float], rows: Sequence[Measureme
     )
 
 
-def measured(candidates: Sequence[Candidate], plan: Protocol, work: Path) -> Taken:
+def measured(candidates: Sequence[Candidate], plan: TimingPlan, work: Path) -> Taken:
     """Measure candidates with a clock on the harness."""
     from torchopt2edge.bench.harness import measure
     from torchopt2edge.devices.local import Local

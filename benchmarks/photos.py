@@ -34,7 +34,7 @@ def half(scored: Array, calibrating: Array, net: Any, work: Path) -> tuple[dict[
     import torchopt2edge as t2e
 
     exam = Exam(scored, np.zeros(len(scored), np.int64))
-    result = t2e.lower(
+    result = t2e.quantize(
         net,
         (torch.from_numpy(calibrating[:4]),),
         [calibrating],

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import equals, frame, nets
 
 if TYPE_CHECKING:
-    from torchopt2edge.bench.timing import Protocol
+    from torchopt2edge.bench.timing import TimingPlan
     from torchopt2edge.types import Candidate
 
     Pair = tuple[Candidate, Candidate]
@@ -35,11 +35,11 @@ LONGEST_S = 60.0
 _MUCH = 131_072
 
 
-def plan(seconds: float, rounds: int = 20) -> Protocol:
+def plan(seconds: float, rounds: int = 20) -> TimingPlan:
     """Return a protocol that times each of two files for half of so many seconds."""
-    from torchopt2edge.bench.timing import Protocol
+    from torchopt2edge.bench.timing import TimingPlan
 
-    return Protocol("planted", 64, seconds / 2, rounds, 1.0, 0.0, timeout_s=60.0)
+    return TimingPlan("planted", 64, seconds / 2, rounds, 1.0, 0.0, timeout_s=60.0)
 
 
 def pair(tower: nets.Tower, folder: Path) -> Pair:

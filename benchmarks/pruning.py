@@ -88,7 +88,7 @@ def timed(stages: Mapping[str, Stage], data: Any, out: Path, options: argparse.N
     kept = {name: stages[name] for name in ship}
     none = t2e.Constraints(max_drop=None)
     return t2e.optimize(
-        kept, data, ship, protocol=options.protocol, out=out, baseline=False, constraints=none
+        kept, data, ship, timing=options.protocol, out=out, baseline=False, constraints=none
     ).rows
 
 

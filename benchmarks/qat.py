@@ -123,7 +123,7 @@ def find(options: argparse.Namespace, work: Path) -> Iterator[Found]:
             evaluate=Exam(images.numpy(), labels.numpy()),
             schemes=["int8"],
             calibration_samples=options.images,
-            protocol=options.protocol,
+            timing=options.protocol,
             out=work / f"run{index}",
             title=way.name,
         )

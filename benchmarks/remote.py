@@ -39,7 +39,7 @@ from benchmarks import frame, overhead
 from benchmarks.board import Count, Counted, sshd
 
 if TYPE_CHECKING:
-    from torchopt2edge.bench.timing import Protocol
+    from torchopt2edge.bench.timing import TimingPlan
     from torchopt2edge.interfaces import Device
     from torchopt2edge.types import Candidate, Measurement
 
@@ -81,7 +81,7 @@ def files(folder: Path) -> list[Candidate]:
         backends=BACKENDS,
         schemes=SCHEMES,
         baseline=False,
-        protocol="smoke",
+        timing="smoke",
         store=Store(folder / "store"),
         out=folder / "run",
     )
@@ -110,7 +110,7 @@ class Taken:
         return self.seconds.wall - self.seconds.invoked - self.seconds.warm_up
 
 
-def measured(found: Sequence[Candidate], device: Device, plan: Protocol, work: Path) -> Taken:
+def measured(found: Sequence[Candidate], device: Device, plan: TimingPlan, work: Path) -> Taken:
     """Measure the files on a device, with a clock on the harness."""
     from torchopt2edge.bench.harness import measure
     from torchopt2edge.samples.random_inputs import random_sample
@@ -200,7 +200,7 @@ class Survived:
 
 
 def under_cuts(
-    found: Sequence[Candidate], board: Counted, cuts: Cuts, plan: Protocol, work: Path
+    found: Sequence[Candidate], board: Counted, cuts: Cuts, plan: TimingPlan, work: Path
 ) -> Survived:
     """Compare until the link was cut as often as it was to be."""
     from torchopt2edge.bench.harness import measure
@@ -288,7 +288,7 @@ class Found:
 
 
 def compared(
-    found: Sequence[Candidate], board: Counted, plan: Protocol, repeats: int, work: Path
+    found: Sequence[Candidate], board: Counted, plan: TimingPlan, repeats: int, work: Path
 ) -> Found:
     """Bring the files there, look again as another process does, then measure turn about."""
     from torchopt2edge.bench.timing import by_name

@@ -93,7 +93,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     run = frame.start("resume", options)
-    given = ["experiment=digits", f"protocol={options.protocol}", *options.override]
+    given = ["experiment=digits", f"timing={options.protocol}", *options.override]
     with tempfile.TemporaryDirectory() as made:
         cache = Path(made) / "cache"
         lend_converter(cache)

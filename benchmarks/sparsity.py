@@ -137,7 +137,7 @@ def main() -> int:
             made, data = stages(model, options)
             out = Path(work) / model
             result = t2e.optimize(
-                made, data, list(made), protocol=options.protocol, out=out, constraints=none
+                made, data, list(made), timing=options.protocol, out=out, constraints=none
             )
             found += lines(model, result.rows)
             rows += result.rows

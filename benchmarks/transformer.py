@@ -75,7 +75,7 @@ def main() -> int:
             loader(data.split("calibration"), batch_size=BATCH),
             exam,
             schemes=("fp32", "int8"),
-            protocol=options.protocol,
+            timing=options.protocol,
             out=Path(work) / "run",
         )
     base = next(row.metrics["top1"] for row in found.rows if row.backend == "torch")

@@ -103,11 +103,11 @@ def recorded(candidate: Candidate, seconds: float, slot_s: float, core: int) -> 
 def measured(pair: Sequence[Candidate], seconds: float, rounds: int, core: int, turns: bool) -> Any:
     """Measure two copies through the harness while the neighbour's share rises."""
     from torchopt2edge.bench.harness import measure
-    from torchopt2edge.bench.timing import Protocol
+    from torchopt2edge.bench.timing import TimingPlan
     from torchopt2edge.devices.local import Local
     from torchopt2edge.stats.rounds import round_medians
 
-    plan = Protocol("turns", 5, seconds / 2, rounds, 0.5, 0.0, turns=turns, prime=False)
+    plan = TimingPlan("turns", 5, seconds / 2, rounds, 0.5, 0.0, turns=turns, prime=False)
     with steps.neighbour(core, (0.0, SHARE), rise_s=1.5 + 1.15 * seconds, period_s=PERIOD_S):
         rows = measure(
             pair, lambda _: nets.sample(), Local(1, (core,)), plan, pair[0].file.parent / "work"

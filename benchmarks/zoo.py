@@ -55,7 +55,7 @@ def one(name: str, options: argparse.Namespace, work: Path) -> dict[str, Any]:
             nets.warmed(name, options.data),
             (torch.zeros(1, 3, nets.SIZE, nets.SIZE),),
             nets.images(options.images, options.data).split(8),
-            protocol=options.protocol,
+            timing=options.protocol,
             baseline=False,
             store=Store(work / "store"),
             out=work / name,

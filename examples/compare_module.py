@@ -1,6 +1,6 @@
 """A script of somebody's own repository; what torchopt2edge adds to it is between the lines.
 
-python examples/compare_module.py [protocol] [out]
+python examples/compare_module.py [timing] [out]
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def train(net: nn.Module, loader: DataLoader[tuple[Tensor, ...]], epochs: int) -
             optimizer.step()
 
 
-def main(protocol: str = "quick", out: str = "outputs/compare_module") -> None:
+def main(timing: str = "quick", out: str = "outputs/compare_module") -> None:
     """Train the net, then ask which file of it to ship."""
     torch.manual_seed(0)
     digits = load_digits()
@@ -59,7 +59,7 @@ def main(protocol: str = "quick", out: str = "outputs/compare_module") -> None:
     import torchopt2edge as t2e
 
     samples = DataLoader(training, batch_size=64)  # not shuffled: the same samples every time
-    result = t2e.compare(net, (images[:8],), samples, test_loader, protocol=protocol, out=out)
+    result = t2e.compare(net, (images[:8],), samples, test_loader, timing=timing, out=out)
     print(*result.verdict.reasons, f"report: {result.out / 'report.md'}", sep="\n")
     # ─────────────────────────────────────────────────────────────────────────────────────────
 

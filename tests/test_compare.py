@@ -78,7 +78,7 @@ def result(
             backends=("ort", "litert"),
             schemes=("fp32", "int8"),
             device=t2e.devices.Local(threads=1),
-            protocol="smoke",
+            timing="smoke",
             out=out,
             store=hub_store,
         )
@@ -138,7 +138,7 @@ def test_a_second_run_takes_everything_but_the_measuring_from_the_store(
     before = made(hub_store)
     again = t2e.compare(
         net, (torch.randn(4, 3, 32, 32),), calibration, test_set,
-        protocol="smoke", out=tmp_path / "again", store=hub_store,
+        timing="smoke", out=tmp_path / "again", store=hub_store,
     )  # fmt: skip
     after = made(hub_store)
     # A plain loader has no identity, so its scores are computed again; nothing else is.
@@ -156,7 +156,7 @@ def made(store: Store) -> set[tuple[str, str]]:
 
 def quick(model: Any, calibration: Any, tmp_path: Path, **settings: Any) -> t2e.Result:
     """A comparison as short as it gets."""
-    usual = {"protocol": "smoke", "backends": ("ort",), "baseline": False}
+    usual = {"timing": "smoke", "backends": ("ort",), "baseline": False}
     settings = {**usual, "store": Store(tmp_path / "store"), **settings}
     example = (torch.randn(4, 3, 32, 32),) if isinstance(model, nn.Module) else None
     return t2e.compare(model, example, calibration, out=tmp_path / "out", **settings)
@@ -229,10 +229,10 @@ def test_examples_may_be_of_the_samples_that_are_scored_for_they_calibrate_nothi
 ) -> None:
     given = {"evaluate": test_set, "backends": ("ort",), "store": hub_store, "out": tmp_path}
     examples = (test_set[0][0],)
-    (row,) = t2e.lower(net, examples, schemes=("fp32",), baseline=False, **given).rows
+    (row,) = t2e.quantize(net, examples, schemes=("fp32",), baseline=False, **given).rows
     assert row.err is None
     with pytest.raises(DataError, match="also in the evaluation set"):
-        t2e.lower(net, examples, test_set[:1], **given)
+        t2e.quantize(net, examples, test_set[:1], **given)
 
 
 class Nan(nn.Module):

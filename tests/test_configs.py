@@ -14,8 +14,12 @@ from hydra import compose, initialize_config_module
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from torchopt2edge._moved import KEYWORDS
 from torchopt2edge.bench.thread_settings import Bench
-from torchopt2edge.cli.config_check import targets
+from torchopt2edge.cli.config_keys import targets
+from torchopt2edge.conf import registry
+from torchopt2edge.conf.registry import options
+from torchopt2edge.errors import ConfigError
 from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.types import Constraints
 
@@ -35,13 +39,27 @@ def composed(command: str, *overrides: str) -> DictConfig:
         return compose(command, overrides=list(overrides))
 
 
-def options(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
 def every() -> list[tuple[str, str]]:
-    groups = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name[0] != "_")
+    groups = [group for group in registry.groups() if group not in KEYWORDS]
     return [(group, option) for group in groups for option in options(group)]
+
+
+def test_the_registry_holds_the_folders() -> None:
+    """Read here once more, from the disk."""
+    folders = {path.parent.name for path in CONF.glob("[!_]*/*.yaml")}
+    assert folders == set(registry.groups())
+    assert options("backend") == sorted(path.stem for path in (CONF / "backend").glob("*.yaml"))
+    assert options("no_such_group") == []
+
+
+def test_the_registry_builds_an_option_without_hydra() -> None:
+    from torchopt2edge.backends.ort.backend import Ort
+
+    assert registry.build("backend", "ort") == Ort()
+    with pytest.raises(ConfigError, match=r"there is no backend 'tensorrt'.*litert, ort"):
+        registry.build("backend", "tensorrt")
+    with pytest.raises(ConfigError, match="there is no backend"):
+        registry.load("backend", "../compare")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -120,7 +138,7 @@ def test_a_data_set_has_the_defaults_of_its_class(option: str) -> None:
 def _home(group: str) -> str:
     """Where the class of an option of a group lives."""
     rooms = {"stage": "stages", "backend": "backends", "device": "devices"}
-    return f"torchopt2edge.{rooms.get(group, {'protocol': 'bench'}.get(group, group))}"
+    return f"torchopt2edge.{rooms.get(group, {'timing': 'bench'}.get(group, group))}"
 
 
 def test_every_model_has_the_forward_of_an_image_net() -> None:
@@ -133,11 +151,11 @@ def test_every_model_has_the_forward_of_an_image_net() -> None:
 
 
 def test_a_group_of_the_users_own_repo_is_found(tmp_path: Path) -> None:
-    (tmp_path / "protocol").mkdir()
-    text = (CONF / "protocol" / "smoke.yaml").read_text().replace("name: smoke", "name: mine")
-    (tmp_path / "protocol" / "mine.yaml").write_text(text)
-    config = composed("bench", "protocol=mine", f"hydra.searchpath=[file://{tmp_path}]")
-    assert config.protocol.name == "mine"
+    (tmp_path / "timing").mkdir()
+    text = (CONF / "timing" / "smoke.yaml").read_text().replace("name: smoke", "name: mine")
+    (tmp_path / "timing" / "mine.yaml").write_text(text)
+    config = composed("bench", "timing=mine", f"hydra.searchpath=[file://{tmp_path}]")
+    assert config.timing.name == "mine"
 
 
 def test_a_folder_of_yaml_may_have_any_name(
@@ -145,9 +163,9 @@ def test_a_folder_of_yaml_may_have_any_name(
 ) -> None:
     from torchopt2edge.cli.main import main
 
-    folder = tmp_path / "größe (1), x=2's" / "protocol"
+    folder = tmp_path / "größe (1), x=2's" / "timing"
     folder.mkdir(parents=True)
-    text = (CONF / "protocol" / "smoke.yaml").read_text().replace("name: smoke", "name: mine")
+    text = (CONF / "timing" / "smoke.yaml").read_text().replace("name: smoke", "name: mine")
     (folder / "mine.yaml").write_text(text)
-    assert main(["bench", "--config-dir", str(folder.parent), "protocol=mine", "--cfg"]) == 0
+    assert main(["bench", "--config-dir", str(folder.parent), "timing=mine", "--cfg"]) == 0
     assert "name: mine" in capsys.readouterr().out

@@ -25,7 +25,9 @@ import yaml
 from tests.conftest import users_cache
 from tests.hub import Made
 from torchopt2edge import api, converter, interfaces, types
+from torchopt2edge._moved import KEYWORDS
 from torchopt2edge.bench import flags
+from torchopt2edge.conf import registry
 from torchopt2edge.verdict import decide
 from torchopt2edge.workflow import settings
 
@@ -140,7 +142,8 @@ def test_code_names_what_there_is(page: Path, code: str) -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in (
             "t2e.compare",
             "t2e.optimize",
-            "t2e.measure",
+            "t2e.bench",
+            "t2e.quantize",
         ):
             function = getattr(api, ast.unparse(node.func)[4:])
             known = {
@@ -152,13 +155,10 @@ def test_code_names_what_there_is(page: Path, code: str) -> None:
 
 def test_every_option_is_in_the_table_of_groups() -> None:
     table = tables(ROOT / "docs" / "cli.md", "Groups")
-    for folder in sorted(p for p in (ROOT / "conf").iterdir() if p.is_dir() and p.name[0] != "_"):
-        options = {path.stem for path in folder.glob("*.yaml")}
-        if not options:
-            continue
-        row = re.search(rf"^\| `{folder.name}` \| (.*?)(?: \(|\|$)", table, re.M)
-        assert row, folder.name
-        assert named(row[1]) == options
+    for group in set(registry.groups()) - set(KEYWORDS):
+        row = re.search(rf"^\| `{group}` \| (.*?)(?: \(|\|$)", table, re.M)
+        assert row, group
+        assert named(row[1]) == set(registry.options(group))
 
 
 def test_every_setting_has_a_row() -> None:
@@ -166,9 +166,9 @@ def test_every_setting_has_a_row() -> None:
     assert named(" ".join(rows)) == {field.name for field in fields(settings.Settings)}
 
 
-def test_the_protocols_are_what_the_table_says() -> None:
+def test_the_timing_presets_are_what_the_table_says() -> None:
     table = tables(ROOT / "docs" / "verdict.md", "Measuring in turns")
-    for path in (ROOT / "conf" / "protocol").glob("*.yaml"):
+    for path in (ROOT / "conf" / "timing").glob("*.yaml"):
         plan = yaml.safe_load(path.read_text())
         cells = [plan["min_samples"], f"{plan['min_seconds']:g}", plan["rounds"]]
         assert f"| `{path.stem}` | {' | '.join(map(str, cells))} |" in table
@@ -222,7 +222,7 @@ def shown(
 ) -> dict[str, Any]:
     """Run the README's Python block, in little time and without PyTorch's row; return its names."""
     (code,) = blocks(ROOT / "README.md", "python")
-    assert 'protocol="quick"' in code
+    assert 'timing="quick"' in code
     assert 'out="outputs/mine"' in code
     folder = tmp_path_factory.mktemp("readme")
     (folder / "mine.py").write_text(MINE)
@@ -230,7 +230,7 @@ def shown(
     with users_cache(), pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(folder)
-        exec(code.replace('protocol="quick"', 'protocol="smoke", baseline=False'), names)
+        exec(code.replace('timing="quick"', 'timing="smoke", baseline=False'), names)
     names["folder"] = folder / "outputs" / "mine"
     return names
 
@@ -313,7 +313,7 @@ def test_a_repository_of_ones_own_runs(
     monkeypatch.syspath_prepend(ROOT / "examples" / "own_repo")
     net = importlib.import_module("mynets").small(width=16)
     torch.save(net.state_dict(), tmp_path / "small.pth")
-    cheap = ["schemes=[int8]", "baseline=false", "protocol=smoke", f"out={tmp_path / 'run'}"]
+    cheap = ["schemes=[int8]", "baseline=false", "timing=smoke", f"out={tmp_path / 'run'}"]
     shown = [w for f, w in typed(ROOT / "examples" / "own_repo" / "README.md")]
     assert len(shown) == 3  # the third says the second without yaml; that it composes is enough
     for words, backend in zip(shown[:2], ("backend=[litert]", "backend=[ort]"), strict=True):

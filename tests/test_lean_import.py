@@ -50,6 +50,23 @@ def test_the_command_line_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        "compare protocl=quick",
+        "compare model=mobilenet_v2 data=digits model.width=wide",
+        "compare model=vit_tiny",
+        "optimize stage.student.epochs=many",
+        "optimize stage.student.epoch=3",
+        "optimize ship=[nothing]",
+        "compare",
+    ],
+)
+def test_a_wrong_config_is_reported_before_torch_is_imported(words: str) -> None:
+    code = f"from torchopt2edge.cli.main import main\nassert main({words.split()!r}) in (1, 2)"
+    assert loaded(code) <= {"hydra", "omegaconf", "rich", "numpy"}
+
+
+@pytest.mark.parametrize(
     "name", ["types", "errors", "store", "runner.frames", "workflow.progress", "devices"]
 )
 def test_the_lower_rooms_load_nothing_heavy(name: str) -> None:
@@ -57,7 +74,8 @@ def test_the_lower_rooms_load_nothing_heavy(name: str) -> None:
 
 
 def test_the_functions_load_numpy_alone() -> None:
-    assert loaded("from torchopt2edge import compare, optimize, measure") == {"numpy"}
+    assert loaded("from torchopt2edge.api import bench, compare, optimize, quantize") == {"numpy"}
+    assert loaded("from torchopt2edge import bench, quantize") == set()
 
 
 def test_the_runner_loads_numpy_alone() -> None:

@@ -16,7 +16,11 @@ from torchopt2edge import _moved
 from torchopt2edge._moved import MOVED, new_path
 
 ROOT = Path(_moved.__file__).parents[1]
-NAMES = {old: new for old, new in MOVED.items() if old.rpartition(".")[2][0].isupper()}
+NAMES = {
+    old: new
+    for old, new in MOVED.items()
+    if old.rpartition(".")[2][0].isupper() or old.startswith("torchopt2edge.api.")
+}
 MODULES = {old: new for old, new in MOVED.items() if old not in NAMES}
 # What the yaml files of the last layout named, which users copied into their own.
 TARGETS = (
@@ -62,8 +66,9 @@ def test_an_old_name_is_the_new_one(old: str, new: str) -> None:
     home, _, name = old.rpartition(".")
     with pytest.warns(FutureWarning, match=f"{old} is now {new}; "):
         value = getattr(importlib.import_module(home), name)
-    assert value is getattr(importlib.import_module(new.rpartition(".")[0]), name)
-    assert value.__module__ == new.rpartition(".")[0]
+    place, _, last = new.rpartition(".")
+    assert value is getattr(importlib.import_module(place), last)
+    assert value.__module__ == place
 
 
 @pytest.mark.parametrize(("old", "new"), MOVED.items())
@@ -118,3 +123,28 @@ def test_importing_the_package_imports_nothing_that_moved() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {*done.stdout.split()} == {"torchopt2edge._moved", "torchopt2edge._version"}
+
+
+@pytest.mark.parametrize(("old", "new"), [("lower", "quantize"), ("measure", "bench")])
+def test_an_old_verb_is_the_new_one(old: str, new: str) -> None:
+    import torchopt2edge as t2e
+
+    with pytest.warns(FutureWarning, match=f"torchopt2edge.{old} is now torchopt2edge.{new}; "):
+        assert getattr(t2e, old) is getattr(t2e, new)
+
+
+def test_an_old_keyword_is_the_new_one() -> None:
+    import torchopt2edge as t2e
+    from torchopt2edge.api import Settings
+    from torchopt2edge.workflow.latency_meter import Meter
+
+    with pytest.warns(FutureWarning, match="protocol is now timing; "):
+        assert Settings.of({"protocol": "smoke"}).timing == "smoke"
+    with pytest.warns(FutureWarning, match="protocol is now timing; "):
+        assert Meter(protocol="quick") == Meter(timing="quick")
+    with pytest.warns(FutureWarning, match="calibrator is now observer; ") as caught:
+        options = t2e.Quantize(calibrator="mse")
+    assert options == t2e.Quantize(observer="mse")
+    assert [one.filename for one in caught] == [__file__]
+    with pytest.raises(TypeError, match="protocol"):
+        t2e.Quantize(protocol="smoke")

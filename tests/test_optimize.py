@@ -20,7 +20,7 @@ from torchopt2edge.converter import Environment
 EPOCHS = [f"stage.{name}.epochs=1" for name in ("teacher", "student", "pruned")]
 SHORT = [
     "stage.teacher.model.depth=8",
-    "protocol=smoke",
+    "timing=smoke",
     "constraints.max_drop=null",
     "baseline=false",
 ]

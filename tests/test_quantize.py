@@ -39,7 +39,7 @@ def test_every_scheme_is_a_file_or_a_row_that_says_why_not(
     tiny: Made, hub_store: Store, tmp_path: Path
 ) -> None:
     images = torch.from_numpy(tiny.inputs["image"])
-    found = t2e.lower(
+    found = t2e.quantize(
         tiny.net,
         (images[:4],),
         [images],
@@ -82,7 +82,9 @@ def test_a_quantized_onnx_gives_its_ranges_to_both_runtimes(
     qdq = tmp_path / "qdq.onnx"
     qdq.write_bytes((made / "model.onnx").read_bytes())
     images = tiny.inputs["image"]
-    found = t2e.lower(qdq, None, [images], schemes=("int8",), store=hub_store, out=tmp_path / "run")
+    found = t2e.quantize(
+        qdq, None, [images], schemes=("int8",), store=hub_store, out=tmp_path / "run"
+    )
     for row in found.rows:
         assert row.err is None
         assert row.facts["ranges_origin"] == "learned:qat"
@@ -98,7 +100,7 @@ def test_ranges_that_are_not_ours_are_refused_by_name(tiny: Made, tmp_path: Path
     (tmp_path / "model.onnx").write_bytes((tiny.graph.path / "model.onnx").read_bytes())
     (tmp_path / "ranges.json").write_text('{"input": 3}')
     with pytest.raises(ExportError, match="ranges beside this model"):
-        t2e.lower(tmp_path / "model.onnx", None, [tiny.inputs["image"]], out=tmp_path / "run")
+        t2e.quantize(tmp_path / "model.onnx", None, [tiny.inputs["image"]], out=tmp_path / "run")
 
 
 def test_loaders_of_raw_images_are_preprocessed_from_the_signature(
@@ -111,7 +113,7 @@ def test_loaders_of_raw_images_are_preprocessed_from_the_signature(
     wanted = how(raw)
     scores = []
     for name, images in (("raw", raw), ("floats", wanted)):
-        found = t2e.lower(
+        found = t2e.quantize(
             graph,
             None,
             [images],
@@ -144,7 +146,7 @@ def test_a_search_that_was_killed_goes_on_where_it_was(
         return real(self, ranges) + 10.0  # never within the budget: every evaluation is used
 
     monkeypatch.setattr(Validation, "drop", drop)
-    options = Quantize(calibrator="minmax", max_drop=0.0)
+    options = Quantize(observer="minmax", max_drop=0.0)
     store = Store(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         calibration.decide(tiny.graph, tiny.samples, store, options)
@@ -158,7 +160,7 @@ def test_a_search_that_was_killed_goes_on_where_it_was(
 def test_the_command_makes_files_and_ranks_the_operators(tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ["model=resnet8", "data=digits", "backend=[ort]", "schemes=[int8]"]
-    words += ["calibration_samples=32", "quantize.calibrator=percentile"]
+    words += ["calibration_samples=32", "quantize.observer=percentile"]
     assert main(["quantize", *words, "quantize.sensitivity=true", f"out={out}"]) == 0
     assert (out / "figures/sensitivity-1.svg").is_file()
     (file,) = (out / "artifacts").iterdir()

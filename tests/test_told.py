@@ -26,7 +26,7 @@ HOME = {
     "data": ("data",),
     "device": ("devices",),
     "model": ("models",),
-    "protocol": ("verdict",),
+    "timing": ("verdict",),
     "task": ("tasks",),
 }
 # A stage's own keys; what all that train share is told with the recipe and the teaching.

@@ -68,7 +68,7 @@ def test_a_zoo_net_goes_to_both_runtimes(name: str, sealed: Environment, tmp_pat
         built(name),
         (pictures(4, 100),),
         calibration=[pictures(16, 101)],
-        protocol="smoke",
+        timing="smoke",
         out=tmp_path / "out",
         store=Store(tmp_path / "store"),
     )

@@ -6,7 +6,11 @@ Importing it is cheap: neither torch nor any runtime is imported before a functi
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
+import sys
+from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from torchopt2edge import _moved
@@ -14,7 +18,7 @@ from torchopt2edge._version import __version__
 
 if TYPE_CHECKING:
     from torchopt2edge import data, devices, integrations, models, stages, tasks
-    from torchopt2edge.api import compare, lower, measure, optimize
+    from torchopt2edge.api import bench, compare, optimize, quantize
     from torchopt2edge.compression.distillation.spec import Distill
     from torchopt2edge.compression.pruning.spec import Prune
     from torchopt2edge.compression.schedules import Iterative, Linear, OneShot, Polynomial
@@ -49,13 +53,13 @@ _HOME = {
     "compare": "torchopt2edge.api",
     "compress": "torchopt2edge.integrations.loop",
     "explain": "torchopt2edge.integrations.loop",
-    "lower": "torchopt2edge.api",
-    "measure": "torchopt2edge.api",
     "optimize": "torchopt2edge.api",
     "qat": "torchopt2edge.stages.qat_session",
     "rebuild": "torchopt2edge.integrations.loop",
 }
-_ROOMS = ("data", "devices", "integrations", "models", "stages", "tasks")
+_MODULES = ("data", "devices", "integrations", "models", "stages", "tasks")
+_VERBS = ("bench", "quantize")  # a sub-package and a function of `torchopt2edge.api`
+_OLD_VERBS = ("lower", "measure")
 
 __all__ = [
     "Constraints",
@@ -73,29 +77,60 @@ __all__ = [
     "Sparsify",
     "Verdict",
     "__version__",
+    "bench",
     "compare",
     "compress",
     "data",
     "devices",
     "explain",
     "integrations",
-    "lower",
-    "measure",
     "models",
     "optimize",
     "qat",
+    "quantize",
     "rebuild",
     "stages",
     "tasks",
 ]
 
 
+class _Verb(ModuleType):
+    """A sub-package that is called as the function of its name: ``t2e.quantize(model, …)``."""
+
+    def __call__(self, *args: Any, **settings: Any) -> Any:
+        return self._function()(*args, **settings)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self._function())
+
+    def _function(self) -> Callable[..., Any]:
+        verb: Callable[..., Any] = getattr(
+            importlib.import_module("torchopt2edge.api"), self.__name__.rpartition(".")[2]
+        )
+        return verb
+
+
+class _Root(ModuleType):
+    """This package: it makes the sub-packages of `_VERBS` callable once they are imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _VERBS and isinstance(value, ModuleType):
+            value.__class__ = _Verb
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Root
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name from its home the first time it is asked for (PEP 562)."""
-    if name in _ROOMS:
+    if name in (*_MODULES, *_VERBS):
         return importlib.import_module(f"torchopt2edge.{name}")
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _OLD_VERBS:
+        return _moved.names_of(__name__)(name)
     raise AttributeError(f"module 'torchopt2edge' has no attribute {name!r}")
 
 

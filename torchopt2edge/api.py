@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from torchopt2edge import report
+from torchopt2edge._moved import names_of
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.interfaces import Stage
 from torchopt2edge.report.devices import table as device_table
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
     from torchopt2edge.compression.pruning.explain import Explanation
     from torchopt2edge.data import DataSet
+
+if not TYPE_CHECKING:
+    __getattr__ = names_of(__name__)
 
 
 def compare(
@@ -62,7 +66,7 @@ def compare(
     return multi_device.run_by(options, lambda plan: comparison.compare([entry], data, plan))
 
 
-def lower(
+def quantize(
     model: nn.Module | str | Path,
     example_inputs: tuple[Tensor, ...] | None = None,
     calibration: Iterable[Any] | None = None,
@@ -161,7 +165,7 @@ def _before(stages: Mapping[str, Stage], name: str) -> dict[str, Stage]:
     return {other: stage for other, stage in stages.items() if other in needed}
 
 
-def measure(artifacts: Sequence[str | Path], **settings: Unpack[SettingsArgs]) -> Result:
+def bench(artifacts: Sequence[str | Path], **settings: Unpack[SettingsArgs]) -> Result:
     """Measure files that exist (.onnx, .tflite), on random inputs, in turns.
 
     With nothing to compare with, a file's outputs must be finite and repeat from run to run.

@@ -26,27 +26,55 @@ boundary and nowhere else.
 
 from __future__ import annotations
 
+import warnings
+
 HINT = " Hint: "
-"""What stands in an error's text before the hint."""
+"""What stands in an error's text before its hint."""
+OLD_HINT = " To mend it: "
+"""The same in the files of a run of the previous release: there it was "To mend it:"."""
 
 
 class EdgeError(Exception):
     """An error of ours: one paragraph that says what, on which artifact, and what to type next.
 
-    ``what`` is a sentence without a final full stop; ``artifact`` the file, folder or candidate
-    it happened on; ``hint`` the hint.
+    Args:
+        what: a sentence without a final full stop.
+        artifact: the file, folder or candidate it happened on.
+        hint: the command or the change that helps.
+        mend: the name of ``hint`` in the previous release, which works until the next.
     """
 
-    def __init__(self, what: str, *, artifact: object = None, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        artifact: object = None,
+        hint: str | None = None,
+        mend: str | None = None,  # of the previous release
+    ) -> None:
+        if mend is not None:  # a plug-in written for the previous release
+            _warn_of_mend()
+        hint = mend if hint is None else hint  # of the previous release
         super().__init__(what, artifact, hint)
         self.what = what
         self.artifact = None if artifact is None else str(artifact)
         self.hint = hint
 
+    @property
+    def mend(self) -> str | None:
+        """The name of ``hint`` in the previous release."""
+        _warn_of_mend()
+        return self.hint
+
     def __str__(self) -> str:
         where = f" [{self.artifact}]" if self.artifact else ""
         hint = f"{HINT}{self.hint}" if self.hint else ""
         return f"{self.what}{where}.{hint}"
+
+
+def _warn_of_mend() -> None:
+    text = "EdgeError.mend is now EdgeError.hint; the old name works until the next release"
+    warnings.warn(text, FutureWarning, stacklevel=3)
 
 
 class ConfigError(EdgeError):

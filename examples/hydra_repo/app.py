@@ -23,7 +23,7 @@ def tiny(width: int = 16) -> nn.Module:
 def main(config: DictConfig) -> None:
     made = instantiate(config, _convert_="all")  # builds data, stages, backends … from the yaml
     stages, data = made["stage"], made["data"]
-    run = {"protocol": made["protocol"], "backends": list(made["backend"].values())}
+    run = {"timing": made["timing"], "backends": list(made["backend"].values())}
     result = t2e.optimize(stages, data, ship=["net", "small"], out=config.out, **run)  # +t2e
     print(result.verdict.winner or "no winner", *result.verdict.reasons, sep="\n")
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from torchopt2edge.bench.timing import Protocol
+from torchopt2edge.bench.timing import TimingPlan
 from torchopt2edge.types import Candidate, Signature, TensorSpec
 
 SHAPE = (1, 3, 16, 16)
@@ -46,9 +46,9 @@ def sample() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
-def brief() -> Protocol:
+def brief() -> TimingPlan:
     """The shortest protocol that is one."""
-    return Protocol("brief", 10, 0.05, 5, 0.02, 0.0, prime=False, timeout_s=60.0)
+    return TimingPlan("brief", 10, 0.05, 5, 0.02, 0.0, prime=False, timeout_s=60.0)
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from torchopt2edge.bench.harness import measure
-from torchopt2edge.bench.timing import Protocol
+from torchopt2edge.bench.timing import TimingPlan
 from torchopt2edge.devices import Local
 from torchopt2edge.types import Candidate, Signature
 
@@ -67,7 +67,7 @@ assert abs(second - first) > 86_000, (first, second)
 signature = Signature.from_json({signature!r})
 found = Candidate("a", "ort", "fp32", Path({file!r}), signature, "")
 sample = {{"image": np.ones((1, 3, 16, 16), np.float32)}}
-brief = Protocol("brief", 10, 0.05, 5, 0.02, 0.0, prime=False, timeout_s=60.0)
+brief = TimingPlan("brief", 10, 0.05, 5, 0.02, 0.0, prime=False, timeout_s=60.0)
 begin = time.monotonic()
 (row,) = measure([found], lambda _: sample, Local(), brief, Path({work!r}))
 assert row.err is None, row.err

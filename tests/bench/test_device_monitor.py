@@ -15,7 +15,7 @@ from torchopt2edge.bench import harness
 from torchopt2edge.bench.child_session import Round
 from torchopt2edge.bench.device_monitor import joined, merged, series, steady
 from torchopt2edge.bench.harness import Lane, measure
-from torchopt2edge.bench.timing import Protocol
+from torchopt2edge.bench.timing import TimingPlan
 from torchopt2edge.devices.fake import Fake
 from torchopt2edge.devices.local import Local
 from torchopt2edge.types import Candidate
@@ -67,7 +67,7 @@ def test_a_device_without_a_way_to_is_left_alone() -> None:
 
 
 def test_rows_of_a_phone_have_its_heat_and_no_energy(
-    net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path
+    net: MakeNet, sample: Sample, brief: TimingPlan, tmp_path: Path
 ) -> None:
     seen = [{"temperature_c": 40.0 + at, "charging": True, "thermal_status": 0} for at in range(9)]
     device = Fake(temperatures_c=(99.0,), seen=[*seen, {**seen[-1], "thermal_status": 3}])
@@ -83,7 +83,7 @@ def test_rows_of_a_phone_have_its_heat_and_no_energy(
 
 
 def test_it_is_steady_no_longer_when_the_run_is_interrupted(
-    net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path
+    net: MakeNet, sample: Sample, brief: TimingPlan, tmp_path: Path
 ) -> None:
     def stop(done: int, total: int, what: str) -> None:
         if what.startswith("round 3"):
@@ -116,7 +116,7 @@ def test_the_gate_asks_the_watch_and_no_other_thermometer(
     watch: Any = Falling(50.0, blind_at)
     other: Any = Falling(1000.0, 0.0)
     lane = Lane(net("a"), ExitStack(), other, watch=watch)
-    harness._cool_down([lane], 40.0, Protocol("p", 1, 0.0, 5, 0.0, 60.0))
+    harness._cool_down([lane], 40.0, TimingPlan("p", 1, 0.0, 5, 0.0, 60.0))
     assert (watch.now, other.now) == (left, 1000.0)
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from torchopt2edge.bench.child_session import Round
 from torchopt2edge.bench.flags import assess
-from torchopt2edge.bench.timing import Protocol
+from torchopt2edge.bench.timing import TimingPlan
 from torchopt2edge.verdict.decide import INVALIDATING
 
-PLAN = Protocol("plan", 100, 0.1, 10, 0.0, 0.0)
+PLAN = TimingPlan("plan", 100, 0.1, 10, 0.0, 0.0)
 
 
 def rounds(latency: Sequence[int] = (1_000_000,) * 10, **changes: Any) -> list[Round]:

@@ -20,7 +20,7 @@ from torchopt2edge.bench import harness
 from torchopt2edge.bench.harness import Lane, measure
 from torchopt2edge.bench.profile import profiles
 from torchopt2edge.bench.thread_settings import Bench
-from torchopt2edge.bench.timing import Protocol
+from torchopt2edge.bench.timing import TimingPlan
 from torchopt2edge.devices import Local
 from torchopt2edge.errors import ConfigError, DeviceError
 from torchopt2edge.interfaces import Session
@@ -43,7 +43,7 @@ def orders(said: list[str]) -> list[list[str]]:
 
 
 def test_candidates_take_turns_and_every_row_is_whole(
-    net: MakeNet, tflite: Candidate, sample: Sample, brief: Protocol, tmp_path: Path
+    net: MakeNet, tflite: Candidate, sample: Sample, brief: TimingPlan, tmp_path: Path
 ) -> None:
     said: list[tuple[int, int, str]] = []
     entered = [net("a"), net("b", width=8), tflite]
@@ -62,7 +62,7 @@ def test_candidates_take_turns_and_every_row_is_whole(
     assert len({row.facts["run"] for row in rows}) == 1
 
 
-def whole(row: Measurement, candidate: Candidate, protocol: Protocol) -> None:
+def whole(row: Measurement, candidate: Candidate, protocol: TimingPlan) -> None:
     assert row.err is None
     assert (row.device, row.protocol) == ("local", "brief")
     assert len(row.latency_ns) == protocol.rounds
@@ -85,7 +85,7 @@ def whole(row: Measurement, candidate: Candidate, protocol: Protocol) -> None:
 
 
 def test_the_seed_decides_the_order(
-    net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path
+    net: MakeNet, sample: Sample, brief: TimingPlan, tmp_path: Path
 ) -> None:
     def run(seed: int) -> list[list[str]]:
         said: list[str] = []
@@ -100,7 +100,7 @@ def test_the_seed_decides_the_order(
 
 
 def test_failures_are_rows_and_the_others_go_on(
-    net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path
+    net: MakeNet, sample: Sample, brief: TimingPlan, tmp_path: Path
 ) -> None:
     garbage = net("garbage")
     garbage.file.write_bytes(b"\x08\x0a" + bytes(range(256)))
@@ -138,7 +138,7 @@ def test_failures_are_rows_and_the_others_go_on(
     ("sent", "said"), [(signal.SIGKILL, "killed by SIGKILL"), (signal.SIGSTOP, "did not answer")]
 )
 def test_one_that_dies_or_hangs_on_the_way_is_a_row(
-    net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path, sent: int, said: str
+    net: MakeNet, sample: Sample, brief: TimingPlan, tmp_path: Path, sent: int, said: str
 ) -> None:
     def strike(done: int, total: int, what: str) -> None:
         if what.startswith("round 3") and not struck:
@@ -158,7 +158,7 @@ def test_one_that_dies_or_hangs_on_the_way_is_a_row(
 
 
 def test_a_file_that_goes_away_on_the_way_is_a_row(
-    net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path
+    net: MakeNet, sample: Sample, brief: TimingPlan, tmp_path: Path
 ) -> None:
     entered = [net("gone"), net("stays")]
 
@@ -173,7 +173,7 @@ def test_a_file_that_goes_away_on_the_way_is_a_row(
 
 
 def test_an_interrupt_leaves_nobody_behind(
-    net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path
+    net: MakeNet, sample: Sample, brief: TimingPlan, tmp_path: Path
 ) -> None:
     def interrupt(done: int, total: int, what: str) -> None:
         if what.startswith("round 2"):
@@ -186,7 +186,7 @@ def test_an_interrupt_leaves_nobody_behind(
 
 
 def test_a_large_gap_has_a_winner(
-    net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path
+    net: MakeNet, sample: Sample, brief: TimingPlan, tmp_path: Path
 ) -> None:
     """Twenty times the work is slower in any weather; validity is another test's business."""
     rows = measure(
@@ -199,7 +199,7 @@ def test_a_large_gap_has_a_winner(
 
 
 def test_peak_memory_is_read_before_the_check(
-    net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path
+    net: MakeNet, sample: Sample, brief: TimingPlan, tmp_path: Path
 ) -> None:
     def heavy(candidate: Candidate, session: Session) -> None:
         session({"image": np.repeat(sample["image"], 40_000, axis=0)})  # 120 MB of input alone
@@ -214,7 +214,7 @@ def test_peak_memory_is_read_before_the_check(
 
 
 def test_priming_opens_one_file_per_runtime(
-    net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path
+    net: MakeNet, sample: Sample, brief: TimingPlan, tmp_path: Path
 ) -> None:
     plan = replace(brief, prime=True, min_seconds=0.0)
     measure([net("a"), net("b")], lambda _: sample, Local(), plan, tmp_path)
@@ -226,7 +226,7 @@ def test_priming_opens_one_file_per_runtime(
 
 
 def test_what_cannot_be_run_at_all_is_refused(
-    net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path
+    net: MakeNet, sample: Sample, brief: TimingPlan, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="share an id"):
         measure([net("a"), net("a")], lambda _: sample, Local(), brief, tmp_path)
@@ -257,15 +257,15 @@ def test_the_gate_opens_when_cool_or_out_of_patience(
     monkeypatch.setattr(harness.time, "sleep", lambda seconds: None)
     thermometer: Any = Cooling(hot)
     lane = Lane(net("a"), ExitStack(), thermometer)
-    harness._cool_down([lane], 40.0, Protocol("p", 1, 0.0, 5, 0.0, limit_s))
+    harness._cool_down([lane], 40.0, TimingPlan("p", 1, 0.0, 5, 0.0, limit_s))
     assert thermometer.now == left or (left is None and thermometer.now < hot)
     before = thermometer.now
-    assert harness._cool_down([lane], None, Protocol("p", 1, 0.0, 5, 0.0, 60.0)) < 60.0
+    assert harness._cool_down([lane], None, TimingPlan("p", 1, 0.0, 5, 0.0, 60.0)) < 60.0
     assert thermometer.now == before
 
 
 def test_without_turns_each_runs_alone_between_two_looks_at_the_first(
-    net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path
+    net: MakeNet, sample: Sample, brief: TimingPlan, tmp_path: Path
 ) -> None:
     said: list[str] = []
     plan = replace(brief, turns=False)
@@ -286,7 +286,7 @@ def test_without_turns_each_runs_alone_between_two_looks_at_the_first(
 
 
 def test_an_interrupt_keeps_what_was_measured_and_leaves_nobody(
-    net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path
+    net: MakeNet, sample: Sample, brief: TimingPlan, tmp_path: Path
 ) -> None:
     def stop(done: int, total: int, what: str) -> None:
         if what.startswith("round 3"):
@@ -305,7 +305,7 @@ def test_an_interrupt_keeps_what_was_measured_and_leaves_nobody(
 
 
 def test_a_setting_of_its_own_reaches_the_process(
-    net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path
+    net: MakeNet, sample: Sample, brief: TimingPlan, tmp_path: Path
 ) -> None:
     cores = sorted(os.sched_getaffinity(0))
     tried = Bench(threads=(1, 2), affinity=((cores[-1],), tuple(cores)))

@@ -12,7 +12,7 @@ import pytest
 from torchopt2edge.bench.child_session import as_set
 from torchopt2edge.bench.harness import measure
 from torchopt2edge.bench.thread_settings import Bench
-from torchopt2edge.bench.timing import Protocol
+from torchopt2edge.bench.timing import TimingPlan
 from torchopt2edge.devices import Local
 from torchopt2edge.devices.fake import Fake
 from torchopt2edge.errors import ConfigError
@@ -50,7 +50,7 @@ def test_cores_are_named_once(net: MakeNet) -> None:
 
 
 def test_a_class_reaches_the_process(
-    net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path
+    net: MakeNet, sample: Sample, brief: TimingPlan, tmp_path: Path
 ) -> None:
     known = Local().facts()["core_classes"]
     entered = Bench(cores=["big", "mid"]).variants([net("a")])

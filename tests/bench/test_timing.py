@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from torchopt2edge.bench.timing import Protocol, by_name
+from torchopt2edge.bench.timing import TimingPlan, by_name
 from torchopt2edge.errors import ConfigError
 
 
@@ -42,6 +42,6 @@ def test_an_unknown_name_is_told_the_known_ones() -> None:
         {"timeout_s": 0.0},
     ],
 )
-def test_a_plan_that_cannot_work_is_refused(brief: Protocol, change: dict[str, float]) -> None:
+def test_a_plan_that_cannot_work_is_refused(brief: TimingPlan, change: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         replace(brief, **change).check()

@@ -65,7 +65,7 @@ def test_a_board_is_sound(board: Ssh, tmp_path: Path, runner: str) -> None:
     assert "round trip" in found["link"].what
     for name, runtime in (("ort", "onnxruntime"), ("litert", "litert")):
         assert found[name].what.startswith(f"{runtime} ")
-        assert found[f"{name} outputs"].what.startswith("0 apart at most")
+        assert found[f"{name} outputs"].what.startswith("largest difference from this machine 0,")
         assert len(found[f"{name} library"].what.rpartition(" ")[2]) == 64
         assert "steady" in found[f"{name} times"].what
         assert "load" in found[f"{name} sensors"].what
@@ -79,7 +79,7 @@ def test_a_phone_is_sound(phone: str, tmp_path: Path) -> None:
     found = by_name(checks)
     assert worst(checks) == "ok", checks
     assert found["runner"].what == "native, 1 thread"
-    assert found["litert outputs"].what.startswith("0 apart")
+    assert found["litert outputs"].what.startswith("largest difference from this machine 0,")
 
 
 def test_a_board_without_the_runtimes_says_what_to_type(board: Ssh, tmp_path: Path) -> None:

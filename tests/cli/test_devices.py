@@ -87,7 +87,7 @@ def test_a_job_that_runs_is_not_cleaned_away(board: Ssh, tmp_path: Path) -> None
 
 
 def test_nothing_is_left_here(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match="nothing is ever left on local"):
+    with pytest.raises(ConfigError, match="no files are kept on local"):
         devices.clean(Local())
     assert main(["devices", "clean"]) == 1
     assert "device=ssh" in capsys.readouterr().err

@@ -165,7 +165,7 @@ def test_the_processor_decides_how_to_quantize(flags: list[str], status: str, wo
 
 def test_a_cache_that_is_not_there_yet_is_judged_by_its_parent(tmp_path) -> None:
     place = tmp_path / "a" / "b"
-    assert doctor.standing(place) == tmp_path
+    assert doctor.existing_parent(place) == tmp_path
     assert doctor.check_writable(place).status == "ok"
     assert not place.exists()
 
@@ -209,8 +209,8 @@ def test_a_command_can_be_copied_whole_from_a_narrow_terminal() -> None:
 
 def test_what_is_sound_is_said_in_one_line_each() -> None:
     text = rendered([Check("python", "ok", "3.11.7"), Check("cache", "ok", "fine")])
-    assert text == "✓ ok    python  3.11.7\n✓ ok    cache   fine\nEverything is in order.\n"
-    assert rendered([Check("cpu", "warn", "slow", "x")]).endswith("1 to know of.\n")
+    assert text == "✓ ok    python  3.11.7\n✓ ok    cache   fine\nNo problem was found.\n"
+    assert rendered([Check("cpu", "warn", "slow", "x")]).endswith("1 warning.\n")
 
 
 def test_this_machine_can_be_examined(tmp_path, monkeypatch) -> None:

@@ -48,7 +48,7 @@ def net(tmp_path: Path) -> Path:
 def test_bench_writes_the_run_and_report_renders_it_again(
     net: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["bench", f"artifacts=[{net}]", "protocol=smoke", "out=out"]) == 0
+    assert main(["bench", f"artifacts=[{net}]", "timing=smoke", "out=out"]) == 0
     rows = [json.loads(line) for line in Path("out/rows.jsonl").read_text().splitlines()]
     assert [row["candidate"] for row in rows] == ["net-ort-fp32"]
     assert rows[0]["err"] is None
@@ -67,7 +67,7 @@ def test_several_files_run_in_turns_and_a_broken_one_is_a_row(net: Path) -> None
     broken.write_bytes(b"\x1c\0\0\0TFL3" + b"\xff" * 400)
     twin.write_bytes(net.read_bytes())
     files = f"artifacts=[{net},{broken},{twin}]"
-    assert main(["bench", files, "protocol=smoke", "out=out"]) == 0
+    assert main(["bench", files, "timing=smoke", "out=out"]) == 0
     rows = {
         row["candidate"]: row
         for row in map(json.loads, Path("out/rows.jsonl").read_text().splitlines())
@@ -79,10 +79,10 @@ def test_several_files_run_in_turns_and_a_broken_one_is_a_row(net: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["bench", "protocl=smoke"], "Did you mean 'protocol'?"),
-        (["bench", "protocol=smok"], "Available options in 'protocol'"),
+        (["bench", "timng=smoke"], "Did you mean 'timing'?"),
+        (["bench", "timing=smok"], "Available options in 'timing'"),
         (["bench", "device.thread=2"], "Did you mean 'device.threads'?"),
-        (["bench", "protocol=smok"], "Did you mean 'smoke'?"),
+        (["bench", "timing=smok"], "Did you mean 'smoke'?"),
         (["optimize", "stage=[teacher,studnet]"], "Did you mean 'student'?"),
         (["optimize", "data=null"], "leaves it out: data=null"),
         (["compare", "+quantise.max_drop=1"], "Did you mean 'quantize.max_drop'?"),
@@ -98,12 +98,16 @@ def test_several_files_run_in_turns_and_a_broken_one_is_a_row(net: Path) -> None
         (["optimize", "stage.qat.epochs=1"], "'stage=[teacher,student,pruned,qat]'"),
         (["optimize", "ship=${width}"], "Interpolation key 'width' not found"),
         (["bench", "-m", "+foo=1,2"], "--cfg prints those there are"),
-        (["bench", "-m", "protocl=smoke,quick"], "Did you mean 'protocol'?"),
-        (["bench", "-m", "protocol=quick,smok"], "Did you mean 'smoke'?"),
+        (["bench", "-m", "protocl=smoke,quick"], "Did you mean 'timing'?"),
+        (["bench", "-m", "timing=quick,smok"], "Did you mean 'smoke'?"),
         (["bench", "artifacts=[a"], "no viable alternative"),
         (["compare", "model.path=größe (1).onnx"], """'model.path="größe (1).onnx"'"""),
         (["bench", "artifacts=[ä.onnx,b.tflite]"], """'artifacts=["ä.onnx","b.tflite"]'"""),
-        (["bench", "protocol"], "An override is KEY=VALUE"),
+        (["bench", "timing"], "An override is KEY=VALUE"),
+        (["bench", "device.threads=1,2"], "-m tries each"),
+        (["bench", "+device.threads=1"], "leave the plus out"),
+        (["bench", "~device.nothing"], "there is no such key"),
+        (["bench", "devices@bench=local"], "Did you mean 'device'?"),
         (["report"], "run"),
     ],
 )
@@ -176,12 +180,16 @@ def test_a_field_that_a_yaml_of_ones_own_misnames_is_refused(
         (["optimize", "constraints.max_size_mb=ten"], "takes a number, or null"),
         (["optimize", "calibration_samples=many"], "takes a whole number"),
         (["optimize", "baseline=perhaps"], "takes true or false"),
+        (["optimize", "stage.student.optimizer=adam"], "takes one of sgd, adamw"),
+        (["optimize", "stage.student.milestones=[0.5,x]"], "each is a number"),
+        (["compare", "model=resnet8", "model.depth=deep"], "model.depth is 'deep'"),
+        (["compare", "model=resnet8", "checkpoint=none.pth"], "there is no such file [none.pth]"),
         (["optimize", "stage=[]"], "nothing is chosen for 'stage'"),
         (["compare", "schemes=int9"], "there is no scheme 'int9'"),
         (["bench", "artifacts=[a.onnx]", "bench.threads=two"], "each is a whole number"),
         (["bench", "artifacts=[a.onnx]", "device.threads=two"], "device.threads is 'two'"),
         (["bench", "artifacts=[a.onnx]", "out=/dev/null/run"], "the run's folder cannot be"),
-        (["bench", "-m", "--cfg", "protocol=quick,smoke"], "leave -m out"),
+        (["bench", "-m", "--cfg", "timing=quick,smoke"], "leave -m out"),
         (["bench"], "there are no files"),
         (["bench", "artifacts=[net.pb]"], "no backend opens .pb"),
         (["report", "run=nowhere"], "nowhere"),
@@ -245,7 +253,7 @@ def test_no_line_of_a_help_is_wider_than_the_terminal(
 
 
 def test_a_lone_file_is_a_list_of_one(net: Path) -> None:
-    assert main(["bench", f"artifacts={net.name}", "protocol=smoke", "out=out"]) == 0
+    assert main(["bench", f"artifacts={net.name}", "timing=smoke", "out=out"]) == 0
     assert len(Path("out/rows.jsonl").read_text().splitlines()) == 1
 
 
@@ -275,7 +283,7 @@ def test_cfg_prints_the_resolved_config(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_sweep_runs_every_job_and_shows_one_table(net: Path) -> None:
     """In a process of its own: Hydra's launcher sets up logging anew for the whole process."""
-    sweep = ["bench", f"artifacts=[{net}]", "protocol=smoke", "device.threads=1,0", "-m"]
+    sweep = ["bench", f"artifacts=[{net}]", "timing=smoke", "device.threads=1,0", "-m"]
     command = [sys.executable, "-m", "torchopt2edge", *sweep]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -306,7 +314,7 @@ def test_interrupt_is_exit_130_and_leaves_nobody(net: Path) -> None:
 
     import psutil
 
-    plan = ["protocol.min_seconds=600", "protocol.rounds=2000", "protocol.warmup_max_s=0.1"]
+    plan = ["timing.min_seconds=600", "timing.rounds=2000", "timing.warmup_max_s=0.1"]
     command = [sys.executable, "-m", "torchopt2edge", "bench", f"artifacts=[{net}]", *plan]
     with child_on_a_terminal([*command, "out=out"]) as (child, terminal):
         shown = terminal.read_until(r"round ([2-9]|\d\d)")
@@ -324,7 +332,7 @@ def test_interrupt_is_exit_130_and_leaves_nobody(net: Path) -> None:
 
 
 def test_bench_tries_settings_and_looks_inside_with_either_runner(net: Path) -> None:
-    given = ["bench", f"artifacts=[{net}]", "protocol=smoke", "bench.threads=[1,2]"]
+    given = ["bench", f"artifacts=[{net}]", "timing=smoke", "bench.threads=[1,2]"]
     for runner in ("python", "native"):
         assert main([*given, "bench.profile=true", f"device.runner={runner}", f"out={runner}"]) == 0
         lines = Path(f"{runner}/rows.jsonl").read_text().splitlines()
@@ -358,7 +366,7 @@ def test_a_second_run_is_held_against_the_first(
     net: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("before", "after"):
-        assert main(["bench", f"artifacts=[{net}]", "protocol=smoke", f"out={name}"]) == 0
+        assert main(["bench", f"artifacts=[{net}]", "timing=smoke", f"out={name}"]) == 0
         rows = Path(name) / "rows.jsonl"  # a busy machine's flags are not what this is about
         calm = json.loads(rows.read_text())
         calm["facts"]["flags"] = []

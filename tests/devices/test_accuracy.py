@@ -42,7 +42,7 @@ def compare(net: nn.Module, images: torch.Tensor, device: object, out: Path) -> 
         backends=("ort",),
         schemes=("fp32", "int8"),
         device=device,  # type: ignore[arg-type]
-        protocol="smoke",
+        timing="smoke",
         out=out,
         store=Store(out.parent / "store"),
     )

@@ -26,7 +26,7 @@ from tests.devices.serving import (
 )
 from torchopt2edge.bench.child_session import open_child
 from torchopt2edge.bench.harness import measure
-from torchopt2edge.bench.timing import Protocol
+from torchopt2edge.bench.timing import TimingPlan
 from torchopt2edge.devices.adb import Adb, AdbLink, Listed, listed, parse
 from torchopt2edge.devices.discover import reachable
 from torchopt2edge.devices.local import Local
@@ -63,7 +63,7 @@ def test_a_cable_pulled_in_the_middle_loses_no_row(
     net: MakeNet,
     tflite: Candidate,
     sample: Sample,
-    brief: Protocol,
+    brief: TimingPlan,
     tmp_path: Path,
 ) -> None:
     def pull() -> None:

@@ -26,7 +26,7 @@ from torchopt2edge.backends.litert.backend import LiteRT
 from torchopt2edge.backends.ort.backend import Ort
 from torchopt2edge.bench.child_session import ChildSession, open_child
 from torchopt2edge.bench.harness import measure
-from torchopt2edge.bench.timing import Protocol
+from torchopt2edge.bench.timing import TimingPlan
 from torchopt2edge.deploy.launch import launch
 from torchopt2edge.devices.local import Local
 from torchopt2edge.devices.ssh import Ssh
@@ -181,7 +181,7 @@ def test_emulated_times_name_no_winner(
     net: MakeNet,
     tflite: Candidate,
     sample: Sample,
-    brief: Protocol,
+    brief: TimingPlan,
     tmp_path: Path,
 ) -> None:
     one = start("max")

@@ -10,7 +10,7 @@ import pytest
 
 from torchopt2edge.bench.child_session import open_child
 from torchopt2edge.bench.harness import measure
-from torchopt2edge.bench.timing import Protocol
+from torchopt2edge.bench.timing import TimingPlan
 from torchopt2edge.devices.fake import Fake
 from torchopt2edge.errors import BenchError
 from torchopt2edge.types import Candidate
@@ -20,7 +20,7 @@ Sample = dict[str, np.ndarray]
 
 
 def test_latencies_are_the_scripts(
-    net: MakeNet, tflite: Candidate, sample: Sample, brief: Protocol, tmp_path: Path
+    net: MakeNet, tflite: Candidate, sample: Sample, brief: TimingPlan, tmp_path: Path
 ) -> None:
     device = Fake(latency_ms={"a.onnx": (2.0,), "*": (1.0, 1.5)})
     rows = measure([net("a"), tflite], lambda _: sample, device, brief, tmp_path)
@@ -37,7 +37,7 @@ def test_a_fault_ends_one_row_and_no_other(
     net: MakeNet,
     tflite: Candidate,
     sample: Sample,
-    brief: Protocol,
+    brief: TimingPlan,
     tmp_path: Path,
     fault: str,
     what: str,
@@ -49,7 +49,7 @@ def test_a_fault_ends_one_row_and_no_other(
 
 
 def test_a_link_that_is_slow_for_once_loses_no_row(
-    net: MakeNet, sample: Sample, brief: Protocol, tmp_path: Path
+    net: MakeNet, sample: Sample, brief: TimingPlan, tmp_path: Path
 ) -> None:
     device = Fake(faults={"a.onnx": {4: "slow"}})
     assert measure([net("a")], lambda _: sample, device, brief, tmp_path)[0].err is None

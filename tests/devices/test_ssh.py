@@ -20,7 +20,7 @@ import pytest
 from tests.devices.serving import Network, Server, all_gone, sshd, supervisors
 from torchopt2edge.bench.child_session import open_child
 from torchopt2edge.bench.harness import measure
-from torchopt2edge.bench.timing import Protocol
+from torchopt2edge.bench.timing import TimingPlan
 from torchopt2edge.devices.answers import AnswerError
 from torchopt2edge.devices.discover import reachable
 from torchopt2edge.devices.local import Local
@@ -71,7 +71,7 @@ def test_both_runtimes_compute_there_what_they_compute_here(
 
 
 def test_a_comparison_runs_there(
-    board: Ssh, net: MakeNet, tflite: Candidate, sample: Sample, brief: Protocol, tmp_path: Path
+    board: Ssh, net: MakeNet, tflite: Candidate, sample: Sample, brief: TimingPlan, tmp_path: Path
 ) -> None:
     rows = measure([net("a"), tflite], lambda _: sample, board, brief, tmp_path / "work")
     assert [row.err for row in rows] == [None, None]
@@ -335,7 +335,7 @@ def test_few_commands_are_needed_for_a_candidate(
     board: Ssh,
     net: MakeNet,
     sample: Sample,
-    brief: Protocol,
+    brief: TimingPlan,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -370,7 +370,7 @@ def test_a_cable_pulled_in_the_middle_loses_no_row(
     net: MakeNet,
     tflite: Candidate,
     sample: Sample,
-    brief: Protocol,
+    brief: TimingPlan,
     tmp_path: Path,
 ) -> None:
     """Pulled for three seconds, twice, while a comparison runs."""

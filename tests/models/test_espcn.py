@@ -40,7 +40,7 @@ def test_the_articles_net_is_a_quarter_in_int8_in_both_runtimes(
     net = espcn(scale=2, width=264, blocks=9).eval()
     assert count.params(net) == pytest.approx(11.3e6, rel=0.01)
     images = [torch.rand(4, 3, 16, 16) for _ in range(4)]
-    rows = t2e.lower(
+    rows = t2e.quantize(
         net,
         (images[0],),
         images,

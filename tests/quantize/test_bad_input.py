@@ -142,7 +142,7 @@ def test_samples_that_tell_little(tmp_path: Path, case: str, calibrator: str) ->
     inputs = {"x": images.get(case, np.full((4, 3, 16, 16), 0.5, np.float32))}
     given, store = shared(saved(cnn(), tmp_path / "given.onnx"), tmp_path)
     samples = calibration.keep_samples([inputs], given, 4, "train", store)
-    options = Quantize(calibrator=calibrator)
+    options = Quantize(observer=calibrator)
     decided = calibration.decide(given, samples, store, options)
     for low, high in decided.ranges.bounds.values():
         assert np.isfinite([low, high]).all()

@@ -41,7 +41,7 @@ def test_auto_takes_the_observer_that_keeps_most_and_says_so(tiny: Made, tmp_pat
 
 @pytest.mark.parametrize("name", ["minmax", "ema", "percentile", "mse", "entropy"])
 def test_a_named_calibrator_is_taken_as_it_is(tiny: Made, tmp_path: Path, name: str) -> None:
-    facts, ranges = decided(tiny, tmp_path, calibrator=name)
+    facts, ranges = decided(tiny, tmp_path, observer=name)
     assert ranges.origin == f"calibrated:{name}"
     assert facts["calibrator"] == name
 
@@ -49,7 +49,7 @@ def test_a_named_calibrator_is_taken_as_it_is(tiny: Made, tmp_path: Path, name: 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"calibrator": "magic"}, "minmax"),
+        ({"observer": "magic"}, "minmax"),
         ({"equalize": "maybe"}, "auto"),
         ({"exclude": ("no_such_node*",)}, "quantize.exclude"),
     ],
@@ -98,12 +98,12 @@ def test_auto_tries_when_the_outputs_are_poor_and_keeps_only_what_helps(
 def test_named_nodes_stay_in_float(tiny: Made, tmp_path: Path) -> None:
     graph = onnx.load(tiny.graph.path / "model.onnx").graph
     convs = [node.name for node in graph.node if node.op_type == "Conv"]
-    _, ranges = decided(tiny, tmp_path, calibrator="minmax", exclude=(convs[0],))
+    _, ranges = decided(tiny, tmp_path, observer="minmax", exclude=(convs[0],))
     assert ranges.excluded == (convs[0],)
 
 
 def test_the_ranking_has_every_operator_once(tiny: Made, tmp_path: Path) -> None:
-    facts, _ = decided(tiny, tmp_path, calibrator="minmax", sensitivity=True)
+    facts, _ = decided(tiny, tmp_path, observer="minmax", sensitivity=True)
     ops = [one["op"] for one in facts["sensitivity"]]
     proto = onnx.load(tiny.graph.path / "model.onnx")
     assert sorted(ops) == sorted(simulation(proto, tiny.kept).ops)
@@ -114,7 +114,7 @@ def test_no_budget_keeps_everything_in_integers_and_a_hopeless_one_says_so(
 ) -> None:
     for name, budget in (("loose", 100.0), ("tight", -1.0)):
         (tmp_path / name).mkdir()
-        facts, ranges = decided(tiny, tmp_path / name, calibrator="minmax", max_drop=budget)
+        facts, ranges = decided(tiny, tmp_path / name, observer="minmax", max_drop=budget)
         mixed = facts["mixed"]
         assert tuple(mixed["excluded"]) == ranges.excluded
         assert mixed["evaluations"] <= 10
@@ -157,7 +157,7 @@ def test_a_decision_is_made_once(tiny: Made, hub_store: Store) -> None:
     assert first == again
     assert first.graph.digest != tiny.graph.digest
     assert (first.graph.path / "signature.json").is_file()
-    plain = calibration.decide(tiny.graph, tiny.samples, hub_store, Quantize(calibrator="minmax"))
+    plain = calibration.decide(tiny.graph, tiny.samples, hub_store, Quantize(observer="minmax"))
     assert plain.graph == tiny.graph
 
 

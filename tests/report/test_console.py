@@ -6,7 +6,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from torchopt2edge.errors import HINT
+from torchopt2edge.errors import HINT, OLD_HINT
 from torchopt2edge.report import headline, show
 from torchopt2edge.types import Verdict
 
@@ -113,8 +113,9 @@ def test_a_device_with_other_answers_is_named(make_row) -> None:
     assert "!" not in local
 
 
-def test_a_long_failure_is_shortened_and_its_hint_is_not(make_failed) -> None:
-    err = f"{'it went wrong ' * 40}.{HINT}torchopt2edge doctor device=ssh device.host=pi"
+@pytest.mark.parametrize("sign", [HINT, OLD_HINT])  # the latter in a run of the previous release
+def test_a_long_failure_is_shortened_and_its_hint_is_not(make_failed, sign: str) -> None:
+    err = f"{'it went wrong ' * 40}.{sign}torchopt2edge doctor device=ssh device.host=pi"
     text = shown([make_failed("ort-int8", err)], Verdict(None), 80)
     assert "…" in text
     assert "torchopt2edge doctor device=ssh device.host=pi" in " ".join(text.split())

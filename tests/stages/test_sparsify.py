@@ -72,7 +72,7 @@ def test_every_file_holds_them(
     sparse: Artifact, digits: Digits, tmp_path: Path, sealed: Environment
 ) -> None:
     images = torch.stack([digits.split("calibration")[i][0] for i in range(32)])
-    rows = t2e.lower(
+    rows = t2e.quantize(
         load_model(sparse.path), (images[:4],), [images], out=tmp_path / "run", baseline=False
     ).rows
     assert [row.err for row in rows] == [None] * 4

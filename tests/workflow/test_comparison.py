@@ -70,7 +70,7 @@ def test_pytorch_is_scored_and_not_timed_beside_the_native_runner(tmp_path: Path
         backends=("ort",),
         schemes=("fp32",),
         device=t2e.devices.Local(runner="native"),
-        protocol="smoke",
+        timing="smoke",
         out=tmp_path / "out",
         store=Store(tmp_path / "store"),
     )
@@ -132,7 +132,7 @@ def test_a_device_that_answers_otherwise_is_told_from_this_machine(
         schemes=("fp32",),
         device=Fake(outputs=flipping(tmp_path / "store")),
         evaluate_samples=500,
-        protocol="smoke",
+        timing="smoke",
         out=tmp_path / "out",
         store=Store(tmp_path / "store"),
     )

@@ -28,7 +28,7 @@ from tests.devices.serving import Server, all_gone
 from torchopt2edge import report
 from torchopt2edge.bench.harness import measure
 from torchopt2edge.bench.thread_settings import Bench
-from torchopt2edge.bench.timing import Protocol
+from torchopt2edge.bench.timing import TimingPlan
 from torchopt2edge.bench.vendor_tools.crosscheck import LEAST, check
 from torchopt2edge.devices import Local
 from torchopt2edge.devices.adb import Adb
@@ -85,10 +85,10 @@ def test_a_run_shows_each_tool_beside_its_row_and_decides_without_it(
     perf_test = printing(tmp_path / "onnxruntime_perf_test", "perf_test_1_22.txt")
     tools = {"ort": perf_test, "litert": str(LITERT_BENCHMARK)}
     files = [shaped(net("conv").file), widened(tflite).file]
-    found = t2e.measure(
+    found = t2e.bench(
         files,
         device=Local(native_tools=tools),
-        protocol="smoke",
+        timing="smoke",
         bench=Bench(threads=(1, 2)),
         constraints=t2e.Constraints(None),
         out=tmp_path / "run",
@@ -115,7 +115,7 @@ def test_a_run_shows_each_tool_beside_its_row_and_decides_without_it(
 
 
 def test_the_real_tool_runs_over_a_real_sshd(
-    board: Ssh, tflite: Candidate, brief: Protocol, tmp_path: Path
+    board: Ssh, tflite: Candidate, brief: TimingPlan, tmp_path: Path
 ) -> None:
     wide = widened(tflite)
     image = {"image": np.ones((1, 3, 512, 512), np.float32)}
@@ -134,7 +134,7 @@ def test_the_real_tool_runs_over_a_real_sshd(
 
 
 def test_the_real_tool_runs_over_a_real_adbd(
-    phone: str, tflite: Candidate, brief: Protocol, tmp_path: Path
+    phone: str, tflite: Candidate, brief: TimingPlan, tmp_path: Path
 ) -> None:
     wide = widened(tflite)
     image = {"image": np.ones((1, 3, 512, 512), np.float32)}

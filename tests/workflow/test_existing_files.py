@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.disk import full_disk
-from torchopt2edge.api import measure
+from torchopt2edge.api import bench
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.report import read
 from torchopt2edge.store import Store
@@ -48,8 +48,8 @@ def words(tmp_path: Path) -> Path:
 def test_files_of_different_contracts_are_measured_side_by_side(
     images: Path, words: Path, tmp_path: Path
 ) -> None:
-    found = measure(
-        [images, words], protocol="smoke", out=tmp_path / "out", store=Store(tmp_path / "s")
+    found = bench(
+        [images, words], timing="smoke", out=tmp_path / "out", store=Store(tmp_path / "s")
     )
     rows = {row.candidate: row for row in found.rows}
     assert rows.keys() == {"images-ort-fp32", "words-ort-fp32"}
@@ -65,7 +65,7 @@ def test_files_of_different_contracts_are_measured_side_by_side(
 
 def test_a_damaged_file_loses_its_own_row_alone(images: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.onnx").write_bytes(images.read_bytes()[:40])
-    found = measure([tmp_path / "cut.onnx", images, tmp_path / "no.onnx"], protocol="smoke",
+    found = bench([tmp_path / "cut.onnx", images, tmp_path / "no.onnx"], timing="smoke",
                     out=tmp_path / "out", store=Store(tmp_path / "s"))  # fmt: skip
     errs = {row.candidate.partition("-")[0]: row.err for row in found.rows}
     assert errs["images"] is None
@@ -87,7 +87,7 @@ def test_weights_in_another_file_are_weighed_too(tmp_path: Path) -> None:
     lost.mkdir()
     (lost / "gone.onnx").write_bytes((tmp_path / "net.onnx").read_bytes())
     files = [tmp_path / "net.onnx", lost / "gone.onnx"]
-    found = measure(files, protocol="smoke", out=tmp_path / "out", store=Store(tmp_path / "s"))
+    found = bench(files, timing="smoke", out=tmp_path / "out", store=Store(tmp_path / "s"))
     rows = {row.candidate.partition("-")[0]: row for row in found.rows}
     assert rows["net"].err is None
     assert rows["net"].metrics["size_mb"] > 0.016
@@ -97,7 +97,7 @@ def test_weights_in_another_file_are_weighed_too(tmp_path: Path) -> None:
 def test_what_cannot_be_measured_at_all_is_said(tmp_path: Path) -> None:
     for files, what in (([], "there are no files"), ([tmp_path / "a.pt"], "no backend opens .pt")):
         with pytest.raises(ConfigError, match=what):
-            measure(files, protocol="smoke", out=tmp_path / "out", store=Store(tmp_path / "s"))
+            bench(files, timing="smoke", out=tmp_path / "out", store=Store(tmp_path / "s"))
 
 
 def test_a_random_sample_fits_each_contract() -> None:
@@ -119,7 +119,7 @@ def test_a_disk_that_fills_up_is_named_and_costs_no_row(
     with full_disk(tmp_path / "small") as folder:
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "spare"))
         with pytest.raises(ConfigError, match="No space left") as caught:
-            measure([images], protocol="smoke", out=folder, store=Store(tmp_path / "s"))
+            bench([images], timing="smoke", out=folder, store=Store(tmp_path / "s"))
         assert caught.value.artifact == str(folder)
         (kept,) = (*folder.glob("rows.jsonl"), *(tmp_path / "spare").glob("*/rows.jsonl"))
         assert str(kept.parent) in str(caught.value.hint)
@@ -132,11 +132,11 @@ def test_a_disk_that_fills_up_is_named_and_costs_no_row(
 def test_a_name_that_says_backend_and_scheme_says_them_once(
     images: Path, words: Path, tmp_path: Path
 ) -> None:
-    plan = {"protocol": "smoke", "store": Store(tmp_path / "s")}
+    plan = {"timing": "smoke", "store": Store(tmp_path / "s")}
     plain = images.rename(tmp_path / "ort-fp32.onnx")
     named = words.rename(tmp_path / "words-ort-fp32.onnx")
-    found = measure([plain, named], out=tmp_path / "out", **plan)
+    found = bench([plain, named], out=tmp_path / "out", **plan)
     assert {row.candidate for row in found.rows} == {"ort-fp32", "words-ort-fp32"}
     twin = write(tmp_path / "words.onnx", {"image": (TensorProto.FLOAT, [1, 3, 8, 8])})
-    rows = measure([named, twin], out=tmp_path / "again", **plan).rows
+    rows = bench([named, twin], out=tmp_path / "again", **plan).rows
     assert {row.candidate for row in rows} == {"words-ort-fp32-ort-fp32", "words-ort-fp32"}

@@ -76,7 +76,7 @@ def told(out: Path) -> dict[str, Any]:
 def test_the_order_that_turns_is_said(files: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     pair = (fake("pi", small=1.0, large=2.0), fake("phone", small=3.0, large=2.0))
-    result = t2e.measure(files, devices=pair, protocol="smoke", out=out)
+    result = t2e.bench(files, devices=pair, timing="smoke", out=out)
     assert result.verdict.winner is None
     assert {name: one.verdict.winner for name, one in result.devices.items()} == {
         "pi": "small-ort-fp32",
@@ -100,7 +100,7 @@ def test_the_order_that_turns_is_said(files: list[Path], tmp_path: Path) -> None
 
 def test_a_winner_on_all_devices_is_the_winner(files: list[Path], tmp_path: Path) -> None:
     pair = (fake("pi", small=1.0, large=2.0), fake("phone", small=3.0, large=4.0))
-    result = t2e.measure(files, devices=pair, protocol="smoke", out=tmp_path / "out")
+    result = t2e.bench(files, devices=pair, timing="smoke", out=tmp_path / "out")
     assert result.verdict.winner == "small-ort-fp32"
     assert result.verdict.reasons == ["Ship small-ort-fp32: it wins on pi and phone."]
 
@@ -111,7 +111,7 @@ def test_a_device_that_is_not_there_is_a_column_with_its_error(
     gone = Ssh("no.such.host.invalid", link_patience_s=0.3)
     out = tmp_path / "out"
     pair = (gone, fake("pi", small=1.0, large=2.0))
-    result = t2e.measure(files, devices=pair, protocol="smoke", out=out)
+    result = t2e.bench(files, devices=pair, timing="smoke", out=out)
     assert result.devices["pi"].verdict.winner == "small-ort-fp32"
     assert result.devices["ssh:no.such.host.invalid"].rows == []
     alone, there = sweep.collect([("width=2", str(out))])
@@ -125,7 +125,7 @@ def test_a_device_that_is_not_there_is_a_column_with_its_error(
     said = (out / "report.md").read_text()
     assert "it wins on pi; ssh:no.such.host.invalid could not be used" in said
     with pytest.raises(DeviceError, match="none of the 2 devices"):
-        t2e.measure(files, devices=(gone, gone), protocol="smoke", out=tmp_path / "none")
+        t2e.bench(files, devices=(gone, gone), timing="smoke", out=tmp_path / "none")
     assert [one["folder"] for one in told(tmp_path / "none")["devices"]] == [
         "ssh-no.such.host.invalid",
         "ssh-no.such.host.invalid-2",
@@ -134,7 +134,7 @@ def test_a_device_that_is_not_there_is_a_column_with_its_error(
 
 def test_what_is_wrong_with_the_run_itself_is_no_column(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there are no files"):
-        t2e.measure([], devices=(fake("a"), fake("b")), out=tmp_path / "out")
+        t2e.bench([], devices=(fake("a"), fake("b")), out=tmp_path / "out")
     assert not (tmp_path / "out/verdict.json").exists()
 
 
@@ -148,7 +148,7 @@ def test_what_was_measured_before_an_interrupt_is_shown(files: list[Path], tmp_p
 
     trio = (fake("pi", small=1.0, large=2.0), Interrupted(machine={"name": "phone"}), fake("tv"))
     with pytest.raises(KeyboardInterrupt):
-        t2e.measure(files, devices=trio, protocol="smoke", out=tmp_path / "out")
+        t2e.bench(files, devices=trio, timing="smoke", out=tmp_path / "out")
     first, second = told(tmp_path / "out")["devices"]
     assert (first["device"], first["winner"]) == ("pi", "small-ort-fp32")
     assert (second["device"], second["winner"]) == ("phone", None)
@@ -156,7 +156,7 @@ def test_what_was_measured_before_an_interrupt_is_shown(files: list[Path], tmp_p
 
 
 def test_one_device_is_a_run_as_before(files: list[Path], tmp_path: Path) -> None:
-    result = t2e.measure(files, device=fake("pi"), protocol="smoke", out=tmp_path / "out")
+    result = t2e.bench(files, device=fake("pi"), timing="smoke", out=tmp_path / "out")
     assert result.devices == {}
     assert (tmp_path / "out/rows.jsonl").is_file()
 
@@ -166,7 +166,7 @@ def test_the_report_is_rendered_again(
 ) -> None:
     out = tmp_path / "out"
     pair = (fake("pi", small=1.0, large=2.0), fake("pi", small=3.0, large=2.0))
-    t2e.measure(files, devices=pair, protocol="smoke", out=out)
+    t2e.bench(files, devices=pair, timing="smoke", out=out)
     places = [*out.rglob("report.*"), out / "verdict.json"]
     before = {path: path.read_bytes() for path in places if path.suffix in (".md", ".html")}
     assert len(before) == 6
@@ -203,7 +203,7 @@ def test_candidates_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         schemes=("int8",),
         baseline=False,
         devices=(Local(), Local(threads=2)),
-        protocol="smoke",
+        timing="smoke",
         store=Store(tmp_path / "store"),
         out=tmp_path / "out",
     )
@@ -241,7 +241,7 @@ def test_the_command_measures_here_and_on_a_board(
         f"device.python={sys.executable}",
         f"device.workdir={tmp_path / 'board'}",
         "device.link_patience_s=1",
-        "protocol=smoke",
+        "timing=smoke",
         "out=out",
     ]
     assert main(command) == 0

@@ -28,7 +28,7 @@ import numpy as np
 
 from torchopt2edge.bench import throttling
 from torchopt2edge.bench.child_session import Round
-from torchopt2edge.bench.timing import Protocol
+from torchopt2edge.bench.timing import TimingPlan
 from torchopt2edge.stats import rounds as round_stats
 from torchopt2edge.types import Facts
 
@@ -43,7 +43,7 @@ _TIMER_SHARE = 0.01
 _SEVERE = 3  # of Android's thermal statuses: from here on work is slowed for all to see
 
 
-def assess(rounds: Sequence[Round], protocol: Protocol, receipt: Facts) -> dict[str, str]:
+def assess(rounds: Sequence[Round], protocol: TimingPlan, receipt: Facts) -> dict[str, str]:
     """Return the flags of one candidate's rounds, each with a sentence that says what to do."""
     found = {
         "too-few-samples": _too_few(rounds, protocol),
@@ -81,7 +81,7 @@ def cpu_share(rounds: Sequence[Round]) -> float | None:
     return sum(one.cpu_ns for one in rounds) / sum(one.wall_ns for one in rounds)
 
 
-def _too_few(rounds: Sequence[Round], protocol: Protocol) -> str | None:
+def _too_few(rounds: Sequence[Round], protocol: TimingPlan) -> str | None:
     samples = sum(len(one.latency_ns) for one in rounds)
     whole = [one for one in rounds if _is_whole(one, protocol)]
     if samples >= protocol.min_samples and len(whole) >= protocol.rounds:
@@ -93,7 +93,7 @@ def _too_few(rounds: Sequence[Round], protocol: Protocol) -> str | None:
     )
 
 
-def _is_whole(one: Round, protocol: Protocol) -> bool:
+def _is_whole(one: Round, protocol: TimingPlan) -> bool:
     long = one.wall_ns / 1e9 >= protocol.round_seconds
     return long or len(one.latency_ns) >= protocol.round_max_samples
 

@@ -33,7 +33,7 @@ import numpy as np
 from torchopt2edge.bench.child_session import ChildSession, Round, open_child
 from torchopt2edge.bench.device_monitor import joined, series, steady, temperature
 from torchopt2edge.bench.measurement import failed, measured
-from torchopt2edge.bench.timing import Protocol
+from torchopt2edge.bench.timing import TimingPlan
 from torchopt2edge.errors import BenchError, ConfigError, EdgeError
 from torchopt2edge.interfaces import Device, Session, Watch
 from torchopt2edge.stats.rounds import is_flat
@@ -87,7 +87,7 @@ class Race:
     """What all candidates of one run share."""
 
     device: Device
-    protocol: Protocol
+    protocol: TimingPlan
     sample: Sample
     work: Path
     progress: Progress
@@ -150,7 +150,7 @@ def measure(
     candidates: Sequence[Candidate],
     sample: Sample,
     device: Device,
-    protocol: Protocol,
+    protocol: TimingPlan,
     work: Path,
     progress: Progress | None = None,
     check: Check | None = None,
@@ -329,7 +329,7 @@ def _temperature(lanes: Sequence[Lane]) -> float | None:
     return None
 
 
-def _cool_down(lanes: Sequence[Lane], start: float | None, plan: Protocol) -> float:
+def _cool_down(lanes: Sequence[Lane], start: float | None, plan: TimingPlan) -> float:
     """Wait until the device is as cool as at the start, or for ``rest_s`` where no sensor tells.
 
     Returns the seconds waited.

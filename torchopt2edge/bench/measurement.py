@@ -9,7 +9,7 @@ from torchopt2edge.bench import flags as validity
 from torchopt2edge.bench import throttling
 from torchopt2edge.bench.child_session import Round
 from torchopt2edge.bench.file_size import MB, PACKED, sizes
-from torchopt2edge.bench.timing import Protocol
+from torchopt2edge.bench.timing import TimingPlan
 from torchopt2edge.stats import rounds as round_stats
 from torchopt2edge.types import Candidate, Facts, Measurement
 
@@ -21,7 +21,7 @@ _CHARGING = (
 def measured(
     candidate: Candidate,
     device: str,
-    protocol: Protocol,
+    protocol: TimingPlan,
     rounds: Sequence[Round],
     times: Mapping[str, float],
     receipt: Facts,

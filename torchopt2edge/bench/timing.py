@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from importlib import resources
+from typing import TYPE_CHECKING
 
+from torchopt2edge._moved import names_of
+from torchopt2edge.conf import registry
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.stats.rounds import LEAST_ROUNDS
 
+if not TYPE_CHECKING:
+    __getattr__ = names_of(__name__)
+
 
 @dataclass(frozen=True)
-class Protocol:
+class TimingPlan:
     """A measuring plan; seconds and samples are totals per candidate, over all its rounds.
 
     A candidate is timed for at least ``min_samples`` inferences and ``min_seconds`` seconds,
@@ -63,30 +68,21 @@ class Protocol:
         if self.rounds < LEAST_ROUNDS:
             raise ConfigError(
                 f"{self.rounds} rounds cannot carry an interval",
-                hint=f"protocol.rounds={LEAST_ROUNDS} or more",
+                hint=f"timing.rounds={LEAST_ROUNDS} or more",
             )
         times = (self.min_seconds, self.warmup_max_s, self.cooldown_s, self.rest_s)
         if self.min_samples < 1 or min(times) < 0 or self.timeout_s <= 0:
             raise ConfigError(
-                "a protocol needs one sample or more, and no negative time",
+                "a timing plan needs one sample or more, and no negative time",
                 artifact=self.name,
             )
 
 
-def by_name(name: str) -> Protocol:
-    """Return the preset of that name from ``conf/protocol/<name>.yaml``.
+def by_name(name: str) -> TimingPlan:
+    """Return the preset of that name from ``conf/timing/<name>.yaml``.
 
     Raises:
         ConfigError: there is none.
     """
-    import yaml
-
-    folder = resources.files("torchopt2edge.conf") / "protocol"
-    file = folder / f"{name}.yaml"
-    if not file.is_file():
-        known = sorted(
-            p.name[: -len(".yaml")] for p in folder.iterdir() if p.name.endswith(".yaml")
-        )
-        raise ConfigError(f"there is no protocol {name!r}", hint=f"one of {', '.join(known)}")
-    values = yaml.safe_load(file.read_text())
-    return Protocol(**{key: value for key, value in values.items() if key != "_target_"})
+    made: TimingPlan = registry.build("timing", name)
+    return made

@@ -1,6 +1,6 @@
-"""The doctor on a device: one tiny model through both runtimes there, as evidence to paste.
+"""The doctor on a device: runs one tiny model (`bench.tiny_model`) in both runtimes there.
 
-What it computes there (`bench.tiny_model`) is held against what it computes here.
+Its outputs are compared with those on this machine, and the text can be pasted into an issue.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ Array = np.ndarray[Any, Any]
 _TRIPS = 5
 _ROUNDS, _LEAST, _SECONDS, _MOST = 7, 20, 0.1, 100_000
 _PACKAGES = {"ort": "onnxruntime", "litert": "ai-edge-litert"}
-# The sha256 of the library that the Python there would load: `package/path/pattern`.
+# Prints the sha256 of the library that the Python there loads; the argument is package/pattern.
 _DIGEST = """
 import glob, hashlib, importlib.util, os, sys
 package, _, pattern = sys.argv[1].partition("/")
-for place in importlib.util.find_spec(package).submodule_search_locations:
-    for file in sorted(glob.glob(os.path.join(place, pattern)))[:1]:
-        with open(file, "rb") as body:
-            print(hashlib.sha256(body.read()).hexdigest(), os.path.basename(file))
+for folder in importlib.util.find_spec(package).submodule_search_locations:
+    for path in sorted(glob.glob(os.path.join(folder, pattern)))[:1]:
+        with open(path, "rb") as file:
+            print(hashlib.sha256(file.read()).hexdigest(), os.path.basename(path))
 """
 
 
 def show(device: Device) -> int:
-    """Examine a device and print the evidence; return 1 when something is wrong there."""
+    """Check a device and print the results; return 1 when a check fails."""
     with tempfile.TemporaryDirectory(prefix="t2e-") as work:
         checks = examine(device, Path(work))
-    shown = console()
+    stdout = console()
     head = f"torchopt2edge {__version__} doctor on {device.name}"
-    shown.print(head, markup=False, highlight=False, soft_wrap=True)
-    render(shown, checks)
+    stdout.print(head, markup=False, highlight=False, soft_wrap=True)
+    render(stdout, checks)
     return 1 if worst(checks) == "fail" else 0
 
 
 def examine(device: Device, work: Path) -> list[Check]:
-    """Return what a device is and how the tiny model fares on it; files and logs go to ``work``."""
+    """Check a device: its facts, its link, and the tiny model; files and logs go to ``work``."""
     try:
         facts = device.facts()
         checks = [*_machine(facts), Check("runner", "ok", _runner(device)), *_link(device)]
@@ -76,17 +76,17 @@ def examine(device: Device, work: Path) -> list[Check]:
 
 def _machine(facts: Facts) -> Iterator[Check]:
     names = ("model", "cpu", "arch", "abi", "cores", "memory_gb", "os", "kernel", "libc", "browser")
-    said = [f"{name} {plain(facts[name])}" for name in names if _known(facts.get(name))]
-    yield Check("device", "ok", ", ".join(said))
+    known = [f"{name} {plain(facts[name])}" for name in names if _known(facts.get(name))]
+    yield Check("device", "ok", ", ".join(known))
     yield Check("features", "ok", ", ".join(map(plain, facts.get("cpu_flags", ()))) or "none known")
-    for one in facts.get("core_classes") or ():
-        told = ", ".join(f"{key} {plain(value)}" for key, value in one.items())
-        yield Check("core class", "ok", told)
-    busy = [f"{name} {plain(facts.get(name))}" for name in ("governor", "load", "steal")]
-    yield Check("state", "ok", ", ".join(busy))
+    for core_class in facts.get("core_classes") or ():
+        fields = ", ".join(f"{key} {plain(value)}" for key, value in core_class.items())
+        yield Check("core class", "ok", fields)
+    state = [f"{name} {plain(facts.get(name))}" for name in ("governor", "load", "steal")]
+    yield Check("state", "ok", ", ".join(state))
     if facts.get("emulated"):
-        slow = "its processor is emulated: what it computes counts, its times do not"
-        yield Check("emulated", "warn", slow)
+        message = "its processor is emulated: outputs are valid, times are not"
+        yield Check("emulated", "warn", message)
 
 
 def _known(value: object) -> bool:
@@ -100,29 +100,34 @@ def _runner(device: Device) -> str:
 
 
 def _link(device: Device) -> Iterator[Check]:
-    """Time how long an empty command takes there and back."""
+    """Measure the round trip of an empty command."""
     if not isinstance(device, Remote):
         return
     trips = [_timed(lambda: device.run(":")) for _ in range(_TRIPS)]
-    said = f"round trip {significant(median(trips))} ms, the first {significant(trips[0])} ms"
-    yield Check("link", "ok", f"{said} ({_TRIPS} empty commands)")
+    times = f"round trip {significant(median(trips))} ms, the first {significant(trips[0])} ms"
+    yield Check("link", "ok", f"{times} ({_TRIPS} empty commands)")
     if device.runner == "python":
-        found = discover.runtimes(device)
-        said = ", ".join(f"{name} {version}" for name, version in found.items())
-        lost = f"there is no {device.python}, or it does not run"
-        hint = "device.python=PATH of a Python there, or device.runner=native"
-        yield Check("python", "ok", said) if found else Check("python", "fail", lost, hint)
+        yield _python(device)
 
 
-def _timed(act: Callable[[], object]) -> float:
-    begin = time.monotonic()
-    act()
-    return (time.monotonic() - begin) * 1e3
+def _python(device: Remote) -> Check:
+    versions = [f"{name} {version}" for name, version in discover.runtimes(device).items()]
+    if versions:
+        return Check("python", "ok", ", ".join(versions))
+    hint = "device.python=PATH of a Python there, or device.runner=native"
+    return Check("python", "fail", f"there is no {device.python}, or it does not run", hint)
+
+
+def _timed(function: Callable[[], object]) -> float:
+    """Call a function and return the milliseconds that it took."""
+    start = time.monotonic()
+    function()
+    return (time.monotonic() - start) * 1e3
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What one runtime did: outputs, receipt, sensors, times of the start and of the rounds."""
+class _ModelRun:
+    """One run of the tiny model: outputs, receipt, sensors, and times in milliseconds."""
 
     outputs: dict[str, Array]
     receipt: Facts
@@ -136,40 +141,48 @@ def _runtime(candidate: Candidate, device: Device, work: Path) -> Iterator[Check
     name = candidate.backend
     try:
         here = _outputs(candidate, Local(), work / f"{name}-here.log")
-        seen = _seen(candidate, device, work / f"{name}.log")
-        sha = _library(candidate, device)
+        there = _run_model(candidate, device, work / f"{name}.log")
+        library = _library(candidate, device)
     except EdgeError as error:
         hint = error.hint or _missing(candidate, device)
         yield Check(name, "fail", plain(error.what), hint)
         return
-    receipt = seen.receipt
+    receipt = there.receipt
     version = f"{receipt.get('runtime', name)} {receipt.get('runtime_version', '?')}"
     extra = [f"{key} {receipt[key]}" for key in ("python", "numpy", "browser") if key in receipt]
     yield Check(name, "ok", plain(", ".join([version, *extra])))
-    yield Check(f"{name} library", "ok", sha or "its digest cannot be told")
-    yield _likeness(name, here, seen.outputs)
-    value, low, high = round_stats.median_interval(seen.medians)
-    start = ", ".join(f"{key[:-3]} {significant(ms)}" for key, ms in seen.times.items())
+    yield Check(f"{name} library", "ok", library or "its digest is unknown")
+    yield _compare_outputs(name, here, there.outputs)
+    yield Check(f"{name} times", "ok", _times(there))
+    yield Check(f"{name} sensors", "ok", _sensors(there.sensors))
+
+
+def _times(run: _ModelRun) -> str:
+    start = ", ".join(f"{key[:-3]} {significant(ms)}" for key, ms in run.times.items())
+    value, low, high = round_stats.median_interval(run.medians)
     steady = f"steady {interval(value, low, high)} ms in {_ROUNDS} rounds"
-    frame = f"a frame there and back {significant(seen.trip_ms)} ms"
-    yield Check(f"{name} times", "ok", f"{start} ms; {steady}; {frame}")
-    read = {key: value for key, value in seen.sensors.items() if _known(value)}
-    lost = sorted(set(seen.sensors) - set(read))
-    told = ", ".join(f"{key} {value}" for key, value in read.items()) or "none"
-    yield Check(f"{name} sensors", "ok", f"{told}; unavailable: {', '.join(lost) or 'none'}")
+    return f"{start} ms; {steady}; round trip of a frame {significant(run.trip_ms)} ms"
 
 
-def _likeness(name: str, here: dict[str, Array], there: dict[str, Array]) -> Check:
-    """Judge the outputs there by those here."""
+def _sensors(sensors: Facts) -> str:
+    readings = {key: value for key, value in sensors.items() if _known(value)}
+    missing = ", ".join(sorted(set(sensors) - set(readings))) or "none"
+    listed = ", ".join(f"{key} {value}" for key, value in readings.items()) or "none"
+    return f"{listed}; unavailable: {missing}"
+
+
+def _compare_outputs(name: str, here: dict[str, Array], there: dict[str, Array]) -> Check:
+    """Check the outputs on the device against those on this machine."""
     try:
-        found = parity.parity(here, there)
+        result = parity.parity(here, there)
     except EdgeError as error:
         return Check(f"{name} outputs", "fail", error.what)
-    said = f"{found.max_abs:.3g} apart at most from this machine's, SQNR {found.sqnr_db:.0f} dB"
-    if parity.below(found, SCHEMES["fp32"]):
+    difference = f"largest difference from this machine {result.max_abs:.3g}"
+    message = f"{difference}, SQNR {result.sqnr_db:.0f} dB"
+    if parity.below(result, SCHEMES["fp32"]):
         hint = "this is a defect of the runtime there: paste all of this into an issue"
-        return Check(f"{name} outputs", "fail", said, hint)
-    return Check(f"{name} outputs", "ok", said)
+        return Check(f"{name} outputs", "fail", message, hint)
+    return Check(f"{name} outputs", "ok", message)
 
 
 def _outputs(candidate: Candidate, device: Device, log: Path) -> dict[str, Array]:
@@ -177,43 +190,43 @@ def _outputs(candidate: Candidate, device: Device, log: Path) -> dict[str, Array
         return session(sample())
 
 
-def _seen(candidate: Candidate, device: Device, log: Path) -> _Seen:
+def _run_model(candidate: Candidate, device: Device, log: Path) -> _ModelRun:
     with open_child(candidate, device, log) as session:
         outputs = session(sample())
         first = session.load_timed(sample())
         rounds = [session.round(_LEAST, _SECONDS, _MOST).latency_ns for _ in range(_ROUNDS)]
         medians = [float(value) / 1e6 for value in round_stats.round_medians(rounds)]
-        sensors, trip = _sensed(session)
+        sensors, trip = _read_sensors(session)
         times = {**session.times, "first_ms": first}
-        return _Seen(outputs, session.receipt, sensors, times, medians, trip)
+        return _ModelRun(outputs, session.receipt, sensors, times, medians, trip)
 
 
-def _sensed(session: ChildSession) -> tuple[Facts, float]:
-    """Return the sensors, and the milliseconds that a frame takes there and back."""
+def _read_sensors(session: ChildSession) -> tuple[Facts, float]:
+    """Return the sensors, and the round trip of a frame in milliseconds."""
     trips = [_timed(session.sense) for _ in range(_TRIPS)]
     return session.sense(), median(trips)
 
 
 def _missing(candidate: Candidate, device: Device) -> str:
-    if device.runner != "python" or isinstance(device, Remote):  # which says itself what it lacks
+    if device.runner != "python" or isinstance(device, Remote):  # its error has a hint
         return ""
     return f"{device.python} -m pip install {_PACKAGES[candidate.backend]}, or device.runner=native"
 
 
 def _library(candidate: Candidate, device: Device) -> str:
-    """Return the sha256 and the name of the library that ran, "" where it cannot be told."""
+    """Return the name and the sha256 of the library that ran, "" where they are unknown."""
     run = device.run if isinstance(device, Remote) else _run_here
     if runner_of(candidate, device) == "python":
         from torchopt2edge.backends.litert.backend import LiteRT
         from torchopt2edge.backends.ort.backend import Ort
 
         pattern = {"ort": Ort.library, "litert": LiteRT.library}[candidate.backend]
-        said = run(shlex.join([device.python, "-c", _DIGEST, pattern])).stdout
+        output = run(shlex.join([device.python, "-c", _DIGEST, pattern])).stdout
     else:
         path = launch(candidate, device).library or ""
-        said = run(f"sha256sum {shlex.quote(path)}").stdout if path else b""
-    found = answers.digest_and_name(said)
-    return "" if found is None else f"{found[1]} sha256 {found[0]}"
+        output = run(f"sha256sum {shlex.quote(path)}").stdout if path else b""
+    answer = answers.digest_and_name(output)
+    return "" if answer is None else f"{answer[1]} sha256 {answer[0]}"
 
 
 def _run_here(script: str) -> Finished:

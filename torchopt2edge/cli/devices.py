@@ -1,14 +1,12 @@
-"""The commands of devices: what can be reached from here, and what was left there."""
+"""The commands of devices: the list of those in reach, and the removal of our files."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,79 +26,69 @@ from torchopt2edge.types import Candidate, Facts, Signature
 if TYPE_CHECKING:
     from rich.console import Console
 
-OnDevice = Callable[[Callable[[Device], int], Sequence[str]], int]
-"""Builds the device that overrides describe and does something with it; returns the exit code."""
-
-# Prints how many bytes lie there; nothing where there is nothing.
-_HELD = "cd {folder} 2>/dev/null || exit 0; find files jobs -type f -exec cat {{}} + | wc -c"
+# Prints the bytes of our files on a device; then, the size of each.
+_USED = "cd {folder} 2>/dev/null || exit 0; find files jobs -type f -exec cat {{}} + | wc -c"
 _LISTED = "cd {folder}/files 2>/dev/null || exit 0; find . -type f -exec wc -c {{}} +"
 
 
-def add_commands(commands: Any, on_device: OnDevice) -> None:
-    """Add ``devices`` and ``devices clean`` to the command line's subparsers."""
-    devices = commands.add_parser(
-        "devices", help="what can be reached from here, and what to type for it"
-    )
-    devices.add_argument("--connect", action="store_true", help="ask the hosts of ~/.ssh/config")
-    devices.add_argument("--json", action="store_true", help="print the facts as JSON")
-    devices.set_defaults(run=_list)
-    actions = devices.add_subparsers(metavar="ACTION")
-    clean = actions.add_parser("clean", help="remove what was left on a device")
-    clean.add_argument("overrides", nargs="*", help="device=ssh device.host=pi")
-    clean.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    clean.set_defaults(run=partial(_clean, on_device))
+def show(connect: bool, as_json: bool) -> None:
+    """Print the devices in reach.
 
-
-def _list(given: argparse.Namespace) -> int:
-    rows = [_with_push(device, row) for device, row in discover.found(given.connect)]
-    if given.json:
+    Args:
+        connect: whether the hosts of ``~/.ssh/config`` are asked too.
+        as_json: print facts in place of a table.
+    """
+    rows = [_with_push(device, row) for device, row in discover.found(connect)]
+    if as_json:
         sys.stdout.write(f"{json.dumps(rows, indent=1, ensure_ascii=False)}\n")
     else:
         render(console(), rows)
-    return 0
 
 
-def _clean(on_device: OnDevice, given: argparse.Namespace) -> int:
-    return on_device(_cleaned, given.overrides)
-
-
-def _cleaned(device: Device) -> int:
-    freed, left = clean(device)
-    said = f"{device.name}: {_bytes(freed)} removed"
-    said += f"; {_bytes(left)} stay, of jobs that run" if left else ""
-    console().print(said, markup=False, highlight=False)
+def show_clean(device: Device) -> int:
+    """Remove our files from a device, print how many bytes were removed, and return 0."""
+    removed, left = clean(device)
+    message = f"{device.name}: {_bytes(removed)} removed"
+    message += f"; {_bytes(left)} stay, which running jobs use" if left else ""
+    console().print(message, markup=False, highlight=False)
     return 0
 
 
 def clean(device: Device) -> tuple[int, int]:
-    """Remove what was left on a device; return the bytes that went and those that stay.
+    """Remove our files from a device.
+
+    Returns:
+        The bytes that were removed, and those that stay because running jobs use them.
 
     Raises:
-        ConfigError: nothing is ever left on such a device.
+        ConfigError: the device keeps no files of ours.
         DeviceError: it cannot be reached.
     """
     if not isinstance(device, Remote):
         raise ConfigError(
-            f"nothing is ever left on {device.name}: files are used where they are",
+            f"no files are kept on {device.name}: they are used where they are",
             hint="torchopt2edge devices clean device=ssh device.host=HOST",
         )
-    before = _held(device)
+    before = _used_bytes(device)
     device.clean()
-    after = _held(device)
+    after = _used_bytes(device)
     return before - after, after
 
 
-def _held(device: Remote) -> int:
-    said = device.run(_HELD.format(folder=shlex.quote(device.folder))).stdout.split()
-    return answers.number(answers.shown(said[-1])) or 0 if said else 0
+def _used_bytes(device: Remote) -> int:
+    words = device.run(_USED.format(folder=shlex.quote(device.folder))).stdout.split()
+    return answers.number(answers.shown(words[-1])) or 0 if words else 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Rehearsal(Remote):
-    """Stands in for a device while what would be started there is got ready: it only counts.
+class _DryRun(Remote):
+    """Stands in for a device while a run is prepared: it counts files and sends none.
 
-    ``there`` maps what lies in its folder of files (``DIGEST/name``) to sizes; ``sizes`` is what
-    it would be sent.
+    Args:
+        real: the device itself.
+        told: its facts, which are not asked for again.
+        there: the sizes of the files on the device, by ``DIGEST/name``.
+        sizes: the sizes of the files that would be sent, by path.
     """
 
     real: Remote
@@ -110,7 +98,7 @@ class _Rehearsal(Remote):
 
     @property
     def name(self) -> str:
-        """The word in the rows' ``device``."""
+        """The name in the rows' ``device``."""
         return self.real.name
 
     @property
@@ -119,41 +107,41 @@ class _Rehearsal(Remote):
         return self.real.link
 
     def facts(self) -> Facts:
-        """Return what the device said already."""
+        """Return the facts of the real device."""
         return self.told
 
     def push(self, file: Path) -> str:
-        """Count a file's bytes, unless it is there."""
+        """Count a file's bytes, unless the device has it."""
         return f"{self.push_all({file.name: file})}/{file.name}"
 
     def push_all(self, files: Mapping[str, Path]) -> str:
-        """Count the bytes of files that go into one folder, unless they are there."""
-        place = place_of(files)
-        sizes = {f"{place}/{name}": file.stat().st_size for name, file in files.items()}
+        """Count the bytes of files that share a folder, unless the device has them."""
+        folder = place_of(files)
+        sizes = {f"{folder}/{name}": file.stat().st_size for name, file in files.items()}
         if {name: self.there.get(name) for name in sizes} != sizes:
             self.sizes.update(sizes)
-        return place
+        return folder
 
 
 def to_push(device: Remote, facts: Facts) -> int:
-    """Return the bytes that a first run would bring there, before packing and without its files.
+    """Return the bytes that a first run would send, uncompressed and without the models.
 
-    What brings them is asked, with a device that counts: the runner, and the runtimes' libraries
-    where the runner takes them along.
+    A run is prepared on a `_DryRun`: the runner, and the runtimes' libraries where the runner
+    needs them.
 
     Raises:
-        EdgeError: the device cannot be reached, or what it needs cannot be got ready here.
+        EdgeError: the device cannot be reached, or its files cannot be prepared here.
     """
     there = answers.sizes(device.run(_LISTED.format(folder=shlex.quote(device.folder))).stdout)
-    asked = {one.name: getattr(device, one.name) for one in fields(Remote)}
-    rehearsal = _Rehearsal(**asked | {"fetch": False}, real=device, told=facts, there=there)
+    values = {field.name: getattr(device, field.name) for field in fields(Remote)}
+    dry_run = _DryRun(**values | {"fetch": False}, real=device, told=facts, there=there)
     for backend in sorted(NATIVE):
-        launch(Candidate("", backend, "fp32", Path(), Signature((), ()), ""), rehearsal)
-    return sum(rehearsal.sizes.values())
+        launch(Candidate("", backend, "fp32", Path(), Signature((), ()), ""), dry_run)
+    return sum(dry_run.sizes.values())
 
 
 def _with_push(device: Device | None, row: Facts) -> Facts:
-    """Add to a row what a first run would push, or why that cannot be told."""
+    """Add to a row the bytes that a first run would send, or the error that hides them."""
     if row["state"] != "ready" or device is None:
         return row
     if not isinstance(device, Remote):
@@ -165,26 +153,26 @@ def _with_push(device: Device | None, row: Facts) -> Facts:
 
 
 def render(console: Console, rows: Sequence[Facts]) -> None:
-    """Print a table of the devices, and below it what to type where one cannot be used."""
+    """Print a table of the devices, and hints below it for those that cannot be used."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0), header_style="bold")
-    table.add_column("what to type", no_wrap=True)  # broken it could not be copied
+    table.add_column("what to type", no_wrap=True)  # so that it can be copied
     for title in ("state", "machine", "runtimes", "sensors", "first push"):
         table.add_column(title, overflow="fold")
     for row in rows:
-        words = str(row["device"]).replace(" ", "\n")
-        short = "not to be used" if _broken(row) else str(row["state"])
-        cells = (words, short, machine(row), _runtimes(row), _sensors(row), _push(row))
+        overrides = str(row["device"]).replace(" ", "\n")
+        state = "unusable" if _broken(row) else str(row["state"])
+        cells = (overrides, state, machine(row), _runtimes(row), _sensors(row), _push(row))
         table.add_row(*(Text(cell) for cell in cells))
     console.print(table)
     for row in rows:
-        said = [plain(row["state"]) if _broken(row) else "", plain(row.get("push_error") or "")]
-        for one in filter(None, said):
-            console.print(Text(f"{row['device']}: {one}", style="yellow"), soft_wrap=True)
+        problems = [plain(row["state"]) if _broken(row) else "", plain(row.get("push_error") or "")]
+        for problem in filter(None, problems):
+            console.print(Text(f"{row['device']}: {problem}", style="yellow"), soft_wrap=True)
         if row.get("hint"):
-            # Unbroken, so that a command can be copied from a narrow terminal.
+            # Not wrapped, so that a command can be copied from a narrow terminal.
             console.print(Text(f"  → {plain(row['hint'])}"), soft_wrap=True)
 
 
@@ -193,7 +181,7 @@ def _broken(row: Facts) -> bool:
 
 
 def machine(row: Facts) -> str:
-    """Return what a device is, in lines: model, processor, cores, memory, system, browser."""
+    """Return a device in lines: model, processor, cores, memory, system, browser."""
     known = {name: row[name] for name in row if row[name] != system_info.UNAVAILABLE}
     arch = known.get("abi") or known.get("arch", "")
     memory = known.get("memory_gb")
@@ -210,21 +198,22 @@ def machine(row: Facts) -> str:
 
 
 def cores(facts: Facts) -> str:
-    """Return how many cores there are, and of which classes: "8 cores: 1 big at 3187 MHz, …"."""
+    """Return the number and the classes of the cores: "8 cores: 1 big at 3187 MHz, …"."""
     total, classes = facts.get("cores"), facts.get("core_classes") or ()
     if total is None:
         return ""
-    said = ", ".join(map(_class, classes)) if len(classes) > 1 else ""
-    return f"{total} core{'' if total == 1 else 's'}{': ' if said else ''}{said}"
+    listed = ", ".join(map(_core_class, classes)) if len(classes) > 1 else ""
+    return f"{total} core{'' if total == 1 else 's'}{': ' if listed else ''}{listed}"
 
 
-def _class(one: Mapping[str, Any]) -> str:
-    speed = f" at {one['max_mhz']:.0f} MHz" if "max_mhz" in one else ""
-    return f"{len(one['cores'])} {one.get('name', '')}{speed}"
+def _core_class(facts: Mapping[str, Any]) -> str:
+    speed = f" at {facts['max_mhz']:.0f} MHz" if "max_mhz" in facts else ""
+    return f"{len(facts['cores'])} {facts.get('name', '')}{speed}"
 
 
 def _runtimes(row: Facts) -> str:
-    return "\n".join(f"{plain(name)} {plain(one)}" for name, one in row.get("runtimes", {}).items())
+    versions = row.get("runtimes", {}).items()
+    return "\n".join(f"{plain(name)} {plain(version)}" for name, version in versions)
 
 
 def _sensors(row: Facts) -> str:
@@ -236,7 +225,7 @@ def _sensors(row: Facts) -> str:
 def _push(row: Facts) -> str:
     size = row.get("push_bytes")
     if size is None:
-        return "cannot be told" if "push_error" in row else ""
+        return "unknown" if "push_error" in row else ""
     return _bytes(size) if size else "nothing"
 
 

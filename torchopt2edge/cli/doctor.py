@@ -1,7 +1,7 @@
-"""Looks for what commonly breaks a run here, and says what to type for each finding.
+"""Checks this machine for common problems, each with a command that fixes it.
 
-Every check takes what it judges as an argument (versions, metadata, a probe), so that it can be
-shown a broken machine; `examine` hands it this one.
+Every check takes its inputs as arguments (versions, metadata, a probe), so that tests can describe
+a broken machine; `examine` passes those of this one.
 """
 
 from __future__ import annotations
@@ -27,13 +27,21 @@ Installed = Mapping[str, str]  # canonical name of a distribution → version
 
 PACKAGE = "torchopt2edge"
 _ORDER: tuple[Status, ...] = ("ok", "warn", "fail")
-_LEAST_FREE, _WANTED_FREE = 1e9, 6e9  # bytes: one run; the converter's environment and one run
+# Bytes: enough for one run; enough for the converter's environment and one run.
+_LEAST_FREE, _WANTED_FREE = 1e9, 6e9
 _PROBE_S = 180
 
 
 @dataclass(frozen=True)
 class Check:
-    """One finding: what was looked at, how it stands, and what to do about it ("" when sound)."""
+    """The result of one check.
+
+    Args:
+        name: what was checked.
+        status: ``ok``, ``warn`` or ``fail``.
+        what: the result in words.
+        hint: the command or the change that helps; "" when nothing has to be done.
+    """
 
     name: str
     status: Status
@@ -42,16 +50,16 @@ class Check:
 
 
 def worst(checks: Sequence[Check]) -> Status:
-    """Return the gravest status of all, "ok" when there is none."""
+    """Return the worst status of all checks, "ok" when there is none."""
     return max((check.status for check in checks), key=_ORDER.index, default="ok")
 
 
 def examine() -> list[Check]:
-    """Examine this machine; takes seconds, for torch and torchvision are imported in a child."""
+    """Check this machine; it takes seconds, because a child process imports torchvision."""
     from torchopt2edge.runner.system_info import cpu
     from torchopt2edge.store import cache_root
 
-    have, place = installed(), cache_root()
+    have, cache = installed(), cache_root()
     return [
         check_python(sys.version_info[:3]),
         *check_requirements(declared(), have),
@@ -60,53 +68,56 @@ def examine() -> list[Check]:
         check_foreign(have),
         check_converter(),
         check_cpu(*cpu()),
-        check_writable(place),
-        check_space(place, shutil.disk_usage(standing(place)).free),
+        check_writable(cache),
+        check_space(cache, shutil.disk_usage(existing_parent(cache)).free),
     ]
 
 
 def render(console: Console, checks: Sequence[Check]) -> None:
-    """Print a line per check, and below each finding what to type."""
+    """Print a line per check, and its hint below."""
     from rich.text import Text
 
-    signs = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "bold red")}
+    marks = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "bold red")}
     width = max((len(check.name) for check in checks), default=0)
     for check in checks:
-        sign, style = signs[check.status]
-        head = Text.assemble((f"{sign} {check.status:<4}", style), f"  {check.name:<{width}}  ")
+        mark, style = marks[check.status]
+        head = Text.assemble((f"{mark} {check.status:<4}", style), f"  {check.name:<{width}}  ")
         console.print(head + Text(check.what), soft_wrap=True)
         if check.hint:
-            # Unbroken, so that a command can be copied from a narrow terminal.
+            # Not wrapped, so that a command can be copied from a narrow terminal.
             console.print(Text(f"        → {check.hint}"), soft_wrap=True)
-    console.print(Text(_summary(checks), style=signs[worst(checks)][1]))
+    console.print(Text(_summary(checks), style=marks[worst(checks)][1]))
 
 
 def _summary(checks: Sequence[Check]) -> str:
     fails = sum(check.status == "fail" for check in checks)
     warns = sum(check.status == "warn" for check in checks)
     if not fails and not warns:
-        return "Everything is in order."
-    parts = [f"{fails} to fix" if fails else "", f"{warns} to know of" if warns else ""]
+        return "No problem was found."
+    parts = [
+        f"{fails} to fix" if fails else "",
+        f"{warns} warning{'s' if warns > 1 else ''}" if warns else "",
+    ]
     return ", ".join(part for part in parts if part) + "."
 
 
 def canonical(name: str) -> str:
-    """Return a distribution's name as every tool compares it (PEP 503)."""
+    """Return the normalized name of a distribution (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def installed() -> dict[str, str]:
-    """Return every installed distribution and its version."""
-    found: dict[str, str] = {}
-    for one in metadata.distributions():
-        name = one.metadata["Name"]
+    """Return the version of every installed distribution, by its normalized name."""
+    versions: dict[str, str] = {}
+    for distribution in metadata.distributions():
+        name = distribution.metadata["Name"]
         if name:  # a half-removed package has none
-            found.setdefault(canonical(name), one.version)
-    return found
+            versions.setdefault(canonical(name), distribution.version)
+    return versions
 
 
 def check_python(version: tuple[int, int, int] | Sequence[int]) -> Check:
-    """Judge the interpreter: 3.11 or newer."""
+    """Check the interpreter: 3.11 or newer."""
     text = ".".join(map(str, version))
     if tuple(version[:2]) >= (3, 11):
         return Check("python", "ok", text)
@@ -114,12 +125,12 @@ def check_python(version: tuple[int, int, int] | Sequence[int]) -> Check:
         "python",
         "fail",
         f"{text} is too old",
-        f"make an environment with Python 3.11 or newer and install {PACKAGE} there",
+        f"create an environment with Python 3.11 or newer and install {PACKAGE} there",
     )
 
 
 def declared() -> list[str] | None:
-    """Return the requirements that the package declares, None when it is not installed."""
+    """Return the requirements of the package, None when it is not installed."""
     try:
         return metadata.requires(PACKAGE) or []
     except metadata.PackageNotFoundError:
@@ -127,40 +138,42 @@ def declared() -> list[str] | None:
 
 
 def check_requirements(requires: Sequence[str] | None, have: Installed) -> list[Check]:
-    """Judge every runtime dependency that the package declares: there, and of a version it takes.
+    """Check that every runtime dependency is installed in a version that the package takes.
 
-    What is sound becomes one check together; each finding is its own. Extras are left out.
+    Those without a problem share one check; every other has its own. Extras are not checked.
     """
     from packaging.requirements import Requirement
 
     if requires is None:
-        said = f"{PACKAGE} runs from a folder that was not installed, so its needs are unknown"
-        return [Check("dependencies", "warn", said, "pip install . in its folder")]
-    sound, findings = [], []
+        message = (
+            f"{PACKAGE} is not installed (it runs from a folder), so its dependencies are unknown"
+        )
+        return [Check("dependencies", "warn", message, "pip install . in its folder")]
+    satisfied, problems = [], []
     for text in requires:
-        need = Requirement(text)
-        if need.marker is not None and not need.marker.evaluate({"extra": ""}):
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        found = _judge(need.name, str(need.specifier), have)
-        if found.status == "ok":
-            sound.append(f"{need.name} {found.what}")
+        check = _check_version(requirement.name, str(requirement.specifier), have)
+        if check.status == "ok":
+            satisfied.append(f"{requirement.name} {check.what}")
         else:
-            findings.append(found)
-    if sound:
-        findings.insert(0, Check("dependencies", "ok", ", ".join(sound)))
-    return findings
+            problems.append(check)
+    if satisfied:
+        problems.insert(0, Check("dependencies", "ok", ", ".join(satisfied)))
+    return problems
 
 
-def _judge(name: str, specifier: str, have: Installed) -> Check:
+def _check_version(name: str, specifier: str, have: Installed) -> Check:
     from packaging.specifiers import SpecifierSet
 
     version = have.get(canonical(name))
     hint = f'pip install "{name}{specifier}"'
     if version is None:
-        variant = next((one for one in have if one.startswith(f"{canonical(name)}-")), None)
+        variant = next((other for other in have if other.startswith(f"{canonical(name)}-")), None)
         if name == "onnxruntime" and variant is not None:
-            said = f"only {variant} {have[variant]} is installed: it answers for {name} unpinned"
-            return Check(name, "warn", said, f"pip uninstall -y {variant} && {hint}")
+            message = f"only {variant} {have[variant]} is installed; it is imported as {name}"
+            return Check(name, "warn", message, f"pip uninstall -y {variant} && {hint}")
         return Check(name, "fail", "is not installed", hint)
     if not SpecifierSet(specifier).contains(version, prereleases=True):
         return Check(name, "fail", f"{version} is not {specifier}", hint)
@@ -175,30 +188,33 @@ def vision_pin() -> str | None:
         requires = metadata.requires("torchvision") or []
     except metadata.PackageNotFoundError:
         return None
-    for need in map(Requirement, requires):
-        if canonical(need.name) == "torch":
-            return next((one.version for one in need.specifier if one.operator == "=="), None)
+    for requirement in map(Requirement, requires):
+        if canonical(requirement.name) == "torch":
+            pins = (part.version for part in requirement.specifier if part.operator == "==")
+            return next(pins, None)
     return None
 
 
 def check_vision(have: Installed, built_for: str | None, probe: Callable[[], str | None]) -> Check:
-    """Judge the pair torch and torchvision, whose compiled parts must come from one build.
+    """Check torch and torchvision, whose compiled parts must come from one build.
 
-    ``built_for`` is the torch that torchvision's metadata names; ``probe`` imports both and
-    returns the error, None without one: equal numbers do not help when one of the two is a CUDA
-    build and the other is not (``operator torchvision::nms does not exist``).
+    Args:
+        have: the installed versions.
+        built_for: the version of torch in torchvision's metadata.
+        probe: imports both, and returns the error or None. Equal versions do not help when only
+            one of the two is a CUDA build (``operator torchvision::nms does not exist``).
     """
     torch, vision = have.get("torch"), have.get("torchvision")
     if torch is None or vision is None:
-        return Check("torchvision", "fail", "torch or torchvision is absent", _pair(torch))
+        return Check("torchvision", "fail", "torch or torchvision is not installed", _pair(torch))
     pair = f"torch {torch} with torchvision {vision}"
     if built_for is not None and _public(torch) != _public(built_for):
-        said = f"{pair}, which was built for torch {built_for}"
-        return Check("torchvision", "fail", said, _pair(torch))
+        message = f"{pair}, which was built for torch {built_for}"
+        return Check("torchvision", "fail", message, _pair(torch))
     error = probe()
     if error is not None:
         return Check("torchvision", "fail", f"{pair} cannot be imported: {error}", _pair(torch))
-    return Check("torchvision", "ok", f"{pair} load together")
+    return Check("torchvision", "ok", f"{pair} can be imported together")
 
 
 def _public(version: str) -> str:
@@ -209,7 +225,7 @@ def _public(version: str) -> str:
 def _pair(torch: str | None) -> str:
     """Return the command that installs a matching pair from one index.
 
-    torchvision 0.(n + 15).p is the one that goes with torch 2.n.p.
+    torchvision 0.(n + 15).p belongs to torch 2.n.p.
     """
     numbers = re.match(r"2\.(\d+)\.(\d+)", torch or "")
     if numbers is None:
@@ -222,7 +238,7 @@ def _pair(torch: str | None) -> str:
 
 
 def probe_vision() -> str | None:
-    """Import torchvision's compiled operators in a child; return the error, None without one."""
+    """Import torchvision's compiled operators in a child process; return the error or None."""
     command = [sys.executable, "-c", "import torch, torchvision.ops; torch.ops.torchvision.nms"]
     try:
         done = subprocess.run(
@@ -232,12 +248,12 @@ def probe_vision() -> str | None:
         return f"the import took more than {_PROBE_S} s"
     if done.returncode == 0:
         return None
-    last = [line for line in done.stderr.splitlines() if line.strip()]
-    return last[-1] if last else f"the import ended with status {done.returncode}"
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return lines[-1] if lines else f"the import ended with status {done.returncode}"
 
 
 def check_onnxruntime(have: Installed) -> Check:
-    """Judge the builds of ONNX Runtime: two of them overwrite each other's files."""
+    """Check the builds of ONNX Runtime: two of them overwrite each other's files."""
     builds = sorted(
         name
         for name in have
@@ -245,62 +261,60 @@ def check_onnxruntime(have: Installed) -> Check:
     )
     listed = ", ".join(f"{name} {have[name]}" for name in builds)
     if len(builds) < 2:
-        return Check("onnxruntime", "ok", listed or "no second build in its way")
+        return Check("onnxruntime", "ok", listed or "no second build is installed")
     return Check(
         "onnxruntime",
         "fail",
-        f"{listed} share one folder: which of them is imported is chance",
+        f"{listed} write into one folder: either of them may be imported",
         f"pip uninstall -y {' '.join(builds)} && "
         f'pip install "onnxruntime=={have.get("onnxruntime", have[builds[0]])}"',
     )
 
 
 def check_foreign(have: Installed) -> Check:
-    """Judge whether the converter's packages sit here, where they pin what others need free."""
-    wanted = ("onnx2tf", "tensorflow", "tensorflow-cpu", "tf-keras")
-    found = [name for name in wanted if name in have]
-    if not found:
-        return Check("tensorflow", "ok", "not in this environment, where it is not needed")
+    """Check for the converter's packages, whose pins conflict with other packages here."""
+    names = ("onnx2tf", "tensorflow", "tensorflow-cpu", "tf-keras")
+    present = [name for name in names if name in have]
+    if not present:
+        return Check("tensorflow", "ok", "not in this environment, and not needed here")
     return Check(
         "tensorflow",
         "warn",
-        f"{', '.join(f'{name} {have[name]}' for name in found)} here are not used: the converter "
+        f"{', '.join(f'{name} {have[name]}' for name in present)} here are not used: the converter "
         "has its own environment, and their pins hold back numpy and protobuf",
-        f"pip uninstall -y {' '.join(found)}  (unless you need them yourself)",
+        f"pip uninstall -y {' '.join(present)}  (unless you need them yourself)",
     )
 
 
 def check_converter(cache: Path | None = None) -> Check:
-    """Judge the sealed environment that makes .tflite files: built, and able to say what it has."""
+    """Check that the sealed environment for .tflite files is built and reports its versions."""
     from torchopt2edge import converter
 
     try:
-        env = converter.find(cache=cache)
-        have = converter.versions(env)
+        have = converter.versions(converter.find(cache=cache))
     except ConverterMissing as error:
-        said = "not built yet; only .tflite files need it"
-        return Check("converter", "warn", said, error.hint or "")
+        message = "not built yet; only .tflite files need it"
+        return Check("converter", "warn", message, error.hint or "")
     except EdgeError as error:
         return Check("converter", "fail", error.what, error.hint or "")
-    kept = ("python", "onnx2tf", "tensorflow")
-    return Check(
-        "converter", "ok", ", ".join(f"{name} {have[name]}" for name in kept if name in have)
-    )
+    names = ("python", "onnx2tf", "tensorflow")
+    versions = ", ".join(f"{name} {have[name]}" for name in names if name in have)
+    return Check("converter", "ok", versions)
 
 
 def check_cpu(model: str, flags: Sequence[str]) -> Check:
-    """Judge what the processor does with int8, which decides how a file should be quantized."""
-    said = f"{model} ({', '.join(flags) or 'no telling instructions'})"
+    """Check the processor's int8 instructions, which decide how a file should be quantized."""
+    cpu = f"{model} ({', '.join(flags) or 'no int8 instructions'})"
     known = set(flags)
     if known & {"avx512_vnni", "avx_vnni", "avx_vnni_int8"}:
-        return Check("cpu", "ok", f"{said}: int8 is fast here with u8 activations and s8 weights")
+        return Check("cpu", "ok", f"{cpu}: int8 is fast here with u8 activations and s8 weights")
     if known & {"asimddp", "i8mm"}:
-        return Check("cpu", "ok", f"{said}: int8 is fast here with s8 activations and s8 weights")
+        return Check("cpu", "ok", f"{cpu}: int8 is fast here with s8 activations and s8 weights")
     if "avx2" in known:
         return Check(
             "cpu",
             "warn",
-            f"{said}: without VNNI, u8 activations with s8 weights can saturate, and int8 gains "
+            f"{cpu}: without VNNI, u8 activations with s8 weights can saturate, and int8 gains "
             "less speed",
             "make the .onnx files that run here with backend.ort.isa=x86 or isa=portable "
             "(the default takes it from the device)",
@@ -308,36 +322,36 @@ def check_cpu(model: str, flags: Sequence[str]) -> Check:
     return Check(
         "cpu",
         "warn",
-        f"{said}: no int8 dot product, so int8 may be slower than float here",
+        f"{cpu}: no int8 dot product, so int8 may be slower than float here",
         "measure on the device that you ship to",
     )
 
 
-def standing(place: Path) -> Path:
-    """Return the nearest folder above ``place`` (or itself) that exists."""
-    return next(one for one in (place, *place.parents) if one.exists())
+def existing_parent(path: Path) -> Path:
+    """Return a path, or the nearest folder above it that exists."""
+    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
-def check_writable(place: Path) -> Check:
-    """Judge whether the cache can be written, without making it."""
-    there = standing(place)
-    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
-        return Check("cache", "ok", f"{place} can be written")
+def check_writable(cache: Path) -> Check:
+    """Check that the cache can be written, without creating it."""
+    folder = existing_parent(cache)
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return Check("cache", "ok", f"{cache} can be written")
     return Check(
         "cache",
         "fail",
-        f"{place} cannot be written",
+        f"{cache} cannot be written",
         "export TORCHOPT2EDGE_CACHE=FOLDER with a folder that you can write",
     )
 
 
-def check_space(place: Path, free: float) -> Check:
-    """Judge the free space (bytes) where the cache is."""
-    said = f"{free / 1e9:.1f} GB free for {place}"
+def check_space(cache: Path, free: float) -> Check:
+    """Check the free space (bytes) on the disk of the cache."""
+    message = f"{free / 1e9:.1f} GB free for {cache}"
     if free >= _WANTED_FREE:
-        return Check("space", "ok", said)
+        return Check("space", "ok", message)
     hint = "free some space, or export TORCHOPT2EDGE_CACHE=FOLDER on a larger disk"
     if free >= _LEAST_FREE:
-        wanted = f"the converter's environment and a run want {_WANTED_FREE / 1e9:.0f} GB"
-        return Check("space", "warn", f"{said}; {wanted}", hint)
-    return Check("space", "fail", said, hint)
+        needed = f"the converter's environment and a run need {_WANTED_FREE / 1e9:.0f} GB"
+        return Check("space", "warn", f"{message}; {needed}", hint)
+    return Check("space", "fail", message, hint)

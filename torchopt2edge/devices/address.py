@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import MISSING, Field, fields
-from importlib import resources
 from typing import Any
 
+from torchopt2edge.conf import registry
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.interfaces import Device
 
@@ -42,13 +41,11 @@ def named(word: str, like: Device | None = None) -> Device:
 
 def words() -> list[str]:
     """Return the kinds of devices: those that have a yaml in ``conf/device``."""
-    folder = resources.files("torchopt2edge.conf") / "device"
-    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir())
+    known: list[str] = registry.options("device")
+    return known
 
 
 def _class(kind: str, word: str) -> Any:
-    import yaml
-
     known = words()
     if kind not in known:
         raise ConfigError(
@@ -56,9 +53,7 @@ def _class(kind: str, word: str) -> Any:
             artifact=word,
             hint=f"one of {', '.join(known)}, with its address: ssh:HOST, adb:SERIAL",
         )
-    file = resources.files("torchopt2edge.conf") / "device" / f"{kind}.yaml"
-    module, _, name = yaml.safe_load(file.read_text())["_target_"].rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    return registry.target(registry.load("device", kind)["_target_"])
 
 
 def _asked(like: Device | None) -> dict[str, Any]:

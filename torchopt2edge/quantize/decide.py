@@ -153,7 +153,7 @@ def _calibrated(proto: ModelProto, samples: Samples, options: Quantize) -> State
     from torchopt2edge.quantize.calibrate import calibrate
     from torchopt2edge.quantize.select_observer import select_observer
 
-    name, why = options.calibrator, "asked for"
+    name, why = options.observer, "asked for"
     simulated = _simulated(proto, samples)
     if name == "auto" and simulated is None:
         name, why = UNMEASURED, "the graph has no float output by which to choose"

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torchopt2edge._moved import takes_old_keywords
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.quantize.histogram import OBSERVERS
 
 
+@takes_old_keywords
 @dataclass(frozen=True)
 class Quantize:
     """How static ranges are decided.
 
     Attributes:
-        calibrator: the observer, one of `OBSERVERS`, or ``auto``.
+        observer: the observer, one of `OBSERVERS`, or ``auto``.
         equalize: True, False or ``auto`` (tried below ``poor_db`` of SQNR).
         bias_correction: True, False or ``auto`` (tried below half of ``poor_db``).
         poor_db: the SQNR in dB below which ``auto`` tries more.
@@ -24,7 +26,7 @@ class Quantize:
         exclude: nodes that stay in float, ``*`` and ``?`` standing for any letters.
     """
 
-    calibrator: str = "auto"
+    observer: str = "auto"
     equalize: bool | str = "auto"
     bias_correction: bool | str = "auto"
     poor_db: float = 20.0
@@ -40,9 +42,9 @@ class Quantize:
             ConfigError: it lists the choices.
         """
         known = ("auto", *OBSERVERS)
-        if self.calibrator not in known:
+        if self.observer not in known:
             raise ConfigError(
-                f"there is no calibrator {self.calibrator!r}", hint=f"one of {', '.join(known)}"
+                f"there is no observer {self.observer!r}", hint=f"one of {', '.join(known)}"
             )
         for name in ("equalize", "bias_correction"):
             if getattr(self, name) not in (True, False, "auto"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
-from torchopt2edge.errors import HINT
+from torchopt2edge.errors import HINT, OLD_HINT
 from torchopt2edge.report.text.columns import TableColumn, table_columns
 from torchopt2edge.report.text.quantization import file_notes
 from torchopt2edge.report.text.row_view import RowView, plain, row_views
@@ -204,7 +204,7 @@ def _style(view: RowView) -> str:
 
 def _shortened(text: str) -> str:
     """Shorten what happened; the hint stays whole."""
-    what, mark, hint = text.partition(HINT)
+    what, mark, hint = text.partition(HINT if HINT in text else OLD_HINT)
     room = max(_MOST_OF_A_NOTE - len(mark + hint), _LEAST_OF_AN_ERROR)
     return text if len(what) <= room else f"{what[: room - 1]}…{mark}{hint}"
 

@@ -115,7 +115,7 @@ class FrameBuffer:
             self._lost = True
             raise DeviceError(
                 f"the stream is not made of frames: a line of more than {LONGEST_LINE} bytes",
-                hint="protocol.max_samples=1000000 or fewer where a round holds more samples",
+                hint="timing.max_samples=1000000 or fewer where a round holds more samples",
             )
         if end < 0:
             self._searched = len(self._held)

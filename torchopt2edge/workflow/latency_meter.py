@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchopt2edge import devices
-from torchopt2edge.bench.timing import Protocol
+from torchopt2edge._moved import takes_old_keywords
+from torchopt2edge.bench.timing import TimingPlan
 from torchopt2edge.errors import BenchError, ConfigError
 from torchopt2edge.interfaces import Backend, Device, Profile
 from torchopt2edge.workflow import comparison
@@ -24,6 +25,7 @@ _SAMPLES = 32  # normal noise, for ranges and for the check: latency does not ha
 _RUNS = 30
 
 
+@takes_old_keywords
 @dataclass(frozen=True)
 class Meter:
     """Exports, lowers and times a net: the `torchopt2edge.interfaces.Meter` of a search by latency.
@@ -34,7 +36,7 @@ class Meter:
 
     device: Device = field(default_factory=devices.Local)
     backends: Mapping[str, Backend] | Sequence[str] = ("ort", "litert")
-    protocol: str | Protocol = "smoke"
+    timing: str | TimingPlan = "smoke"
 
     def measure(
         self, net: nn.Module, shape: tuple[int, ...], where: str
@@ -50,7 +52,7 @@ class Meter:
                 "backends": [backend],
                 "schemes": [scheme],
                 "device": self.device,
-                "protocol": self.protocol,
+                "timing": self.timing,
                 "baseline": False,
                 "out": out,
             }

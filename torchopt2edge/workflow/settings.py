@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from torchopt2edge._moved import keywords
 from torchopt2edge.bench.thread_settings import Bench
+from torchopt2edge.conf import registry
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.interfaces import Backend, Device
 from torchopt2edge.preprocessing.preprocess import Preprocess
@@ -22,7 +22,7 @@ from torchopt2edge.types import Constraints
 from torchopt2edge.workflow.progress import LogProgress, Progress
 
 if TYPE_CHECKING:
-    from torchopt2edge.bench.timing import Protocol
+    from torchopt2edge.bench.timing import TimingPlan
 
 
 FAR_SAMPLES = 1000
@@ -40,7 +40,7 @@ class Plan:
     backends: tuple[Backend, ...]
     schemes: tuple[str, ...]
     device: Device
-    protocol: Protocol
+    protocol: TimingPlan
     out: Path
     constraints: Constraints
     baseline: bool
@@ -60,28 +60,13 @@ def resolve_backends(wanted: Sequence[str | Backend]) -> tuple[Backend, ...]:
     Raises:
         ConfigError: there is no such backend; lists those there are.
     """
-    return tuple(_backend(one) if isinstance(one, str) else one for one in wanted)
+    return tuple(registry.build("backend", one) if isinstance(one, str) else one for one in wanted)
 
 
 def backend_names() -> list[str]:
     """Name the backends that have a yaml in ``conf/backend``."""
-    folder = resources.files("torchopt2edge.conf") / "backend"
-    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir())
-
-
-def _backend(name: str) -> Backend:
-    import yaml
-
-    known = backend_names()
-    if name not in known:
-        raise ConfigError(f"there is no backend {name!r}", hint=f"one of {', '.join(known)}")
-    file = resources.files("torchopt2edge.conf") / "backend" / f"{name}.yaml"
-    node = yaml.safe_load(file.read_text())[name]
-    module, _, cls = node.pop("_target_").rpartition(".")
-    # What only a composed config can resolve is left to the dataclass's own default.
-    plain = {key: value for key, value in node.items() if not str(value).startswith("${")}
-    made: Backend = getattr(importlib.import_module(module), cls)(**plain)
-    return made
+    known: list[str] = registry.options("backend")
+    return known
 
 
 class SettingsArgs(TypedDict, total=False):
@@ -91,7 +76,8 @@ class SettingsArgs(TypedDict, total=False):
     schemes: Sequence[str]
     device: Device
     devices: Sequence[Device]
-    protocol: str | Protocol
+    timing: str | TimingPlan
+    protocol: str | TimingPlan  # the previous name of timing
     out: str | Path
     constraints: Constraints
     baseline: bool
@@ -113,7 +99,7 @@ class Settings:
     """How a comparison is made.
 
     ``backends`` are names or objects, ``schemes`` names; ``devices`` are several in place of
-    ``device``, each with a run in a folder of its own under ``out``; ``protocol`` is ``smoke``,
+    ``device``, each with a run in a folder of its own under ``out``; ``timing`` is ``smoke``,
     ``quick``, ``standard``, ``sustained`` or an object; ``out`` the run's folder; ``baseline`` adds
     PyTorch's own row where there is a module. At most ``calibration_samples`` are taken from the
     calibration set (``calibration_seed`` is what they were drawn with, for the manifest);
@@ -129,7 +115,7 @@ class Settings:
     schemes: Sequence[str] = ("fp32", "int8")
     device: Device | None = None
     devices: Sequence[Device] = ()
-    protocol: str | Protocol = "quick"
+    timing: str | TimingPlan = "quick"
     out: str | Path = "outputs/run"
     constraints: Constraints = field(default_factory=Constraints)
     baseline: bool = True
@@ -153,6 +139,7 @@ class Settings:
             ConfigError: a keyword is unknown; names the nearest.
         """
         known = [item.name for item in fields(cls)]
+        given = keywords(given, known)
         for name in given:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
@@ -166,21 +153,21 @@ class Settings:
         """Resolve names into objects, for another device in another folder where they are given.
 
         Raises:
-            ConfigError: an unknown backend or protocol; names those there are.
+            ConfigError: an unknown backend or timing preset; names those there are.
         """
         from torchopt2edge import devices
-        from torchopt2edge.bench import timing as protocol
+        from torchopt2edge.bench import timing
 
         device = device or (None if self.devices else self.device) or devices.Local()
         facts = device.facts()
-        named = self.protocol if not isinstance(self.protocol, str) else None
+        plan = timing.by_name(self.timing) if isinstance(self.timing, str) else self.timing
         return Plan(
             backends=tuple(
                 backend.for_target(facts) for backend in resolve_backends(self.backends)
             ),
             schemes=tuple(self.schemes),
             device=device,
-            protocol=named or protocol.by_name(str(self.protocol)),
+            protocol=plan,
             out=out or Path(self.out),
             constraints=self.constraints,
             baseline=self.baseline,

@@ -67,7 +67,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     out = tmp_path_factory.mktemp("net")
     torch.manual_seed(0)
     images = torch.randn(24, 3, 16, 16)
-    found = t2e.lower(
+    found = t2e.quantize(
         request.param(),
         (images[:4],),
         [*images],

@@ -21,7 +21,7 @@ from tests.devices.arm import ARM, Handset, adb_client, handset
 from tests.devices.serving import all_gone, kill_all, network, skip, supervisors
 from tests.devices.shells import SHELLS, Shell, ShellLink
 from torchopt2edge.bench.harness import measure
-from torchopt2edge.bench.timing import Protocol
+from torchopt2edge.bench.timing import TimingPlan
 from torchopt2edge.devices.adb import Adb
 from torchopt2edge.devices.android import steady as keeping
 from torchopt2edge.devices.android.steady import steady
@@ -308,7 +308,7 @@ def test_a_phone_over_adb_is_steady_while_it_is_measured(
     a_phone: tuple[Handset, Path],
     net: Callable[..., Candidate],
     sample: dict[str, np.ndarray],
-    brief: Protocol,
+    brief: TimingPlan,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -231,7 +231,7 @@ RULES = (
         _silus,
         "A SiLU is a Sigmoid and a Mul in int8, and its small negative values share their steps "
         "with a wide positive range.",
-        "Take calibrator=mse or percentile; if that is not enough, fine-tune with ReLU6 or "
+        "Take observer=mse or percentile; if that is not enough, fine-tune with ReLU6 or "
         "train with quantization (QAT).",
     ),
     Rule(
