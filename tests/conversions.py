@@ -57,8 +57,9 @@ def kept_conversions(folder: Path) -> Iterator[None]:
 def _key(environment: Path, work: Path) -> str:
     """Name a conversion by its scripts, its graph and its environment's pins."""
     total = hashlib.sha256(environment.name.encode())
-    for path in sorted(work.iterdir()):
-        total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    for path in sorted(file for file in work.rglob("*") if file.is_file()):
+        name = path.relative_to(work).as_posix()
+        total.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
 
 
