@@ -3,7 +3,8 @@
 The converter's child reads nothing but its own scripts, the graph beside them and the sealed
 environment, so their contents name its result. Only the child is left out when its result is
 kept: what is written before and read after it runs as always. A conversion that fails is not
-kept, and one of an environment that is not ours is never looked up.
+kept, one that may not take as long as it took is not looked up, and neither is one of an
+environment that is not ours.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import pytest
 from torchopt2edge.converter.environment import Environment
 
 _RESULTS = ("result.json", "float.tflite", "log")
+_SECONDS = "seconds"
 _KEPT_S = 30 * 24 * 3600
 
 
@@ -39,13 +41,16 @@ def kept_conversions(folder: Path) -> Iterator[None]:
             return int(child(env, work, timeout_s))
         place = folder / _key(env.folder, work)
         with _locked(place.with_suffix(".lock")):
-            if place.is_dir():
+            if place.is_dir() and float((place / _SECONDS).read_text()) < timeout_s:
                 os.utime(place)
-                shutil.copytree(place, work, dirs_exist_ok=True)
+                for name in _RESULTS:
+                    shutil.copyfile(place / name, work / name)
                 return 0
+            begin = time.monotonic()
             status = int(child(env, work, timeout_s))
-            if status == 0 and json.loads((work / "result.json").read_text())["ok"]:
-                _keep(work, place)
+            succeeded = status == 0 and json.loads((work / "result.json").read_text())["ok"]
+            if succeeded and not place.is_dir():
+                _keep(work, place, time.monotonic() - begin)
             return status
 
     _remove_old(folder)
@@ -57,7 +62,7 @@ def kept_conversions(folder: Path) -> Iterator[None]:
 def _key(environment: Path, work: Path) -> str:
     """Name a conversion by its scripts, its graph and its environment's pins."""
     total = hashlib.sha256(environment.name.encode())
-    for path in sorted(file for file in work.rglob("*") if file.is_file()):
+    for path in sorted(path for path in work.rglob("*") if path.is_file()):
         name = path.relative_to(work).as_posix()
         total.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
@@ -72,13 +77,14 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _keep(work: Path, place: Path) -> None:
+def _keep(work: Path, place: Path, seconds: float) -> None:
     """Copy the results to their place, whole or not at all."""
     with tempfile.TemporaryDirectory(dir=place.parent, ignore_cleanup_errors=True) as folder:
         part = Path(folder) / "kept"
         part.mkdir()
         for name in _RESULTS:
             shutil.copyfile(work / name, part / name)
+        (part / _SECONDS).write_text(str(seconds))
         part.rename(place)
 
 

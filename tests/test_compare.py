@@ -23,6 +23,7 @@ from torchopt2edge.errors import ConfigError, DataError, EdgeError, ModelError, 
 from torchopt2edge.store import Store
 
 Batches = list[tuple[Tensor, Tensor]]
+EXAMPLES = (torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(4)),)
 
 
 @pytest.fixture(autouse=True)
@@ -155,10 +156,10 @@ def made(store: Store) -> set[tuple[str, str]]:
 
 
 def quick(model: Any, calibration: Any, tmp_path: Path, **settings: Any) -> t2e.Result:
-    """A comparison as short as it gets."""
+    """A comparison as short as it gets; the net is exported once for all of them."""
     usual = {"timing": "smoke", "backends": ("ort",), "baseline": False}
-    settings = {**usual, "store": Store(tmp_path / "store"), **settings}
-    example = (torch.randn(4, 3, 32, 32),) if isinstance(model, nn.Module) else None
+    settings = {**usual, "store": Store(tmp_path.with_name("quick")), **settings}
+    example = EXAMPLES if isinstance(model, nn.Module) else None
     return t2e.compare(model, example, calibration, out=tmp_path / "out", **settings)
 
 
@@ -212,6 +213,17 @@ def test_without_calibration_int8_is_a_row_that_says_so(
     assert "no calibration data" in caplog.text
 
 
+def test_a_run_leaves_the_threads_of_pytorch_as_they_were(net: nn.Module, tmp_path: Path) -> None:
+    """They are the whole process's, and a training may go on after the run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        quick(net, None, tmp_path, schemes=("fp32",), store=Store(tmp_path / "store"))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_scheme_or_backend_that_is_not_there(
     net: nn.Module, calibration: Batches, tmp_path: Path
 ) -> None:
@@ -263,12 +275,12 @@ def test_a_model_that_is_not_there_or_not_float(tmp_path: Path) -> None:
 def test_a_converter_that_hangs_loses_only_its_own_rows(
     result: t2e.Result, net: nn.Module, calibration: Batches, tmp_path: Path
 ) -> None:
-    backends = (Ort(), LiteRT(timeout_s=0.5))
-    rows = {r.candidate: r for r in quick(net, calibration, tmp_path, backends=backends).rows}
+    given = {"backends": (Ort(), LiteRT(timeout_s=0.5)), "store": Store(tmp_path / "store")}
+    rows = {r.candidate: r for r in quick(net, calibration, tmp_path, **given).rows}
     assert rows["ort-int8"].err is None
     assert "0.5" in str(rows["litert-fp32"].err)
     assert "0.5" in str(rows["litert-int8"].err)
-    again = {r.candidate: r for r in quick(net, calibration, tmp_path).rows}
+    again = {r.candidate: r for r in quick(net, calibration, tmp_path, store=given["store"]).rows}
     assert again["ort-int8"].err is None
 
 
@@ -276,7 +288,8 @@ def test_a_missing_converter_says_the_command(
     net: nn.Module, calibration: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHOPT2EDGE_CACHE", str(tmp_path / "empty"))
-    rows = quick(net, calibration, tmp_path, backends=("ort", "litert"), schemes=("fp32",)).rows
+    given = {"backends": ("ort", "litert"), "schemes": ("fp32",)}
+    rows = quick(net, calibration, tmp_path, store=Store(tmp_path / "store"), **given).rows
     errors = {row.candidate: row.err for row in rows}
     assert errors["ort-fp32"] is None
     assert "torchopt2edge converter install" in str(errors["litert-fp32"])

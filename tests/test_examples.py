@@ -67,7 +67,8 @@ def test_a_training_repository_ends_with_a_small_net(
 
 @pytest.mark.slow
 def test_a_hydra_application_composes_our_groups(tmp_path: Path) -> None:
-    said = run(EXAMPLES / "hydra_repo", "app.py", f"out={tmp_path / 'run'}", cwd=tmp_path)
+    short = ["stage.net.epochs=1", "stage.small.epochs=1", f"out={tmp_path / 'run'}"]
+    said = run(EXAMPLES / "hydra_repo", "app.py", *short, cwd=tmp_path)
     assert "small" in said or "net" in said
     rows = [json.loads(line) for line in (tmp_path / "run" / "rows.jsonl").read_text().splitlines()]
     names = {row["candidate"] for row in rows if row["err"] is None}

@@ -44,7 +44,7 @@ def reference_outputs(graph: Artifact, samples: Samples, digest: str, store: Sto
 def _write_reference(backend: Backend, file: Path, samples: Samples, out: Path) -> Facts:
     from torchopt2edge.evaluation.parity import check_finite
 
-    session = backend.open(file, signature_in(file.parent), os.cpu_count() or 1)
+    session = backend.open(file, signature_in(file.parent), _threads(backend))
     batches = list(samples.batches(1, REFERENCE_SAMPLES))
     results = [session(batch) for batch in batches]
     inputs = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
@@ -53,6 +53,15 @@ def _write_reference(backend: Backend, file: Path, samples: Samples, out: Path) 
     _save_arrays(out / "inputs.npz", inputs)
     _save_arrays(out / "outputs.npz", outputs)
     return {"count": len(batches), **backend.receipt()}
+
+
+def _threads(backend: Backend) -> int:
+    """Return how many threads to run with; PyTorch's number is the whole process's, and stays."""
+    if backend.runtime_module == "torch":
+        import torch
+
+        return torch.get_num_threads()
+    return os.cpu_count() or 1
 
 
 def _save_arrays(file: Path, arrays: Mapping[str, Array]) -> None:
