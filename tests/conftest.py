@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,8 +22,54 @@ if TYPE_CHECKING:
     from tests.hub import Made
     from torchopt2edge.types import Artifact
 
+_HERE = Path(__file__).parent
+
+# What ``--quick`` leaves out: tests that ask for one of these fixtures, directly or through
+# another one, and the folders and files whose tests train nets or make whole runs.
+_FIXTURES = frozenset(
+    (
+        *("sealed", "newer", "tiny_tflite"),  # the converter
+        *("device", "server", "shell", "phone", "client", "one", "start"),  # devices
+        *("packages", "browser"),  # browsers
+        *("digits",),  # trainings
+    )
+)
+_WHOLE = (
+    *("converter", "integrations", "stages", "training"),
+    *("test_compare.py", "test_examples.py", "test_harness_suites.py", "test_optimize.py"),
+    *("test_quantize.py", "test_zoo.py"),
+)
+
 # As it was before any room's fixture pointed it elsewhere: the sealed environment lives there.
 _CACHE = os.environ.get("TORCHOPT2EDGE_CACHE")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--quick``."""
+    text = "leave out what needs a converter, a device, a browser or a training, and what is slow"
+    parser.addoption("--quick", action="store_true", help=text)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``--quick``, do not even import what is left out as a whole."""
+    left_out = config.getoption("quick") and collection_path.parent == _HERE
+    return True if left_out and collection_path.name in _WHOLE else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``--quick``, leave out the tests that are slow or ask for one of those fixtures."""
+    if not config.getoption("quick"):
+        return
+    quick = [item for item in items if _is_quick(item)]
+    left_out = [item for item in items if not _is_quick(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = quick
+
+
+def _is_quick(item: pytest.Item) -> bool:
+    marked = {mark.name for mark in item.iter_markers()}
+    asked = set(getattr(item, "fixturenames", ()))
+    return not marked & {"slow", "zoo"} and not asked & _FIXTURES
 
 
 @contextmanager
