@@ -99,8 +99,8 @@ UNLISTED = {
         "power"
     },  # another one than that of a Linear in its place
     "torchopt2edge.models.espcn.espcn": {"channels"},  # of the stage upscaler
-    "torchopt2edge.devices.ssh.Ssh": {"known"},  # what was seen there is no setting
-    "torchopt2edge.devices.adb.Adb": {"known"},
+    "torchopt2edge.devices.ssh.Ssh": {"memory"},  # what was seen there is no setting
+    "torchopt2edge.devices.adb.Adb": {"memory"},
 }
 NO_WIDTH = re.compile("efficientnet|resnet|squeezenet")  # families without such members
 

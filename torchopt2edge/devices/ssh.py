@@ -198,6 +198,11 @@ class Ssh(Remote):
         return f"ssh:{self.host}"
 
     @property
+    def place(self) -> tuple[str, ...]:
+        """Which machine this is, by the configuration that names it, and which folder of it."""
+        return *super().place, str(self.config)
+
+    @property
     def link(self) -> SshLink:
         """The link to it."""
         return SshLink(self.host, self.config)

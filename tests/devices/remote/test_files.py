@@ -14,7 +14,7 @@ import pytest
 from tests.devices.serving import skip
 from tests.devices.shells import SHELLS, Shell
 from torchopt2edge.devices.remote import files as remote_files
-from torchopt2edge.devices.remote.files import Known
+from torchopt2edge.devices.remote.files import Memory
 from torchopt2edge.devices.remote.transport import Finished
 from torchopt2edge.errors import DeviceError
 
@@ -44,7 +44,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 def anew(device: Shell) -> Shell:
     """The device as another process sees it, which knows nothing of what is there."""
-    return replace(device, known=Known())
+    return replace(device, memory=Memory())
 
 
 def assert_there(folder: str, files: dict[str, Path]) -> None:

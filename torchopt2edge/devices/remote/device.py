@@ -21,7 +21,7 @@ from torchopt2edge.devices.remote import errors as remote_errors
 from torchopt2edge.devices.remote import facts as remote_facts
 from torchopt2edge.devices.remote import files as remote_files
 from torchopt2edge.devices.remote import job_scripts
-from torchopt2edge.devices.remote.files import Known
+from torchopt2edge.devices.remote.files import Known, Memory
 from torchopt2edge.devices.remote.job import RemoteJob
 from torchopt2edge.devices.remote.stream_client import StreamClient
 from torchopt2edge.devices.remote.transport import Finished, LinkDown, Transport
@@ -51,7 +51,7 @@ class Remote:
     With ``fetch`` what the runner needs there and this machine has not is downloaded here, once;
     ``sysroot`` is a folder here with a glibc for it. With ``ndk``, the folder of an Android NDK,
     the native runner is built for Android itself, and ``libraries`` are the runtimes' for it.
-    ``known`` is no setting: what was seen there, which copies of the device share.
+    ``memory`` is no setting: what was seen there, which copies of the device share.
 
     Raises (when used, not when built):
         DeviceError: the device refuses us, or has not what is asked for.
@@ -71,9 +71,19 @@ class Remote:
     sysroot: str | None = None
     ndk: str | None = None
     libraries: Mapping[str, str | None] = field(default_factory=dict, hash=False)
-    known: Known = field(
-        default_factory=Known, compare=False, repr=False, metadata={"identity": False}
+    memory: Memory = field(
+        default_factory=Memory, compare=False, repr=False, metadata={"identity": False}
     )
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Which machine this is, and which folder of it."""
+        return self.name, self.folder
+
+    @property
+    def known(self) -> Known:
+        """What this run knows of the device."""
+        return self.memory.of(self.place)
 
     @property
     def name(self) -> str:
@@ -257,8 +267,8 @@ class Remote:
             self.link.recover()
 
     def _check(self) -> None:
-        if not isinstance(self.known, Known):
-            raise DeviceError("known is no setting", hint="leave device.known out")
+        if not isinstance(self.memory, Memory):
+            raise DeviceError("memory is no setting", hint="leave device.memory out")
         remote_command.check(self.runner, self.native_tools)
         core.check(self.threads, self.cores, self.affinity, self.name)
         if self.affinity is not None and (not self.affinity or min(self.affinity) < 0):

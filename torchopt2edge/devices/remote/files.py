@@ -47,7 +47,7 @@ wrong() { # FILE DIGEST SIZE: whether the file is another, or none
 
 @dataclass
 class Known:
-    """What a run knows of one device; copies of the device share it (`remote.Remote.known`).
+    """What a run knows of one device (`remote.Remote.known`).
 
     ``folders`` are those that were seen there, each with its files, by what names them here: the
     files' identity, and their digest. ``machine`` is what it said of itself; ``whole`` are the
@@ -78,6 +78,21 @@ class Known:
     def forget(self) -> None:
         """Look anew."""
         self.folders.clear()
+
+
+@dataclass
+class Memory:
+    """What a run knows of devices; a device and its copies share one.
+
+    Each place, a device and a folder there, has its own: a copy with another host, serial or
+    folder knows nothing of this one.
+    """
+
+    places: dict[tuple[str, ...], Known] = field(default_factory=dict)
+
+    def of(self, place: tuple[str, ...]) -> Known:
+        """Return what is known of a place, which may be nothing yet."""
+        return self.places.setdefault(place, Known())
         self.machine = b""
         self.whole.clear()
 
