@@ -62,6 +62,10 @@ class Judge(Protocol):
         """Return by how many points the graph is worse when it is quantized with these ranges."""
 
 
+Judging = Callable[["ModelProto"], Judge]
+"""Makes the judge of a graph; named here, so that who passes it on refers to no maker."""
+
+
 @dataclass(frozen=True)
 class State:
     """A graph with its ranges, and what led there.
@@ -84,7 +88,7 @@ def decide(
     samples: Samples,
     options: Quantize,
     out: Path,
-    judging: Callable[[ModelProto], Judge] | None = None,
+    judging: Judging | None = None,
     learned: Ranges | None = None,
     tick: Tick = lambda done, total, what: None,
 ) -> Facts:

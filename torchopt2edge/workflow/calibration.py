@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchopt2edge.quantize import decide as deciding
+from torchopt2edge.quantize.decide import Judging
 from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.samples.calibration_set import Samples, write_samples
 from torchopt2edge.store import Store, digest_of, key_of
@@ -121,7 +122,7 @@ def _write_decision(
     graph: Artifact,
     samples: Samples,
     options: Quantize,
-    judging: partial[Validation] | None,
+    judging: Judging | None,
     tick: Tick,
     out: Path,
 ) -> Facts:
