@@ -232,8 +232,8 @@ def test_a_scheme_or_backend_that_is_not_there(
     assert "schemes=[fp32,fp16," in str(row.err)
     with pytest.raises(ConfigError, match="one of litert, ort"):
         quick(net, calibration, tmp_path, backends=("onnx",))
-    with pytest.raises(ConfigError, match="did you mean protocol"):
-        quick(net, calibration, tmp_path, protocoll="smoke")
+    with pytest.raises(ConfigError, match="did you mean timing"):
+        quick(net, calibration, tmp_path, timingg="smoke")
 
 
 def test_examples_may_be_of_the_samples_that_are_scored_for_they_calibrate_nothing(

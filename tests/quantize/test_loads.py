@@ -41,7 +41,7 @@ def test_a_decision_loads_the_graph_once(tiny: Made, tmp_path: Path, loads: Coun
 
 def test_all_schemes_share_what_is_loaded(tiny: Made, tmp_path: Path, loads: Counter[str]) -> None:
     store, backend = Store(tmp_path), Ort()
-    decided = calibration.decide(tiny.graph, tiny.samples, store, Quantize(calibrator="minmax"))
+    decided = calibration.decide(tiny.graph, tiny.samples, store, Quantize(observer="minmax"))
     loads.clear()
     bases = lowering.start_bases(tiny.graph, [backend], store)
     made = lowering.lower_all(tiny.graph, "", bases, backend.schemes, decided, store, LogProgress())

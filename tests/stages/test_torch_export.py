@@ -121,7 +121,7 @@ class Branching(Plain):
 def test_control_flow_is_named_by_its_line_and_nothing_is_printed(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    said = r"in test_trace.py, line \d+: return y \* 2 if y.sum\(\) > 0 else y .*torch.where"
+    said = r"in test_torch_export.py, line \d+: return y \* 2 if y.sum\(\) > 0 else y .*torch.where"
     with pytest.raises(ExportError, match=said):
         trace(Branching())
     assert capfd.readouterr() == ("", "")

@@ -17,7 +17,7 @@ import pytest
 
 from tests.bench.vendor_tools.adder import CAPTURED, LITERT_BENCHMARK, printing, widened
 from torchopt2edge.bench.harness import measure
-from torchopt2edge.bench.timing import Protocol
+from torchopt2edge.bench.timing import TimingPlan
 from torchopt2edge.bench.vendor_tools import crosscheck as checking
 from torchopt2edge.bench.vendor_tools.crosscheck import check, tool_of
 from torchopt2edge.devices import Local
@@ -47,7 +47,7 @@ def words(program: str) -> list[str]:
 
 
 def test_the_real_tool_times_the_file_that_was_timed(
-    tflite: Candidate, brief: Protocol, tmp_path: Path
+    tflite: Candidate, brief: TimingPlan, tmp_path: Path
 ) -> None:
     wide = widened(tflite)
     image = {"image": np.ones((1, 3, 512, 512), np.float32)}
