@@ -19,7 +19,7 @@ setup: .venv/ready ## make .venv and the sealed converter environment
 	$(BIN)/torchopt2edge converter install
 	touch $@
 
-demo: setup ## the whole road on scanned digits, with a verdict
+demo: setup ## the full pipeline on scanned digits, with a verdict
 	$(BIN)/torchopt2edge optimize experiment=digits
 
 # One thread per worker: two processes that spin on two cores stop each other.

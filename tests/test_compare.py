@@ -55,7 +55,7 @@ def calibration(net: nn.Module) -> Batches:
 
 
 @pytest.fixture(scope="module")
-def test_set(net: nn.Module) -> Batches:
+def evaluation_set(net: nn.Module) -> Batches:
     return batches(net, 3, 64)
 
 
@@ -63,7 +63,7 @@ def test_set(net: nn.Module) -> Batches:
 def result(
     net: nn.Module,
     calibration: Batches,
-    test_set: Batches,
+    evaluation_set: Batches,
     sealed: Environment,
     hub_store: Store,
     tmp_path_factory: pytest.TempPathFactory,
@@ -75,7 +75,7 @@ def result(
             net,
             example_inputs=(torch.randn(4, 3, 32, 32),),
             calibration=calibration,
-            evaluate=test_set,
+            evaluate=evaluation_set,
             backends=("ort", "litert"),
             schemes=("fp32", "int8"),
             device=t2e.devices.Local(threads=1),
@@ -132,13 +132,13 @@ def test_a_second_run_takes_everything_but_the_measuring_from_the_store(
     result: t2e.Result,
     net: nn.Module,
     calibration: Batches,
-    test_set: Batches,
+    evaluation_set: Batches,
     hub_store: Store,
     tmp_path: Path,
 ) -> None:
     before = made(hub_store)
     again = t2e.compare(
-        net, (torch.randn(4, 3, 32, 32),), calibration, test_set,
+        net, (torch.randn(4, 3, 32, 32),), calibration, evaluation_set,
         timing="smoke", out=tmp_path / "again", store=hub_store,
     )  # fmt: skip
     after = made(hub_store)
@@ -181,11 +181,11 @@ def test_a_callable_metric_speaks_the_models_own_names_and_layout(
 
 
 def test_a_calibration_sample_that_is_scored_is_an_error(
-    net: nn.Module, calibration: Batches, test_set: Batches, tmp_path: Path
+    net: nn.Module, calibration: Batches, evaluation_set: Batches, tmp_path: Path
 ) -> None:
-    mixed = [*calibration, test_set[0]]
+    mixed = [*calibration, evaluation_set[0]]
     with pytest.raises(DataError, match="16 of 48 calibration samples"):
-        quick(net, mixed, tmp_path, evaluate=test_set)
+        quick(net, mixed, tmp_path, evaluate=evaluation_set)
 
 
 @pytest.mark.parametrize(
@@ -237,14 +237,14 @@ def test_a_scheme_or_backend_that_is_not_there(
 
 
 def test_examples_may_be_of_the_samples_that_are_scored_for_they_calibrate_nothing(
-    net: nn.Module, test_set: Batches, tmp_path: Path, hub_store: Store
+    net: nn.Module, evaluation_set: Batches, tmp_path: Path, hub_store: Store
 ) -> None:
-    given = {"evaluate": test_set, "backends": ("ort",), "store": hub_store, "out": tmp_path}
-    examples = (test_set[0][0],)
+    given = {"evaluate": evaluation_set, "backends": ("ort",), "store": hub_store, "out": tmp_path}
+    examples = (evaluation_set[0][0],)
     (row,) = t2e.quantize(net, examples, schemes=("fp32",), baseline=False, **given).rows
     assert row.err is None
     with pytest.raises(DataError, match="also in the evaluation set"):
-        t2e.quantize(net, examples, test_set[:1], **given)
+        t2e.quantize(net, examples, evaluation_set[:1], **given)
 
 
 class Nan(nn.Module):

@@ -108,8 +108,12 @@ def test_numbers_that_no_file_takes_are_named(
 
 
 def test_warnings_of_the_tracer_are_not_the_users() -> None:
-    with hushed():
-        warnings.warn("attributes were assigned during export", UserWarning, stacklevel=1)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        with hushed():
+            warnings.warn("attributes were assigned during export", UserWarning, stacklevel=1)
+        warnings.warn("of the user", UserWarning, stacklevel=1)
+    assert [str(warning.message) for warning in shown] == ["of the user"]
 
 
 class Branching(Plain):

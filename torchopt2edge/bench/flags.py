@@ -12,7 +12,7 @@ Flags that invalidate the run (rule 6: such a run names no winner, see
 - ``capped``: at the end a core's ceiling lay below what its silicon can, at the begin none did;
 - ``emulated``: the instructions were interpreted, so the times are the emulator's.
 
-Flags that warn, because rounds in turns put the same weather on every candidate and the interval
+Flags that warn, because rounds in turns put the same noise on every candidate and the interval
 widens by itself: ``contended``, ``drift``, ``unstable-clock``; and ``throttles``, which says the
 same as ``throttled`` where throttling is what the protocol looks for (no turns). A shared
 two-core machine is always a little contended: a flag that invalidated there would be switched

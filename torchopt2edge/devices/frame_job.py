@@ -7,6 +7,7 @@ pipes (`process`), a stream of a device (`job`), a page (`web.job`), a script of
 from __future__ import annotations
 
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ _LAST_LINES = 6
 _MOST_WORDS = 2000
 
 
-class FrameJob:
+class FrameJob(ABC):
     """A job; any failure ends it and raises `BenchError` with the last words of its log.
 
     A subclass offers ``_put`` (one frame's bytes go there), ``_fetch`` (bytes that come are fed to
@@ -83,15 +84,17 @@ class FrameJob:
             self.closed = True
             self._stop()
 
+    @abstractmethod
     def _put(self, body: bytes, timeout_s: float) -> None:
-        raise NotImplementedError
+        """Send one frame's bytes within so many seconds."""
 
+    @abstractmethod
     def _fetch(self, left_s: float) -> float:
         """Feed what comes within so many seconds; return how many of them count as waited."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _stop(self) -> None:
-        raise NotImplementedError
+        """End the process."""
 
     def _next(self) -> tuple[dict[str, Any], dict[str, Array]] | None:
         try:

@@ -1,6 +1,6 @@
 """What may be concluded from rounds: medians, paired ratios with intervals, percentiles, trends.
 
-The unit of statistics is the round. Samples inside a round share the weather of that round, so
+The unit of statistics is the round. Samples inside a round share the noise of that round, so
 pooling them makes intervals far too narrow: in a simulated 3 % drift two equal files that were
 run one after the other differed "clearly" in 71 to 76 % of runs, in turns in 5 to 7 %.
 
@@ -168,7 +168,7 @@ def percentile_interval(rounds: Sequence[Sequence[int]], percent: float) -> Inte
     """Return the nearest-rank percentile of all samples with its 95 % interval, or None.
 
     The interval is that of order statistics: exact whatever the distribution. It speaks of the
-    weather that these rounds had; what a rarer round would add to the tail, no number of
+    noise that these rounds had; what a rarer round would add to the tail, no number of
     inferences in so few rounds can tell. None where `percentile` refuses.
     """
     pooled = np.sort(np.concatenate([np.asarray(one, np.float64) for one in (*rounds, ())]))

@@ -10,6 +10,7 @@ import logging
 import shlex
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,7 @@ _LOG = logging.getLogger("torchopt2edge")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Remote:
+class Remote(ABC):
     """A machine at the other end of a `Transport`; a device of a kind is a subclass with a link.
 
     ``threads`` per session, on the cores in ``affinity`` (None: the system's), or all of the class
@@ -86,14 +87,14 @@ class Remote:
         return self.memory.of(self.place)
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """The word in the rows' ``device``."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def link(self) -> Transport:
         """The link to it."""
-        raise NotImplementedError
 
     def facts(self) -> Facts:
         """Say what the machine is and how busy it is now, in one round trip.
