@@ -156,6 +156,9 @@ class FakeJob(FrameJob):
         self._rounds = 0
         self._dead = False
 
+    def _put(self, body: bytes, timeout_s: float) -> None:
+        raise AssertionError("a fake job takes headers, no bytes: `send`")
+
     def send(
         self,
         header: Mapping[str, Any],

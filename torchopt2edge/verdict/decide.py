@@ -12,7 +12,7 @@ How it decides:
   chosen by paired per-round ratios, because machine noise moves raw medians.
 - A tie names no winner; the reasons point at its smallest file.
 - Under a protocol without turns what counts is the second half of every file's time, when it is
-  warm, and two files are equal within what the machine itself drifted (the spread of the control run).
+  warm, and two files are equal within what the machine itself drifted (the control run's spread).
 - An invalid run names no winner: an admissible row carries a flag of `INVALIDATING`, or the
   admissible rows were not measured in turns in one and the same run.
 """
