@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from torchopt2edge.devices.frame_job import FrameJob, ended
-from torchopt2edge.devices.output import drain
+from torchopt2edge.devices.output import drain, start_piped
 from torchopt2edge.errors import BenchError, DeviceError
 from torchopt2edge.runner.frames import wait_for
 
@@ -48,20 +48,11 @@ class ProcessJob(FrameJob):
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             log.open("ab").close()
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=dict(environment),
-                start_new_session=True,
-                bufsize=0,
-            )
         except OSError as error:
             raise DeviceError(
-                f"the process cannot be started: {error.strerror or error}", artifact=argv[0]
+                f"the log cannot be written: {error.strerror or error}", artifact=log
             ) from error
-        return cls(process, log)
+        return cls(start_piped(argv, environment, "process"), log)
 
     @property
     def pid(self) -> int:

@@ -14,11 +14,12 @@ import select
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from torchopt2edge.devices.answers import AnswerError
+from torchopt2edge.errors import DeviceError
 
 MOST = 1 << 24
 """Bytes of stdout that a client may print, unless its caller asks for more."""
@@ -30,6 +31,36 @@ MOST_LOG = 1 << 23
 """Bytes that one job may add to its log."""
 
 _CHUNK = 1 << 16
+
+
+def start_piped(
+    argv: Sequence[str], environment: Mapping[str, str], what: str, stdin: int = subprocess.PIPE
+) -> subprocess.Popen[bytes]:
+    """Start a child in a session of its own, unbuffered, with both outputs on pipes.
+
+    Args:
+        argv: the program and its arguments.
+        environment: all that the child sees of the environment.
+        what: what an error calls the child.
+        stdin: as `subprocess.Popen` takes it.
+
+    Raises:
+        DeviceError: it cannot be started.
+    """
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(environment),
+            start_new_session=True,
+            bufsize=0,
+        )
+    except OSError as error:
+        raise DeviceError(
+            f"the {what} cannot be started: {error.strerror or error}", artifact=argv[0]
+        ) from error
 
 
 class Tail:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from torchopt2edge.devices import core_classes
-from torchopt2edge.devices.output import MOST, Pipes
+from torchopt2edge.devices.output import MOST, Pipes, start_piped
 from torchopt2edge.devices.remote.transport import Finished
 from torchopt2edge.errors import DeviceError
 
@@ -125,21 +125,8 @@ def _start(
     environment: Mapping[str, str],
     affinity: Sequence[int] | None,
 ) -> subprocess.Popen[bytes]:
-    try:
-        with _pinned(affinity):
-            return subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=dict(environment),
-                start_new_session=True,
-                bufsize=0,
-            )
-    except OSError as error:
-        raise DeviceError(
-            f"the program cannot be started: {error.strerror or error}", artifact=argv[0]
-        ) from error
+    with _pinned(affinity):
+        return start_piped(argv, environment, "program", subprocess.DEVNULL)
 
 
 @contextlib.contextmanager

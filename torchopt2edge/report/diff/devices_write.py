@@ -64,11 +64,8 @@ def render_console(console: Console, diff: DevicesDiff) -> None:
     if narrow:
         say(console, "not shown at this width: the intervals", "dim")
     console.print()
-    style = "bold red" if diff.broken else "bold yellow" if diff.strict else "bold green"
-    say(console, headline(diff), style)
-    for sentence in diff.broken:
-        say(console, f"  ✗ {plain(sentence)}", "red")
-    for sentence in (*diff.strict, *other_not_compared(diff)):
+    diff_write.say_outcome(console, headline(diff), diff.broken, diff.strict)
+    for sentence in other_not_compared(diff):
         say(console, f"  ? {plain(sentence)}", "yellow")
     for device, each in diff.compared:
         say(console, f"  · {plain(device.device)}: {winners(each)}")

@@ -58,15 +58,29 @@ def render_console(console: Console, diff: RunDiff) -> None:
     if hidden:
         say(console, f"not shown at this width: {', '.join(hidden)}", "dim")
     console.print()
-    style = "bold red" if diff.broken else "bold yellow" if diff.strict else "bold green"
-    say(console, headline(diff), style)
-    for sentence in diff.broken:
-        say(console, f"  ✗ {plain(sentence)}", "red")
-    for sentence in diff.strict:
-        say(console, f"  ? {plain(sentence)}", "yellow")
+    say_outcome(console, headline(diff), diff.broken, diff.strict)
     say(console, f"  · {winners(diff)}")
     for warning in diff.warnings:
         say(console, f"  ! {plain(warning)}", "yellow")
+
+
+def say_outcome(
+    console: Console, text: str, broken: Sequence[str], open_points: Sequence[str]
+) -> None:
+    """Print the headline of a comparison, what broke, and what is not proven.
+
+    Args:
+        console: Where to print.
+        text: The headline.
+        broken: Sentences on what became worse.
+        open_points: Sentences on what could not be decided.
+    """
+    style = "bold red" if broken else "bold yellow" if open_points else "bold green"
+    say(console, text, style)
+    for sentence in broken:
+        say(console, f"  ✗ {plain(sentence)}", "red")
+    for sentence in open_points:
+        say(console, f"  ? {plain(sentence)}", "yellow")
 
 
 def _fit(rows: Sequence[Sequence[str]], width: int) -> tuple[list[list[str]], list[str]]:
