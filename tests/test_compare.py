@@ -233,7 +233,7 @@ def test_a_scheme_or_backend_that_is_not_there(
     with pytest.raises(ConfigError, match="one of litert, ort"):
         quick(net, calibration, tmp_path, backends=("onnx",))
     with pytest.raises(ConfigError, match="did you mean timing"):
-        quick(net, calibration, tmp_path, timingg="smoke")
+        quick(net, calibration, tmp_path, protocoll="smoke")
 
 
 def test_examples_may_be_of_the_samples_that_are_scored_for_they_calibrate_nothing(

@@ -139,7 +139,7 @@ def test_an_old_keyword_is_the_new_one() -> None:
     from torchopt2edge.workflow.latency_meter import Meter
 
     with pytest.warns(FutureWarning, match="protocol is now timing; "):
-        assert Settings.of({"protocol": "smoke"}).timing == "smoke"
+        assert Settings.of({"protocol": "smoke"}).timing.name == "smoke"
     with pytest.warns(FutureWarning, match="protocol is now timing; "):
         assert Meter(protocol="quick") == Meter(timing="quick")
     with pytest.warns(FutureWarning, match="calibrator is now observer; ") as caught:

@@ -63,7 +63,7 @@ def compare(
         EdgeError: nothing could be compared at all; the failure of one candidate is a row.
     """
     entry, data, options = resolved(model, example_inputs, calibration, evaluate, settings)
-    return multi_device.run_by(options, lambda plan: comparison.compare([entry], data, plan))
+    return multi_device.run(options, lambda own: comparison.compare([entry], data, own))
 
 
 def quantize(
@@ -81,7 +81,7 @@ def quantize(
         EdgeError: nothing could be made at all; the failure of one file is a row.
     """
     entry, data, options = resolved(model, example_inputs, calibration, evaluate, settings)
-    return multi_device.run_by(options, lambda plan: comparison.lower(entry, data, plan))
+    return multi_device.run(options, lambda own: comparison.lower(entry, data, own))
 
 
 def optimize(
@@ -106,29 +106,26 @@ def optimize(
     from torchopt2edge.stages.export import Export
 
     given = {"calibration_seed": data.seed, **task_of(stages, ship), **settings}
-    options = Settings.of(given)
-    plan = options.plan()
+    options = Settings.of(given).checked()
     exports = {f"export {name}": Export(source=name, data=data) for name in ship}
     missing = [name for name in ship if name not in stages]
     if missing or not ship:
         raise ConfigError(
             f"there is no stage {missing or 'to ship'}", hint=f"ship one of {', '.join(stages)}"
         )
-    made = run_stages({**stages, **exports}, plan.store, plan.progress)
+    made = run_stages({**stages, **exports}, options.store, options.progress)
     entries = []
     for name in ship:
         exported = made[f"export {name}"].artifact
         graph = share_graph(
-            exported.path / "model.onnx", exported.digest, plan.store, data.preprocess
+            exported.path / "model.onnx", exported.digest, options.store, data.preprocess
         )
         entries.append(Entry(name, graph, facts=sizes_of(made[name].artifact.facts)))
     calibration = loader(data.split("calibration"), batch_size=32)
     evaluate = Labelled(loader(data.split("test"), batch_size=64), key_of(data, {}))
     taken = data_of(calibration, evaluate, entries[0].graph, None, options)
     history = [history_of(name, one) for name, one in made.items()]
-    return multi_device.run_by(
-        options, lambda each: comparison.compare(entries, taken, each, history)
-    )
+    return multi_device.run(options, lambda own: comparison.compare(entries, taken, own, history))
 
 
 def explain_cuts(
@@ -174,8 +171,8 @@ def bench(artifacts: Sequence[str | Path], **settings: Unpack[SettingsArgs]) -> 
         EdgeError: no file can be measured at all; the failure of one is a row.
     """
     files = [Path(item) for item in artifacts]
-    return multi_device.run_by(
-        Settings.of(settings), lambda plan: existing_files.measure_files(files, plan)
+    return multi_device.run(
+        Settings.of(settings), lambda own: existing_files.measure_files(files, own)
     )
 
 

@@ -116,8 +116,10 @@ def keys() -> dict[str, str]:
 def examined(found: Any, probe: Artifact, evaluate: Labelled, store: Any, runner: str) -> None:
     """Ask for the parity and the score of a candidate on this machine."""
     device = Local(runner=runner)
-    plan: Any = SimpleNamespace(device=device, out=SCRATCH, store=store, task=Classification())
-    check.examine(found, probe, evaluate, plan)
+    settings: Any = SimpleNamespace(
+        device=device, machine=device.facts(), out=SCRATCH, store=store, task=Classification()
+    )
+    check.examine(found, probe, evaluate, settings)
 
 
 def pretend_converter() -> None:

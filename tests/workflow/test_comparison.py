@@ -42,12 +42,12 @@ def candidates(tmp_path: Path) -> list[Candidate]:
 def test_a_file_that_falls_back_is_refused_where_that_is_asked_for(
     candidates: list[Candidate], tmp_path: Path
 ) -> None:
-    plain = Settings.of({"out": tmp_path}).plan()
+    plain = Settings.of({"out": tmp_path}).on()
     ready, refused = comparison.placed(candidates, plain)
     assert len(ready) == 2
     assert refused == []
     assert ready[1].facts["placement"]["macs"] == 75.0
-    strict = Settings.of({"out": tmp_path, "bench": Bench(fail_on_fallback=True)}).plan()
+    strict = Settings.of({"out": tmp_path, "bench": Bench(fail_on_fallback=True)}).on()
     ready, refused = comparison.placed(candidates, strict)
     assert [one.id for one in ready] == ["ort-int8"]
     (row,) = refused

@@ -216,6 +216,6 @@ def test_what_cannot_be_a_tool_is_refused_before_the_race(
 ) -> None:
     plan = t2e.api.Settings.of({"out": tmp_path / "run", "device": Local(native_tools=tools)})
     with pytest.raises(DeviceError, match=f"(?s){said}"):
-        measure_files([shaped(net("conv").file)], plan.plan())
+        measure_files([shaped(net("conv").file)], plan.on())
     with pytest.raises(DeviceError, match=f"(?s){said}"):
         Ssh("nobody", native_tools=tools).facts()

@@ -33,7 +33,7 @@ def settings(config: Any, out: Path) -> SettingsArgs:
     device = build_part(config.device)
     built: SettingsArgs = {
         "device": device,
-        "devices": [named(word, device) for word in listed(config.get("devices") or ())],
+        "devices": tuple(named(word, device) for word in listed(config.get("devices") or ())),
         "timing": build_part(config.timing),
         "out": out,
         "constraints": build_part(part(config, "constraints")),

@@ -20,7 +20,7 @@ from torchopt2edge.workflow import calibration, lowering
 from torchopt2edge.workflow.check import examine
 from torchopt2edge.workflow.inputs import Data, Entry, Labelled
 from torchopt2edge.workflow.reference import reference_outputs
-from torchopt2edge.workflow.settings import FAR_SAMPLES, Plan
+from torchopt2edge.workflow.settings import FAR_SAMPLES, Settings
 
 
 @dataclass(frozen=True)
@@ -39,27 +39,29 @@ class Made:
     decisions: list[Facts] = field(default_factory=list)
 
 
-def make(entries: Sequence[Entry], data: Data, plan: Plan) -> Made:
+def make(entries: Sequence[Entry], data: Data, settings: Settings) -> Made:
     """Decide, lower, verify and score; the failure of one candidate is a row."""
-    plan.out.mkdir(parents=True, exist_ok=True)
+    settings.out.mkdir(parents=True, exist_ok=True)
     made = Made()
     with ExitStack() as closing:
-        data = _drawn(entries[0].graph, data, plan, closing)
+        data = _drawn(entries[0].graph, data, settings, closing)
         for number, entry in enumerate(entries):
-            first = plan.baseline and number == 0  # one PyTorch row: the reference
-            bases = lowering.start_bases(entry.graph, _backends(entry, plan, first), plan.store)
-            made.probes[entry.group] = reference_outputs(
-                entry.graph, Samples(data.samples.path), data.samples.digest, plan.store
+            first = settings.baseline and number == 0  # one PyTorch row: the reference
+            bases = lowering.start_bases(
+                entry.graph, _backends(entry, settings, first), settings.store
             )
-            for one in _lower(entry, data, bases, plan, made.decisions):
-                _take(one, entry, data, plan, made)
+            made.probes[entry.group] = reference_outputs(
+                entry.graph, Samples(data.samples.path), data.samples.digest, settings.store
+            )
+            for one in _lower(entry, data, bases, settings, made.decisions):
+                _take(one, entry, data, settings, made)
     return made
 
 
-def _drawn(graph: Artifact, data: Data, plan: Plan, closing: ExitStack) -> Data:
+def _drawn(graph: Artifact, data: Data, settings: Settings, closing: ExitStack) -> Data:
     """Check the evaluation set, and draw from it what a candidate is scored on."""
-    limit = plan.evaluate_samples
-    if limit is None and not isinstance(plan.device, Local):
+    limit = settings.evaluate_samples
+    if limit is None and not isinstance(settings.device, Local):
         limit = FAR_SAMPLES
     if limit is not None and limit < 1:
         raise ConfigError(
@@ -71,7 +73,7 @@ def _drawn(graph: Artifact, data: Data, plan: Plan, closing: ExitStack) -> Data:
     if limit is None or count <= limit:
         return data
     folder = closing.enter_context(
-        tempfile.TemporaryDirectory(dir=plan.out.resolve(), prefix=".evaluate-")
+        tempfile.TemporaryDirectory(dir=settings.out.resolve(), prefix=".evaluate-")
     )
     pairs = scoring.labelled(data.evaluate)
     drawn = draw(pairs, inputs, count, limit, Path(folder))
@@ -81,15 +83,17 @@ def _drawn(graph: Artifact, data: Data, plan: Plan, closing: ExitStack) -> Data:
     return replace(data, evaluate=Labelled(drawn, named))
 
 
-def _take(one: Candidate | Measurement, entry: Entry, data: Data, plan: Plan, made: Made) -> None:
+def _take(
+    one: Candidate | Measurement, entry: Entry, data: Data, settings: Settings, made: Made
+) -> None:
     """Check a candidate and put it where it belongs."""
     if isinstance(one, Measurement):
         made.broken.append(one)
         return
     found = replace(one, facts={**one.facts, **entry.facts})
     try:
-        with plan.progress.task(f"{found.id}: verify, evaluate"):
-            parity, score = examine(found, made.probes[entry.group], data.evaluate, plan)
+        with settings.progress.task(f"{found.id}: verify, evaluate"):
+            parity, score = examine(found, made.probes[entry.group], data.evaluate, settings)
     except EdgeError as error:
         made.broken.append(lowering.failed(entry.group, found.backend, found.scheme, error))
         return
@@ -97,32 +101,40 @@ def _take(one: Candidate | Measurement, entry: Entry, data: Data, plan: Plan, ma
     made.scores[found.id] = score
 
 
-def _backends(entry: Entry, plan: Plan, baseline: bool) -> list[Backend]:
-    """Return the plan's backends, behind PyTorch's own where it is asked for and there is one."""
+def _backends(entry: Entry, settings: Settings, baseline: bool) -> list[Backend]:
+    """Return the backends, PyTorch's own first where it is asked for and there is one."""
     from torchopt2edge.backends.torch_cpu import TorchCpu
 
     if baseline and (entry.graph.path / "model.pt2").is_file():
-        return [TorchCpu(), *(b for b in plan.backends if b.name != "torch")]
-    return list(plan.backends)
+        return [TorchCpu(), *(b for b in settings.backends if b.name != "torch")]
+    return list(settings.backends)
 
 
 def _lower(
     entry: Entry,
     data: Data,
     bases: Sequence[lowering.Base],
-    plan: Plan,
+    settings: Settings,
     decisions: list[Facts],
 ) -> Iterator[Candidate | Measurement]:
     decided = None
     calibrated = Samples(data.samples.path).manifest.split == "calibration"
-    if calibrated and any(SCHEMES[name].needs_ranges for name in plan.schemes if name in SCHEMES):
-        with plan.progress.task(" ".join(filter(None, (entry.group, "calibrate")))) as tick:
+    if calibrated and any(
+        SCHEMES[name].needs_ranges for name in settings.schemes if name in SCHEMES
+    ):
+        with settings.progress.task(" ".join(filter(None, (entry.group, "calibrate")))) as tick:
             decided = calibration.decide(
-                entry.graph, data.samples, plan.store, plan.quantize, data.validation, tick
+                entry.graph, data.samples, settings.store, settings.quantize, data.validation, tick
             )
         decisions.append({"group": entry.group, **decided.facts})
     yield from lowering.lower_all(
-        entry.graph, entry.group, bases, plan.schemes, decided, plan.store, plan.progress
+        entry.graph,
+        entry.group,
+        bases,
+        settings.schemes,
+        decided,
+        settings.store,
+        settings.progress,
     )
 
 

@@ -25,7 +25,7 @@ from torchopt2edge.types import SCHEMES, Artifact, Candidate, Facts, Scheme, Ten
 from torchopt2edge.workflow import reference
 from torchopt2edge.workflow.answering_code import runner_code
 from torchopt2edge.workflow.inputs import Labelled
-from torchopt2edge.workflow.settings import Plan
+from torchopt2edge.workflow.settings import Settings
 
 
 def runs_there(found: Candidate, device: Device) -> bool:
@@ -60,17 +60,18 @@ class Bed:
 
 
 @contextmanager
-def _bed(found: Candidate, plan: Plan) -> Iterator[Bed]:
+def _bed(found: Candidate, settings: Settings) -> Iterator[Bed]:
     """Make ready to open a candidate, once and only when somebody asks for it.
 
     What the device cannot run is examined on this machine. What is found on another machine is
     kept under that machine and the runtime that it has, which nobody knows before it is asked.
     """
-    here = Local(threads=plan.device.threads)
-    device = plan.device if runs_there(found, plan.device) else here
-    logs = plan.out / "logs"
+    here = Local(threads=settings.device.threads)
+    device = settings.device if runs_there(found, settings.device) else here
+    logs = settings.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    code, seen = runner_code(found, device), {"cpu": _processor(device)}
+    machine = settings.machine if device is settings.device else here.facts()
+    code, seen = runner_code(found, device), {"cpu": _processor(machine)}
     with ExitStack() as closing:
 
         @functools.cache
@@ -85,46 +86,45 @@ def _bed(found: Candidate, plan: Plan) -> Iterator[Bed]:
             yield Bed(session, None, code, seen)
             return
         seen |= {
-            "host": _processor(here),
+            "host": _processor(here.facts()),
             "device": f"{device.name} {device.runner} {device.threads}",
             "runtime": str(session().receipt.get("runtime_version")),
         }
         yield Bed(session, lambda arrays: host()(arrays), code, seen, runner_code(found, here))
 
 
-def _processor(device: Device) -> str:
+def _processor(facts: Facts) -> str:
     """Name what decides which kernels a runtime takes: the processor and its instructions."""
-    facts = device.facts()
     return " ".join(map(str, (facts.get("cpu"), *facts.get("cpu_flags", ()))))
 
 
 def examine(
-    found: Candidate, probe: Artifact, evaluate: Any, plan: Plan
+    found: Candidate, probe: Artifact, evaluate: Any, settings: Settings
 ) -> tuple[dict[str, float], scoring.Score | None]:
     """Verify and score one candidate, each once, both in one process of its own."""
     inputs = {"file": found.digest, "reference": probe.digest}
-    ends, classes = found.signature.inputs, isinstance(plan.task, Classification)
+    ends, classes = found.signature.inputs, isinstance(settings.task, Classification)
     scheme = SCHEMES[found.scheme]
     floors = [scheme.min_sqnr_db, scheme.min_agreement]
-    with _bed(found, plan) as bed:
+    with _bed(found, settings) as bed:
         parity = _kept(
             "parity",
             key_of([_verify, classes, floors, bed.code], inputs, bed.seen),
-            plan.store,
+            settings.store,
             lambda: _verify(bed.session(), probe, scheme, classes),
         )
         if evaluate is None:
             return parity, None
         if not isinstance(evaluate, Labelled):
-            return parity, bed.score(evaluate, ends, plan.task)
+            return parity, bed.score(evaluate, ends, settings.task)
         how = scoring.score if bed.host is None else host_check.score_beside
-        task = [plan.task.metric, plan.task.predict]
+        task = [settings.task.metric, settings.task.predict]
         inputs = {"file": found.digest, "data": evaluate.fingerprint}
         kept = _kept(
             "score",
             key_of([how, task, bed.code, bed.host_code], inputs, bed.seen),
-            plan.store,
-            lambda: asdict(bed.score(evaluate, ends, plan.task)),
+            settings.store,
+            lambda: asdict(bed.score(evaluate, ends, settings.task)),
         )
         return parity, scoring.Score(**kept)
 

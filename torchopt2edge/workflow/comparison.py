@@ -26,7 +26,7 @@ from torchopt2edge.workflow import candidates, crosscheck
 from torchopt2edge.workflow.check import runs_there
 from torchopt2edge.workflow.inputs import Data, Entry
 from torchopt2edge.workflow.reference import load_arrays
-from torchopt2edge.workflow.settings import Plan
+from torchopt2edge.workflow.settings import Settings
 
 RECHECKED = 4
 
@@ -34,25 +34,25 @@ RECHECKED = 4
 def compare(
     entries: Sequence[Entry],
     data: Data,
-    plan: Plan,
+    settings: Settings,
     history: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[list[Measurement], Verdict]:
     """Make every candidate, measure those that hold, decide, and write the run's folder."""
-    made = candidates.make(entries, data, plan)
+    made = candidates.make(entries, data, settings)
     try:
-        rows = [*_measure(made, plan), *made.broken]
+        rows = [*_measure(made, settings), *made.broken]
     except harness.Interrupted as stop:
-        finish([*_joined_all(stop.rows, made), *made.broken], plan, history, made.decisions)
+        finish([*_joined_all(stop.rows, made), *made.broken], settings, history, made.decisions)
         raise
-    return finish(rows, plan, history, made.decisions)
+    return finish(rows, settings, history, made.decisions)
 
 
-def lower(entry: Entry, data: Data, plan: Plan) -> tuple[list[Measurement], Verdict]:
+def lower(entry: Entry, data: Data, settings: Settings) -> tuple[list[Measurement], Verdict]:
     """Make and check every candidate, time none, and write the files and what they are."""
-    made = candidates.make([entry], data, plan)
+    made = candidates.make([entry], data, settings)
     rows = [*(_joined(bare(one), one, made.scores[one.id]) for one in made.ready), *made.broken]
     untimed = Verdict(None, reasons=["nothing was timed: torchopt2edge bench times the files"])
-    return finish(rows, plan, (), made.decisions, untimed)
+    return finish(rows, settings, (), made.decisions, untimed)
 
 
 def bare(found: Candidate) -> Measurement:
@@ -63,7 +63,7 @@ def bare(found: Candidate) -> Measurement:
 
 def finish(
     rows: list[Measurement],
-    plan: Plan,
+    settings: Settings,
     history: Sequence[Mapping[str, Any]] = (),
     decisions: Sequence[Facts] = (),
     decided: Verdict | None = None,
@@ -72,24 +72,24 @@ def finish(
     base = reference_row(rows)
     reference = None if base is None else base.candidate
     rows = [against(row, rows, reference) for row in rows]
-    rows += crosscheck.checks(rows, plan.device, plan.progress)
-    decided = decided or decide.decide(rows, plan.constraints, reference)
+    rows += crosscheck.checks(rows, settings.device, settings.progress)
+    decided = decided or decide.decide(rows, settings.constraints, reference)
     environment = {
-        "device": plan.device.facts(),
-        "protocol": plan.protocol.name,
-        "versions": versions(_tools(plan)),
-        **plan.environment,
+        "device": settings.machine,
+        "protocol": settings.timing.name,
+        "versions": versions(_tools(settings)),
+        **settings.environment,
     }
     report.write(
-        plan.out,
+        settings.out,
         rows,
         decided,
-        title=plan.title,
+        title=settings.title,
         stages=history,
         environment=environment,
         decisions=decisions,
     )
-    _link_files(rows, plan.out)
+    _link_files(rows, settings.out)
     return rows, decided
 
 
@@ -104,9 +104,9 @@ def against(row: Measurement, rows: Sequence[Measurement], reference: str | None
     return replace(row, metrics={**row.metrics, **drop})
 
 
-def _measure(made: candidates.Made, plan: Plan) -> list[Measurement]:
+def _measure(made: candidates.Made, settings: Settings) -> list[Measurement]:
     """Time the candidates in turns and join what is known of each to its row."""
-    ready, refused = placed(made.ready, plan)
+    ready, refused = placed(made.ready, settings)
     if not ready:
         return refused
     arrays = {
@@ -133,32 +133,34 @@ def _measure(made: candidates.Made, plan: Plan) -> list[Measurement]:
     def sample(found: Candidate) -> dict[str, Any]:
         return {name: array[:1] for name, array in arrays[found.group][0].items()}
 
-    return [*_joined_all(race(ready, sample, plan, check), made), *refused]
+    return [*_joined_all(race(ready, sample, settings, check), made), *refused]
 
 
 def race(
     ready: Sequence[Candidate],
     sample: harness.Sample,
-    plan: Plan,
+    settings: Settings,
     check: harness.Check | None = None,
 ) -> list[Measurement]:
-    """Time the candidates with every setting of the plan; look into them where it asks to.
+    """Time the candidates with every setting of threads and cores; profile where it is asked for.
 
-    What the plan's device cannot run (PyTorch in the native runner, and on any other machine) is
-    a row that was not timed: two kinds of runner, or of machine, are never compared.
+    What the device cannot run (PyTorch in the native runner, and on any other machine) is a row
+    that was not timed: two kinds of runner, or of machine, are never compared.
     """
-    timed = [one for one in ready if _runs(one, plan.device)]
-    entered = plan.bench.variants(timed)
+    timed = [one for one in ready if _runs(one, settings.device)]
+    entered = settings.bench.variants(timed)
     if not entered:
-        return [_untimed(one, plan.device) for one in ready]
-    how = "in turns" if plan.protocol.turns else "one after the other"
-    with plan.progress.task(f"measure {_counted(entered)} {how}") as tick:
-        rows = harness.measure(entered, sample, plan.device, plan.protocol, plan.out, tick, check)
-    if plan.bench.profile:
-        with plan.progress.task("profile their operators"):
-            looked = profile.profiles(timed, sample, plan.device, plan.out)
+        return [_untimed(one, settings.device) for one in ready]
+    how = "in turns" if settings.timing.turns else "one after the other"
+    with settings.progress.task(f"measure {_counted(entered)} {how}") as tick:
+        rows = harness.measure(
+            entered, sample, settings.device, settings.timing, settings.out, tick, check
+        )
+    if settings.bench.profile:
+        with settings.progress.task("profile their operators"):
+            looked = profile.profiles(timed, sample, settings.device, settings.out)
         rows = [_with(row, looked.get(row.facts.get("base", row.candidate), {})) for row in rows]
-    return [*rows, *(_untimed(one, plan.device) for one in ready if one not in timed)]
+    return [*rows, *(_untimed(one, settings.device) for one in ready if one not in timed)]
 
 
 def _counted(entered: Sequence[Candidate]) -> str:
@@ -179,13 +181,15 @@ def _why_not(device: Device) -> str:
     return f"{device.name} runs ONNX Runtime and LiteRT; this one was checked and scored here"
 
 
-def placed(found: Sequence[Candidate], plan: Plan) -> tuple[list[Candidate], list[Measurement]]:
-    """Say of every candidate how much of it is in the fast path; refuse where the plan does."""
+def placed(
+    found: Sequence[Candidate], settings: Settings
+) -> tuple[list[Candidate], list[Measurement]]:
+    """Say of every candidate how much of it is in the fast path; refuse where it is asked for."""
     ready, refused = [], []
     for one in found:
         where = placement(one.backend, one.scheme, one.facts)
         known = replace(one, facts={**one.facts, **({"placement": where} if where else {})})
-        why = falls_back(where) if plan.bench.fail_on_fallback else None
+        why = falls_back(where) if settings.bench.fail_on_fallback else None
         if why is None:
             ready.append(known)
             continue
@@ -227,9 +231,9 @@ def _joined(row: Measurement, found: Candidate, score: scoring.Score | None) -> 
     return replace(row, metrics=metrics, facts=facts)
 
 
-def _tools(plan: Plan) -> list[str]:
+def _tools(settings: Settings) -> list[str]:
     own = ["torchopt2edge", "torch", "onnx", "numpy"]
-    return [*own, *(tool for backend in plan.backends for tool in backend.tools)]
+    return [*own, *(tool for backend in settings.backends for tool in backend.tools)]
 
 
 def _link_files(rows: Sequence[Measurement], out: Path) -> None:

@@ -20,12 +20,12 @@ from torchopt2edge.samples.random_inputs import random_sample
 from torchopt2edge.types import Candidate, Measurement, Signature, Verdict
 from torchopt2edge.workflow import comparison, lowering
 from torchopt2edge.workflow.float_graph import file_digest
-from torchopt2edge.workflow.settings import Plan, backend_names, resolve_backends
+from torchopt2edge.workflow.settings import Settings, backend_names, resolve_backends
 
 _READ_S = 120
 
 
-def measure_files(files: Sequence[Path], plan: Plan) -> tuple[list[Measurement], Verdict]:
+def measure_files(files: Sequence[Path], settings: Settings) -> tuple[list[Measurement], Verdict]:
     """Measure the files in turns and write the run's folder.
 
     Raises:
@@ -33,23 +33,23 @@ def measure_files(files: Sequence[Path], plan: Plan) -> tuple[list[Measurement],
     """
     if not files:
         raise ConfigError("there are no files", hint="torchopt2edge bench 'artifacts=[a.onnx]'")
-    plan.out.mkdir(parents=True, exist_ok=True)
+    settings.out.mkdir(parents=True, exist_ok=True)
     found: list[Candidate] = []
     broken: list[Measurement] = []
     for file, group in zip(files, _names(files), strict=True):
         backend = _backend(file)
         try:
-            found.append(describe(_whole(file, plan.out), backend, group))
+            found.append(describe(_whole(file, settings.out), backend, group))
         except EdgeError as error:
             broken.append(lowering.failed(group, backend.name, "unknown", error))
-    found, refused = comparison.placed(_short(found), plan)
+    found, refused = comparison.placed(_short(found), settings)
     try:
-        rows = comparison.race(found, lambda one: random_sample(one.signature), plan)
+        rows = comparison.race(found, lambda one: random_sample(one.signature), settings)
     except harness.Interrupted as stop:
-        comparison.finish([*stop.rows, *refused, *broken], plan)
+        comparison.finish([*stop.rows, *refused, *broken], settings)
         raise
     rows = [replace(row, facts={**row.facts, "checked": "against itself"}) for row in rows]
-    return comparison.finish([*rows, *refused, *broken], plan)
+    return comparison.finish([*rows, *refused, *broken], settings)
 
 
 def _short(found: Sequence[Candidate]) -> list[Candidate]:

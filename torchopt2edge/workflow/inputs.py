@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from torchopt2edge.errors import ModelError, NoSamples
 from torchopt2edge.interfaces import Session, Stage
-from torchopt2edge.preprocessing.preprocess import Preprocess
 from torchopt2edge.quantize.graph.prepare import content_digest
 from torchopt2edge.samples.random_inputs import random_items
 from torchopt2edge.store import key_of, versions
@@ -20,7 +19,7 @@ from torchopt2edge.types import Artifact, Facts
 from torchopt2edge.workflow import calibration as calibrating
 from torchopt2edge.workflow.float_graph import share_graph
 from torchopt2edge.workflow.run_stages import Made
-from torchopt2edge.workflow.settings import Plan, Settings, SettingsArgs
+from torchopt2edge.workflow.settings import Settings, SettingsArgs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -92,9 +91,8 @@ def resolved(
     settings: SettingsArgs,
 ) -> tuple[Entry, Data, Settings]:
     """Put one model on the hub and keep its calibration samples."""
-    options = Settings.of(settings)
-    plan = options.plan()  # a wrong name is told before anything is made
-    entry = Entry("", _graph(model, example_inputs, plan, options.preprocess))
+    options = Settings.of(settings).checked()
+    entry = Entry("", _graph(model, example_inputs, options))
     data = data_of(calibration, evaluate, entry.graph, example_inputs, options)
     return entry, data, options
 
@@ -102,14 +100,13 @@ def resolved(
 def _graph(
     model: nn.Module | str | Path,
     example_inputs: tuple[Tensor, ...] | None,
-    plan: Plan,
-    preprocess: Preprocess | None,
+    options: Settings,
 ) -> Artifact:
     if isinstance(model, str | Path):
         path = Path(model)
         if not path.is_file():
             raise ModelError("there is no such file", artifact=path, hint="check model.path")
-        return share_graph(path, content_digest(path), plan.store, preprocess)
+        return share_graph(path, content_digest(path), options.store, options.preprocess)
     if not example_inputs:
         raise ModelError(
             "a module is exported with example inputs, and there are none",
@@ -118,12 +115,12 @@ def _graph(
     from torchopt2edge.stages.export import EXPORTER, write_export
     from torchopt2edge.stages.torch_export import traced
 
-    with plan.progress.task("export"), traced(model, example_inputs) as trace:
+    with options.progress.task("export"), traced(model, example_inputs) as trace:
         key = key_of(write_export, {"program": trace.digest}, versions(EXPORTER))
         write = partial(write_export, model, trace)
-        exported, _ = plan.store.make(key, "onnx", write)
+        exported, _ = options.store.make(key, "onnx", write)
     file = exported.path / "model.onnx"
-    return share_graph(file, exported.digest, plan.store, preprocess)
+    return share_graph(file, exported.digest, options.store, options.preprocess)
 
 
 def data_of(

@@ -58,7 +58,7 @@ class Meter:
             }
             calibration = [_noise(shape, _SAMPLES)]
             entry, data, options = resolved(net, (_noise(shape, 4),), calibration, None, settings)
-            rows, _ = comparison.compare([entry], data, options.plan())
+            rows, _ = comparison.compare([entry], data, options.on())
         row = rows[0]
         if row.err is not None or not row.latency_ns:
             raise BenchError(f"{where} cannot be timed: {row.err}", hint="another file to aim at")

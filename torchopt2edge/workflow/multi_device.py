@@ -23,10 +23,10 @@ from torchopt2edge.report.devices.table import DeviceRun, DeviceTable
 from torchopt2edge.types import Measurement, Verdict
 from torchopt2edge.workflow.progress import Progress, Tick
 from torchopt2edge.workflow.result import Result
-from torchopt2edge.workflow.settings import Plan, Settings
+from torchopt2edge.workflow.settings import Settings
 
-Act = Callable[[Plan], tuple[list[Measurement], Verdict]]
-PlanFor = Callable[[Device | None, Path | None], Plan]
+Act = Callable[[Settings], tuple[list[Measurement], Verdict]]
+"""What is done on one device, by its settings."""
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
 
@@ -43,33 +43,25 @@ class _Named:
         return self.inner.task(f"{self.device}: {title}")
 
 
-def run_by(settings: Settings, act: Act) -> Result:
-    """Do something by the plan of the settings, on each of the devices where there are several."""
-    return run(tuple(settings.devices), Path(settings.out), settings.title, settings.plan, act)
+def run(settings: Settings, act: Act) -> Result:
+    """Do something by the settings, on each of the devices where there are several.
 
-
-def run(devices: Sequence[Device], out: Path, title: str, plan: PlanFor, act: Act) -> Result:
-    """Do something by a plan: on the plan's own device, or on each of several.
-
-    ``plan`` makes a plan for a device in a folder (None: its own). A device that cannot be
-    reached or used is a column with its error, and the others go on.
+    A device that cannot be reached or used is a column with its error, and the others go on.
 
     Raises:
         DeviceError: none of the devices could be used; the report says why of each.
         EdgeError: what ends a run on one device.
     """
-    if not devices:
-        made = plan(None, None)
-        return Result(*act(made), made.out)
-    columns: list[DeviceRun] = []
-    command = ""
+    if not settings.devices:
+        own = settings.on()
+        return Result(*act(own), own.out)
+    out, columns = settings.out, list[DeviceRun]()
     try:
-        for device, name, place in _places(devices):
+        for device, name, place in _places(settings.devices):
             logging.getLogger("torchopt2edge").info("device %s", name)
             try:
-                made = plan(device, out / place)
-                command = str(made.environment.get("command", ""))
-                act(replace(made, progress=_Named(made.progress, name)))
+                own = settings.on(device, out / place)
+                act(replace(own, progress=_Named(own.progress, name)))
             except harness.Interrupted:  # its rows are in its folder, as far as they came
                 columns.append(DeviceRun(name, place, *run_folder.read(out / place)))
                 raise
@@ -78,13 +70,14 @@ def run(devices: Sequence[Device], out: Path, title: str, plan: PlanFor, act: Ac
             else:
                 columns.append(DeviceRun(name, place, *run_folder.read(out / place)))
     finally:  # also after Ctrl-C: what was measured until then is shown
-        found = DeviceTable(title, tuple(columns), command)
+        command = str(settings.environment.get("command", ""))
+        table = DeviceTable(settings.title, tuple(columns), command)
         if columns:
-            device_write.write(out, found)
-    if not found.measured:
+            device_write.write(out, table)
+    if not table.measured:
         each = " ".join(f"{column.device}: {column.error}" for column in columns)
         raise DeviceError(f"none of the {len(columns)} devices could be used. {each.rstrip('.')}")
-    return _result(found, out)
+    return _result(table, out)
 
 
 def render(out: Path) -> Result:

@@ -1,14 +1,14 @@
-"""What a run is made of, every name resolved: the plan, the models, the data."""
+"""The settings of a run, every name resolved."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from torchopt2edge._moved import keywords
+from torchopt2edge._moved import KEYWORDS, keywords
 from torchopt2edge.bench.thread_settings import Bench
 from torchopt2edge.conf import registry
 from torchopt2edge.errors import ConfigError
@@ -18,7 +18,7 @@ from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.store import Store
 from torchopt2edge.tasks.classification import Classification
 from torchopt2edge.tasks.task import Task
-from torchopt2edge.types import Constraints
+from torchopt2edge.types import Constraints, Facts
 from torchopt2edge.workflow.progress import LogProgress, Progress
 
 if TYPE_CHECKING:
@@ -27,31 +27,6 @@ if TYPE_CHECKING:
 
 FAR_SAMPLES = 1000
 """How many samples are scored on another machine where nobody says how many."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a comparison is made.
-
-    ``evaluate_samples`` is how many samples score a candidate at most; None is all of them on this
-    machine, and `FAR_SAMPLES` on another.
-    """
-
-    backends: tuple[Backend, ...]
-    schemes: tuple[str, ...]
-    device: Device
-    protocol: TimingPlan
-    out: Path
-    constraints: Constraints
-    baseline: bool
-    store: Store
-    progress: Progress
-    quantize: Quantize = field(default_factory=Quantize)
-    task: Task = field(default_factory=Classification)
-    bench: Bench = field(default_factory=Bench)
-    evaluate_samples: int | None = None
-    title: str = ""
-    environment: Mapping[str, Any] = field(default_factory=dict)
 
 
 def resolve_backends(wanted: Sequence[str | Backend]) -> tuple[Backend, ...]:
@@ -70,7 +45,7 @@ def backend_names() -> list[str]:
 
 
 class SettingsArgs(TypedDict, total=False):
-    """The keywords that every function of this module takes; see `Settings`."""
+    """The keywords of the public functions as a user gives them, by name or as objects."""
 
     backends: Sequence[str | Backend]
     schemes: Sequence[str]
@@ -94,29 +69,46 @@ class SettingsArgs(TypedDict, total=False):
     environment: Mapping[str, Any]
 
 
+SETTINGS = tuple(name for name in SettingsArgs.__annotations__ if name not in KEYWORDS)
+"""The names of the settings that a user may give."""
+
+
 @dataclass(frozen=True)
 class Settings:
-    """How a comparison is made.
+    """How a comparison is made: built from a user's keywords by `of`, for one device by `on`.
 
-    ``backends`` are names or objects, ``schemes`` names; ``devices`` are several in place of
-    ``device``, each with a run in a folder of its own under ``out``; ``timing`` is ``smoke``,
-    ``quick``, ``standard``, ``sustained`` or an object; ``out`` the run's folder; ``baseline`` adds
-    PyTorch's own row where there is a module. At most ``calibration_samples`` are taken from the
-    calibration set (``calibration_seed`` is what they were drawn with, for the manifest);
-    ``quantize`` says how ranges are found on them, ``task`` what a labelled loader is scored by and
-    ``evaluate_samples`` on how many of it at most (None: all; on another machine 1000), ``bench``
-    which threads and cores are tried and what else is looked at. ``preprocess`` is what makes the
-    model's input of a raw image, for loaders that yield raw images. ``store`` and ``progress``
-    default to the user's cache and to log lines. ``title`` stands above the report, what
-    ``environment`` holds below it (``command``: how to run it again).
+    Attributes:
+        backends: what writes and opens the files.
+        timing: how long and how often is timed.
+        device: what measures.
+        devices: several in place of ``device``, each with a run in a folder of its own below
+            ``out``.
+        machine: the facts of ``device``, asked once per run (`on`).
+        schemes: the numeric formats, by name.
+        out: the run's folder.
+        constraints: what a file must keep to be chosen.
+        baseline: whether PyTorch has a row of its own where there is a module.
+        calibration_samples: how many samples are taken from the calibration set at most.
+        calibration_seed: what they were drawn with, for the manifest.
+        quantize: how ranges are found on them.
+        task: what a labelled loader is scored by.
+        evaluate_samples: how many samples score a candidate at most; None is all of them on this
+            machine, and `FAR_SAMPLES` on another.
+        bench: which threads and cores are tried, and what else is measured.
+        preprocess: what makes the model's input of a raw image, for loaders that yield raw images.
+        store: where artifacts are kept; by default the user's cache.
+        progress: what is told of each task; by default lines in the log.
+        title: what stands above the report.
+        environment: what stands below it (``command``: how to run it again).
     """
 
-    backends: Sequence[str | Backend] = ("ort", "litert")
-    schemes: Sequence[str] = ("fp32", "int8")
-    device: Device | None = None
-    devices: Sequence[Device] = ()
-    timing: str | TimingPlan = "quick"
-    out: str | Path = "outputs/run"
+    backends: tuple[Backend, ...]
+    timing: TimingPlan
+    device: Device
+    devices: tuple[Device, ...] = ()
+    machine: Facts = field(default_factory=dict)
+    schemes: tuple[str, ...] = ("fp32", "int8")
+    out: Path = Path("outputs/run")
     constraints: Constraints = field(default_factory=Constraints)
     baseline: bool = True
     calibration_samples: int = 256
@@ -133,50 +125,62 @@ class Settings:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Settings:
-        """Build from keywords.
+        """Build from keywords, with names of backends and timing presets as objects.
 
         Raises:
-            ConfigError: a keyword is unknown; names the nearest.
-        """
-        known = [item.name for item in fields(cls)]
-        given = keywords(given, known)
-        for name in given:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                raise ConfigError(
-                    f"there is no setting {name!r}",
-                    hint=f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}",
-                )
-        return cls(**given)
-
-    def plan(self, device: Device | None = None, out: Path | None = None) -> Plan:
-        """Resolve names into objects, for another device in another folder where they are given.
-
-        Raises:
-            ConfigError: an unknown backend or timing preset; names those there are.
+            ConfigError: a keyword, a backend or a timing preset is unknown; names the nearest.
         """
         from torchopt2edge import devices
         from torchopt2edge.bench import timing
 
-        device = device or (None if self.devices else self.device) or devices.Local()
-        facts = device.facts()
-        plan = timing.by_name(self.timing) if isinstance(self.timing, str) else self.timing
-        return Plan(
-            backends=tuple(
-                backend.for_target(facts) for backend in resolve_backends(self.backends)
-            ),
-            schemes=tuple(self.schemes),
+        given = keywords(given, SETTINGS)
+        _check_known(given)
+        plan = given.get("timing", "quick")
+        several = tuple(given.get("devices", ()))
+        built = {
+            "backends": resolve_backends(given.get("backends", ("ort", "litert"))),
+            "timing": timing.by_name(plan) if isinstance(plan, str) else plan,
+            "device": (None if several else given.get("device")) or devices.Local(),
+            "devices": several,
+            "schemes": tuple(given.get("schemes", cls.schemes)),
+            "out": Path(given.get("out", cls.out)),
+        }
+        return cls(**{**given, **built})
+
+    def checked(self) -> Settings:
+        """Return the settings after their device was asked, before anything slow is begun.
+
+        Of several devices one that does not answer is a column of the report, so none is asked.
+        """
+        return self if self.devices else self.on()
+
+    def on(self, device: Device | None = None, out: Path | None = None) -> Settings:
+        """Return the settings of a run on one device: it is asked what it is, unless it was.
+
+        Args:
+            device: another device than `device`.
+            out: another folder than `out`.
+        """
+        same = device is None or device is self.device
+        device = device or self.device
+        machine = self.machine if same and self.machine else device.facts()
+        backends = tuple(backend.for_target(machine) for backend in self.backends)
+        return replace(
+            self,
+            backends=backends,
             device=device,
-            protocol=plan,
-            out=out or Path(self.out),
-            constraints=self.constraints,
-            baseline=self.baseline,
-            store=self.store,
-            progress=self.progress,
-            quantize=self.quantize,
-            task=self.task,
-            evaluate_samples=self.evaluate_samples,
-            bench=self.bench,
-            title=self.title,
-            environment=self.environment,
+            devices=(),
+            machine=machine,
+            out=out or self.out,
         )
+
+
+def _check_known(given: Mapping[str, Any]) -> None:
+    for name in given:
+        if name not in SETTINGS:
+            near = difflib.get_close_matches(name, [*SETTINGS, *KEYWORDS], 1)
+            meant = KEYWORDS.get(near[0], near[0]) if near else ""
+            raise ConfigError(
+                f"there is no setting {name!r}",
+                hint=f"did you mean {meant}?" if near else f"one of {', '.join(SETTINGS)}",
+            )
