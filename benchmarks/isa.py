@@ -144,7 +144,7 @@ def sqnr_db(want: Array, got: Array) -> float:
 def measured(named: Mapping[str, Path], options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Time all files in turns; return their rows by the name in the table."""
     import torchopt2edge as t2e
-    from torchopt2edge.workflow.lowering import file_digest
+    from torchopt2edge.workflow.float_graph import file_digest
 
     folder = work / "named"
     folder.mkdir()
