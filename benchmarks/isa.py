@@ -11,7 +11,9 @@ all files are scored on images that calibrated nothing, then timed in turns:
 
 ``alike`` is the share of images that get the answer of fp32, of LiteRT's int8. ResNet-20 and -56
 are scored on CIFAR-10's test images, the others on photographs; of the photograph networks only
-SqueezeNet has trained weights. The records of the other kinds of processor are listed at the end.
+SqueezeNet has trained weights. Without a data folder the images are synthetic and all weights
+random: the times count, the answers less. The records of the other kinds of processor are listed
+at the end.
 
     make bench SUITE=isa ARGS="../shared/data"
     python -m benchmarks.isa ../shared/data --hide vnni     # as if this processor had no VNNI
@@ -224,13 +226,16 @@ def recorded() -> list[str]:
 def main() -> int:
     """Run the suite."""
     parser = frame.parser(__doc__)
-    parser.add_argument("data", type=Path, help="the folder of weights, photographs and .npz files")
-    parser.add_argument("--networks", nargs="+", default=[*PUBLISHED, *ZOO])
+    parser.add_argument(
+        "data", type=Path, nargs="?", help="the folder of weights, photographs and .npz files"
+    )
+    parser.add_argument("--networks", nargs="+", help="by default all, without data the zoo's")
     parser.add_argument("--images", type=int, default=300, help="photographs to score")
     parser.add_argument("--test", type=int, default=10_000, help="CIFAR-10 test images to score")
     parser.add_argument("--protocol", default="quick", help="smoke, quick or standard")
     parser.add_argument("--hide", choices=("vnni", "avx512"), help="x86 only: see without_vnni.py")
     options = parser.parse_args()
+    options.networks = options.networks or [*(PUBLISHED if options.data else ()), *ZOO]
     if options.hide and not without_vnni.active():
         return _again(options.hide == "avx512")
     run = frame.start("isa", options)
