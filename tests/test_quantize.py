@@ -22,7 +22,7 @@ from torchopt2edge.interfaces import Sources
 from torchopt2edge.quantize.held_out import Validation
 from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.store import Store
-from torchopt2edge.types import SCHEMES, Ranges
+from torchopt2edge.types import SCHEMES, Ranges, Signature
 from torchopt2edge.workflow import calibration
 from torchopt2edge.workflow.lowering import signature_in
 
@@ -55,8 +55,12 @@ def test_every_scheme_is_a_file_or_a_row_that_says_why_not(
     assert "does not take the scheme 'int16x8'" in broken["ort-int16x8"]
     for name, row in rows.items():
         if name not in broken:
-            (file,) = (tmp_path / "artifacts").glob(f"{name}.*")
+            declared, file = sorted(
+                (tmp_path / "artifacts").glob(f"{name}.*"), key=lambda path: path.suffix != ".json"
+            )
             assert file.is_file()
+            assert not file.is_symlink(), "the folder can be copied, and the store deleted"
+            assert Signature.from_json(json.loads(declared.read_text())).inputs
             assert "latency_ms" not in row.metrics
             assert row.metrics["size_mb"] > 0
             assert row.metrics["sqnr_db"] >= SCHEMES[row.scheme].min_sqnr_db
@@ -163,7 +167,7 @@ def test_the_command_makes_files_and_ranks_the_operators(tmp_path: Path) -> None
     words += ["calibration_samples=32", "quantize.observer=percentile"]
     assert main(["quantize", *words, "quantize.sensitivity=true", f"out={out}"]) == 0
     assert (out / "figures/sensitivity-1.svg").is_file()
-    (file,) = (out / "artifacts").iterdir()
+    (file,) = (out / "artifacts").glob("*.onnx")
     onnx.checker.check_model(onnx.load(file))
     context = json.loads((out / "context.json").read_text())
     (decision,) = context["decisions"]

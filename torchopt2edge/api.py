@@ -30,10 +30,11 @@ from torchopt2edge.workflow.run_stages import run_stages
 from torchopt2edge.workflow.settings import Settings, SettingsArgs
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from torchopt2edge.compression.pruning.explain import Explanation
     from torchopt2edge.data import DataSet
+    from torchopt2edge.stages.torch_export import Examples
 
 if not TYPE_CHECKING:
     __getattr__ = names_of(__name__)
@@ -41,7 +42,7 @@ if not TYPE_CHECKING:
 
 def compare(
     model: nn.Module | str | Path,
-    example_inputs: tuple[Tensor, ...] | None = None,
+    example_inputs: Examples | None = None,
     calibration: Iterable[Any] | None = None,
     evaluate: Evaluate | None = None,
     **settings: Unpack[SettingsArgs],
@@ -50,8 +51,8 @@ def compare(
 
     Args:
         model: an ``nn.Module`` (taken as it is, in eval mode), or the path of a float .onnx.
-        example_inputs: the forward's positional arguments, float32 NCHW for images; needed for a
-            module, unused for a file.
+        example_inputs: one tensor, a tuple of the forward's positional arguments, or a dict of its
+            keywords; float32 NCHW for images. Needed for a module, unused for a file.
         calibration: an iterable of inputs: tensors, tuples, dicts or (input, label) pairs, batched
             or not; preprocessed, or raw where ``preprocess`` is given. Needed for int8; the first
             samples are the check's inputs too.
@@ -68,7 +69,7 @@ def compare(
 
 def quantize(
     model: nn.Module | str | Path,
-    example_inputs: tuple[Tensor, ...] | None = None,
+    example_inputs: Examples | None = None,
     calibration: Iterable[Any] | None = None,
     evaluate: Evaluate | None = None,
     **settings: Unpack[SettingsArgs],

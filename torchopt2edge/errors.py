@@ -21,17 +21,24 @@ The tree::
     └── StoreError              the store cannot be written or read
 
 A foreign exception is chained (``raise ... from error``) at the stage, backend and device
-boundary and nowhere else.
+boundary and nowhere else: `contained` is that boundary where what may be raised is not known.
+Around an improvement that a file can do without stands `optional`.
 """
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 HINT = " Hint: "
 """What stands in an error's text before its hint."""
 OLD_HINT = " To mend it: "
 """The same in the files of a run of the previous release: there it was "To mend it:"."""
+
+
+_log = logging.getLogger("torchopt2edge")
 
 
 class EdgeError(Exception):
@@ -70,6 +77,58 @@ class EdgeError(Exception):
         where = f" [{self.artifact}]" if self.artifact else ""
         hint = f"{HINT}{self.hint}" if self.hint else ""
         return f"{self.what}{where}.{hint}"
+
+
+def cause_of(error: BaseException) -> str:
+    """Return the class and the first line of a foreign exception; of ours what happened."""
+    if isinstance(error, EdgeError):
+        return error.what
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextmanager
+def contained(
+    what: str,
+    kind: type[EdgeError] | None = None,
+    *,
+    artifact: object = None,
+    hint: str | None = None,
+) -> Iterator[None]:
+    """Turn whatever a library raises in this block into one error of ours, with its cause.
+
+    Args:
+        what: what could not be done, a sentence without a full stop.
+        kind: the class to raise; `EdgeError` by default.
+        artifact: the file, folder or candidate that it was done to.
+        hint: the command or the change that helps.
+
+    Raises:
+        EdgeError: of that kind; one of ours passes as it is.
+    """
+    try:
+        yield
+    except EdgeError:
+        raise
+    except Exception as error:
+        _log.debug("%s", what, exc_info=True)
+        text = f"{what}: {cause_of(error)}"
+        raise (kind or EdgeError)(text, artifact=artifact, hint=hint) from error
+
+
+@contextmanager
+def optional(what: str, notes: list[str]) -> Iterator[None]:
+    """Go on without an improvement that fails in this block, and say so in ``notes``.
+
+    A wrong setting and a full disk are not the improvement's failure: they are raised.
+    """
+    try:
+        yield
+    except (ConfigError, StoreError):
+        raise
+    except Exception as error:
+        _log.debug("%s", what, exc_info=True)
+        notes.append(f"{what} was left out, because it failed: {cause_of(error)}")
 
 
 def _warn_of_mend() -> None:

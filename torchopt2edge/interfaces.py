@@ -163,6 +163,17 @@ class Backend(Protocol):
         """Name the runtime, its version and the options that are pinned."""
 
 
+@runtime_checkable
+class Converting(Protocol):
+    """A backend whose files are made from a converted float file."""
+
+    def parting(self, graph: Artifact, base: Artifact, samples: Path) -> str:
+        """Say at which operator the converted file parts from the graph; "" if it does not.
+
+        ``samples`` is a folder as in `Sources`.
+        """
+
+
 @dataclass(frozen=True)
 class Profile:
     """Where the milliseconds of one inference go: by layer of the PyTorch net, and the rest."""

@@ -41,6 +41,8 @@ class TensorSpec:
     dimension is -1. ``perm`` takes the source's axes to the file's (``(0, 2, 3, 1)`` for a file
     in NHWC), None when they are the same. ``scale`` and ``zero_point`` are set when the file
     holds integers there. ``preprocess`` is what makes an input of a raw image, when that is known.
+    ``whole`` says that the file's tensor has no axis for the batch: a sample is the whole tensor,
+    and the leading 1 of ``shape`` stands for the sample.
     """
 
     name: str
@@ -52,6 +54,7 @@ class TensorSpec:
     scale: float | None = None
     zero_point: int | None = None
     preprocess: Preprocess | None = None
+    whole: bool = False
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TensorSpec:

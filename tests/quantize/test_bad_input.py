@@ -178,7 +178,7 @@ def test_a_free_and_a_fixed_batch(tmp_path: Path, batch: str) -> None:
 
 
 def test_a_batch_of_several_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="batch of input 'x' is fixed to 4"):
+    with pytest.raises(ExportError, match="batch of every input is fixed to 4"):
         lowered(cnn(batch="4"), IMAGES, tmp_path)
 
 

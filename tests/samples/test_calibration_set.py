@@ -269,7 +269,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "too-flat": ([np.zeros(4)], "shape"),
     "too-deep": ([X[None]], "shape"),
     "two-parts-too-many": ([(X, X, X)], "3 parts, the model takes 1"),
-    "other-name": ([{"y": X}], r"lacks \['x'\]; it has \['y'\]"),
+    "other-name": ([{"y": X, "z": X}], r"lacks \['x'\]; it has \['y', 'z'\]"),
     "text": ([np.full((1, 3, 4), "a")], "not numbers"),
     "ragged-by-name": ([{"x": None}], "shape"),
 }

@@ -100,14 +100,15 @@ class FileSession:
 
 def to_file(array: Array, spec: TensorSpec) -> Array:
     """Transpose, quantize and cast one source array to what the file takes."""
-    value = array if spec.perm is None else array.transpose(spec.perm)
+    value = array[0] if spec.whole else array
+    value = value if spec.perm is None else value.transpose(spec.perm)
     dtype = np.dtype(spec.file_dtype or spec.dtype)
     if spec.scale is not None and np.issubdtype(dtype, np.integer):
         limits = np.iinfo(dtype)
         value = np.clip(
             np.rint(value / spec.scale) + (spec.zero_point or 0), limits.min, limits.max
         )
-    return np.ascontiguousarray(value, dtype=dtype)
+    return np.asarray(value, dtype=dtype, order="C")  # ascontiguousarray makes scalars 1-D
 
 
 def from_file(array: Array, spec: TensorSpec) -> Array:
@@ -117,4 +118,5 @@ def from_file(array: Array, spec: TensorSpec) -> Array:
         value = (array.astype(np.float32) - (spec.zero_point or 0)) * np.float32(spec.scale)
     if spec.perm is not None:
         value = value.transpose(np.argsort(spec.perm))
+    value = value[None] if spec.whole else value
     return np.ascontiguousarray(value, dtype=np.dtype(spec.dtype))

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from torchopt2edge.workflow.settings import SettingsArgs
 
 
+IMAGE = (3, 224, 224)
+"""The shape of an image where neither data nor a setting gives one."""
+
+
 def settings(config: Any, out: Path) -> SettingsArgs:
     """Return the settings that every function of the api takes.
 
@@ -43,6 +47,9 @@ def settings(config: Any, out: Path) -> SettingsArgs:
     }
     if "bench" in config:
         built["bench"] = build_part(part(config, "bench"))
+    if "shapes" in config:
+        given = config.input_shape and tuple(listed(config.input_shape))
+        built["shapes"] = dict(config.shapes or {}) or given or {}
     if "task" in config:
         built["task"] = build_part(config.task)
     if "backend" in config:
@@ -86,7 +93,7 @@ def model(config: Any, images: Any) -> tuple[Any, Any]:
 
     Args:
         config: composed and checked.
-        images: float32 [N, C, H, W], or None: random ones of ``input_shape``.
+        images: float32 [N, C, H, W], or None: random ones of ``input_shape``, or of `IMAGE`.
 
     Returns:
         The path of an .onnx and None; or a module with its checkpoint, and a tuple of one tensor.
@@ -104,7 +111,8 @@ def model(config: Any, images: Any) -> tuple[Any, Any]:
 
     net = build_part({**node, "_partial_": False})
     if config.checkpoint is not None:
-        load_checkpoint(net, Path(config.checkpoint))
+        load_checkpoint(net, Path(config.checkpoint), config.checkpoint_key)
     if images is None:
-        images = torch.randn(4, *config.input_shape, generator=torch.Generator().manual_seed(0))
+        shape = config.input_shape or IMAGE
+        images = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
     return net, (images,)

@@ -23,6 +23,7 @@ from torchopt2edge._moved import new_path
 OURS = "torchopt2edge."
 Find = Callable[[str], Callable[..., Any] | None]
 """Imports what a ``_target_`` names; None where that fails."""
+_WITHOUT_FIELDS = {"abc.ABC", "typing.Protocol"}
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,8 @@ def _of_function(node: ast.FunctionDef) -> Parameters:
 def _of_class(node: ast.ClassDef, imports: Mapping[str, str]) -> Parameters | None:
     texts: dict[str, str] = {}
     for base in reversed(node.bases):
+        if imports.get(ast.unparse(base)) in _WITHOUT_FIELDS:
+            continue
         inherited = _declared(imports.get(ast.unparse(base), ""))
         if inherited is None:
             return None

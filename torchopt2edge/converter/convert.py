@@ -27,6 +27,8 @@ CHILD = (
     Path(sqnr.__file__),
 )
 """The scripts that run in the environment, and the module of the package that they import."""
+MIN_PARITY_DB = 60.0
+"""A float conversion reaches 95 dB and more on what a model is made for."""
 _NOWHERE = "http://127.0.0.1:9"  # the discard port: whatever asks for the network fails at once
 _QUOTED_LINES = 8
 
@@ -55,12 +57,16 @@ def convert(
     *,
     env: Environment,
     timeout_s: float = 900,
+    min_parity_db: float | None = MIN_PARITY_DB,
     log: Path | None = None,
 ) -> Conversion:
     """Convert the float ONNX ``model`` into the float TFLite file ``out``.
 
     The child works in a private folder on a copy with a batch of 1; what it printed is left in
     ``log``, by default ``converter.log`` beside ``out``. Any number of conversions may run at once.
+    The file is held against the ONNX on one random input. Below ``min_parity_db`` it is refused;
+    None leaves that to a caller who has real samples, since a model may be ill-conditioned on
+    random ones.
 
     Raises:
         ConverterError: the graph is unfit, an operator cannot be lowered, the child took more
@@ -73,7 +79,7 @@ def convert(
             place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="torchopt2edge-", ignore_cleanup_errors=True) as to:
             work = Path(to)
-            write_private_copy(model, work / "model.onnx")
+            renamed = write_private_copy(model, work / "model.onnx")
             for script in CHILD:
                 place = work / _place(script)
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +90,8 @@ def convert(
                 raise _too_slow(model, timeout_s) from error
             finally:
                 _publish(work / "log", log)
-            result = _read_result(work, status, model, log)
+            result = _read_result(work, status, model, log, renamed)
+            _require(result, min_parity_db, model, log)
             _publish(work / "float.tflite", out)
     except OSError as error:
         raise StoreError(
@@ -101,6 +108,15 @@ def convert(
         seconds=time.monotonic() - started,
         log=log,
     )
+
+
+def _require(
+    result: Mapping[str, Any], min_parity_db: float | None, model: Path, log: Path
+) -> None:
+    """Refuse a file that computes something else."""
+    if min_parity_db is not None and result["parity_db"] < min_parity_db:
+        message = f"the outputs agree to {result['parity_db']:.0f} dB only"
+        raise _failed({**result, "kind": "parity", "message": message, "node": ""}, model, log)
 
 
 def _place(script: Path) -> Path:
@@ -152,14 +168,17 @@ def _publish(source: Path, target: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _read_result(work: Path, status: int, model: Path, log: Path) -> dict[str, Any]:
-    """Return the child's result, or raise what it amounts to."""
+def _read_result(
+    work: Path, status: int, model: Path, log: Path, renamed: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the child's result, or raise what it amounts to, in the model's own names."""
     path = work / "result.json"
     if not path.exists():
         raise _died(status, work / "log", model, log)
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if not result["ok"]:
-        raise _failed(result, model, log)
+        node = renamed.get(result["node"], result["node"])
+        raise _failed({**result, "node": node}, model, log)
     return result
 
 

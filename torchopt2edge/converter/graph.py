@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torchopt2edge.converter.names import make_safe
 from torchopt2edge.converter.unfold import unfold_in_place
 from torchopt2edge.errors import ConverterError, StoreError
 
@@ -96,8 +97,11 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(model, data_prop=True)
 
 
-def write_private_copy(source: Path, target: Path) -> None:
+def write_private_copy(source: Path, target: Path) -> dict[str, str]:
     """Write the float, static, self-contained copy of ``source`` that the converter may rewrite.
+
+    Returns:
+        The names that differ there: new → old.
 
     Raises:
         ConverterError: it is quantized, has a free size, or is larger than one file can hold.
@@ -111,6 +115,7 @@ def write_private_copy(source: Path, target: Path) -> None:
     try:
         static = with_static_batch(model)
         unfold_in_place(static)
+        renamed = make_safe(static.graph)
         onnx.save(static, target)
     except ConverterError as error:
         raise ConverterError(error.what, artifact=source, hint=error.hint) from None
@@ -126,3 +131,4 @@ def write_private_copy(source: Path, target: Path) -> None:
             artifact=target,
             hint="make room there, or set TMPDIR to a folder on a larger disk",
         ) from error
+    return renamed

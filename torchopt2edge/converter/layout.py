@@ -41,8 +41,29 @@ def permutations(source: tuple[int, ...], file: tuple[int, ...]) -> list[tuple[i
     return list(dict.fromkeys(fits))
 
 
-def random_feed(session: Any, positive: bool) -> dict[str, Array]:
-    """Return one input: normal (or uniform positive) numbers, zeros and ones for integers."""
+_PASSING = ("Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Transpose")
+_WHOLE = {"uint8": 256, "int8": 128, "bool": 2}
+
+
+def integer_limits(model: Any) -> dict[str, int]:
+    """Return by tensor below what its integers must stay: the length of the table they index."""
+    sizes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    limits: dict[str, int] = {}
+    for node in reversed(model.graph.node):
+        if node.op_type == "Gather" and node.input[0] in sizes:
+            axis = next((item.i for item in node.attribute if item.name == "axis"), 0)
+            found = sizes[node.input[0]][axis]
+        elif node.op_type in _PASSING and node.output[0] in limits:
+            found = limits[node.output[0]]
+        else:
+            continue
+        name = node.input[1 if node.op_type == "Gather" else 0]
+        limits[name] = min(found, limits.get(name, found))
+    return limits
+
+
+def random_feed(session: Any, positive: bool, limits: dict[str, int]) -> dict[str, Array]:
+    """Return one input: normal (or uniform positive) numbers, small ones for integers."""
     rng = np.random.default_rng(1)
     types = {"float": "float32", "double": "float64"}
     feed = {}
@@ -52,7 +73,7 @@ def random_feed(session: Any, positive: bool) -> dict[str, Array]:
         if dtype.kind == "f":
             drawn = rng.random(spec.shape) if positive else rng.standard_normal(spec.shape)
         else:
-            drawn = rng.integers(0, 2, spec.shape)
+            drawn = rng.integers(0, limits.get(spec.name, _WHOLE.get(dtype.name, 10)), spec.shape)
         feed[spec.name] = np.asarray(drawn).astype(dtype)
     return feed
 
@@ -64,11 +85,19 @@ class LayoutError(Exception):
 class Measure:
     """Runs files against ONNX Runtime on one random input.
 
-    ``inputs`` and ``outputs`` map the source's names to those in the file's signature.
+    ``inputs`` and ``outputs`` map the source's names to those in the file's signature; ``limits``
+    are those of integer inputs (`integer_limits`).
     """
 
-    def __init__(self, source: str, inputs: dict[str, str], outputs: dict[str, str]) -> None:
+    def __init__(
+        self,
+        source: str,
+        inputs: dict[str, str],
+        outputs: dict[str, str],
+        limits: dict[str, int] | None = None,
+    ) -> None:
         self.source, self.inputs, self.outputs = source, inputs, outputs
+        self.limits = limits or {}
         self.feed: dict[str, Array] = {}
         self.reference: dict[str, Array] = {}
 
@@ -82,7 +111,7 @@ class Measure:
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(self.source, options)
         for positive in (False, True):  # a logarithm or a root wants the latter
-            self.feed = random_feed(session, positive)
+            self.feed = random_feed(session, positive, self.limits)
             values = session.run(list(self.outputs), self.feed)
             self.reference = dict(zip(self.outputs, values, strict=True))
             if all(np.isfinite(value).any() for value in values):

@@ -30,6 +30,54 @@ def signature_names(names: list[str]) -> list[str]:
     return taken
 
 
+_SAFE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")  # what a scope of TensorFlow may be called
+_LONGEST = 120
+
+
+def make_safe(graph: onnx.GraphProto) -> dict[str, str]:
+    """Rename the nodes and inner tensors that TensorFlow cannot name, in place.
+
+    These are names with other characters (``Softmax@0``), very long ones, and two that differ in
+    case alone. Inputs and outputs stay: whoever converts gives them names of their own.
+
+    Returns:
+        New name → old name.
+    """
+    ends = {value.name for value in (*graph.input, *graph.output)}
+    taken = {name.lower() for name in ends}
+    tensors: dict[str, str] = {}
+    nodes: dict[str, str] = {}
+    for weight in graph.initializer:
+        _rename(weight.name, ends, taken, tensors)
+    for at, node in enumerate(graph.node):
+        for name in node.output:
+            _rename(name, ends, taken, tensors)
+        old = node.name
+        if old and (not _is_safe(old) or len(old) > _LONGEST):
+            node.name = f"{node.op_type}_{at}"
+            nodes[node.name] = old
+    rename_in_graph(graph, {old: new for old, new in tensors.items() if old != new})
+    return {**{new: old for old, new in tensors.items() if new != old}, **nodes}
+
+
+def _is_safe(name: str) -> bool:
+    return _SAFE.fullmatch(name) is not None and len(name) <= _LONGEST
+
+
+def _rename(name: str, ends: set[str], taken: set[str], made: dict[str, str]) -> None:
+    """Choose a safe name that no other tensor has, whatever the case of its letters."""
+    if not name or name in ends or name in made:
+        return
+    plain = name if _is_safe(name) else re.sub(r"[^A-Za-z0-9_./-]", "_", name)[:_LONGEST]
+    plain = plain if _SAFE.match(plain) else f"t{plain}"
+    new, number = plain, 1
+    while new.lower() in taken:
+        number += 1
+        new = f"{plain}_{number}"
+    taken.add(new.lower())
+    made[name] = new
+
+
 def graph_names(model: onnx.ModelProto) -> tuple[list[str], list[str]]:
     """Return the names of the graph's inputs (weights left out) and outputs, in order."""
     weights = {tensor.name for tensor in model.graph.initializer}

@@ -12,7 +12,6 @@ import difflib
 import functools
 import importlib
 import json
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from torchopt2edge.errors import ModelError
 from torchopt2edge.models.cut_plan import Plan
+from torchopt2edge.models.state_dict import fitting, read_file, state_dicts
 from torchopt2edge.store import code_of
 
 _PLAIN = "make the model a module-level function, with plain numbers, strings, lists and dicts"
@@ -156,17 +156,26 @@ def load_model(folder: Path) -> nn.Module:
     return model.eval()
 
 
-def load_checkpoint(model: nn.Module, path: Path) -> None:
+def load_checkpoint(model: nn.Module, path: Path, key: str | None = None) -> None:
     """Load a state dict into ``model``: every key and every shape must fit.
 
-    A dict that wraps it (``state_dict``, ``model_state_dict``, ``model``) and the prefixes that
-    wrappers leave (``module.``, ``_orig_mod.``) are taken off. Only tensors and plain values
-    are unpickled, never code; a ``.safetensors`` file holds nothing else.
+    What frameworks put around it is found by the net's own keys (`state_dict.fitting`). Only
+    tensors and plain values are unpickled, never code; a ``.safetensors`` file holds nothing else.
+
+    Args:
+        model: the net.
+        path: the file.
+        key: which of several state dicts in the file is meant, such as ``model_ema``.
 
     Raises:
-        ModelError: missing, damaged, holding more than tensors, or made for another net.
+        ModelError: missing, damaged, without tensors, or made for another net.
     """
-    load_state(model, read_state(path), path)
+    loaded = read_file(path)
+    try:
+        state, _ = fitting(model.state_dict(), loaded, key)
+    except ModelError as error:
+        raise ModelError(error.what, artifact=path, hint=error.hint) from error
+    load_state(model, state, path)
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], source: object) -> None:
@@ -180,7 +189,16 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: object) ->
     counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
     state = {**counters, **state}
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    wrong = [k for k in sorted(own.keys() & state.keys()) if own[k].shape != state[k].shape]
+    shared = sorted(own.keys() & state.keys())
+    wrong = [k for k in shared if own[k].shape != state[k].shape]
+    other = [k for k in shared if not _converts(state[k], own[k])]
+    if other:
+        raise ModelError(
+            f"a checkpoint holds {other[0]} as {state[other[0]].dtype}, the net "
+            f"{own[other[0]].dtype}",
+            artifact=source,
+            hint="save the float weights of the net, on a real device and not sparse",
+        )
     if missing or extra or wrong:
         raise ModelError(
             "a checkpoint does not fit the model: "
@@ -191,59 +209,32 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: object) ->
     model.load_state_dict(state)
 
 
+def _converts(given: Tensor, own: Tensor) -> bool:
+    """Whether the numbers of one tensor can be those of the other: float to float of any width."""
+    plain = given.layout == torch.strided and not (given.is_meta or given.is_quantized)
+    alike = given.is_floating_point() == own.is_floating_point()
+    return plain and alike and given.is_complex() == own.is_complex()
+
+
 def read_state(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by name, wrappers and their prefixes taken off.
 
     Raises:
-        ModelError: missing, damaged, or holding more than tensors.
+        ModelError: missing, damaged, or holding no tensors.
     """
-    loaded = _read(path)
-    for name in _WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(name), Mapping):
-            loaded = loaded[name]
-            break
-    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
+    found = state_dicts(read_file(path))
+    if not found:
         raise ModelError(
             "a checkpoint is not a state dict",
             artifact=path,
             hint="save it with torch.save(model.state_dict(), path)",
         )
-    state = {str(key): value for key, value in loaded.items()}
-    for prefix in ("module.", "_orig_mod."):
+    state = found.get("") or next((found[name] for name in _WRAPPERS if name in found), None)
+    state = state or next(iter(found.values()))
+    for prefix in ("module.", "_orig_mod.", "module."):
         if state and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
-
-
-def _read(path: Path) -> Any:
-    if not path.is_file():
-        raise ModelError("a checkpoint is missing", artifact=path, hint="check the path")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            "a checkpoint is damaged or holds more than tensors, which would run its code",
-            artifact=path,
-            hint="save it again with torch.save(model.state_dict(), path)",
-        ) from error
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError, IndexError) as error:
-        raise ModelError(
-            "a checkpoint is damaged", artifact=path, hint="download or save it again"
-        ) from error
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            "a checkpoint is damaged", artifact=path, hint="download or save it again"
-        ) from error
 
 
 def _differences(

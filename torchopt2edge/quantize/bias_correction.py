@@ -121,7 +121,7 @@ class Probe:
         inputs = {**feeds, **{f"shift/{name}": shift for name, shift in shifts.items()}}
         sums: dict[str, Array] = {}
         count = 0
-        for batch in self.samples.batches(self.batch, self.limit):
+        for batch in self.samples.feeds(self.batch, self.limit):
             size = len(next(iter(batch.values())))
             outputs = [f"mean/{name}" for name in names]
             values = self.graph.session.run(outputs, {**inputs, **batch}, options)

@@ -122,7 +122,7 @@ def collect(
     half_of = _halves(samples.manifest.hashes)
     with ThreadPoolExecutor(threads) as pool, _torch_on_one_thread():
         each = pool.map if threads > 1 else map
-        for index, sample in enumerate(samples.batches(1)):
+        for index, sample in enumerate(samples.feeds(1)):
             half = halves[half_of[index]]
             values = [sample[name] for name in inputs] + (run(sample) if run else [])
             histograms = half.histograms if counting else itertools.repeat(None)

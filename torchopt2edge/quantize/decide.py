@@ -12,8 +12,11 @@ D2. Equalization and bias correction are applied when they are requested. With `
     the two ways to equalize the better one is taken.
 D3. Ranges that training learned are never replaced. Only tensors that it did not observe are
     calibrated, and the graph, whose weights are as they were trained, is left alone.
-D4. Operators named in ``exclude`` stay in float. With ``max_drop`` so do those that cost most, as
-    few MACs as suffice.
+D4. Operators named in ``exclude`` stay in float, and everything else is judged with them in float.
+    With ``max_drop`` so do those that cost most, as few MACs as suffice.
+D5. Where the SQNR stays below ``poor_db``, operators that cost much and weigh little are left in
+    float (`repair`), and D2 is tried on that. Of all states the one with the best SQNR is taken, so
+    no step can make the file worse than leaving it out.
 """
 
 from __future__ import annotations
@@ -21,12 +24,13 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from torchopt2edge.errors import ConfigError
+from torchopt2edge.errors import ConfigError, optional
 from torchopt2edge.quantize.histogram import OBSERVERS
 from torchopt2edge.quantize.options import Quantize
 from torchopt2edge.samples.calibration_set import Samples
@@ -45,6 +49,7 @@ UNMEASURED = "mse"
 GAIN_DB = 0.5
 SIMULATED = 32
 RANKED = 8
+_NO_OUTPUT = "the graph has no float output by which to choose"
 
 
 class Judge(Protocol):
@@ -62,6 +67,7 @@ class Judge(Protocol):
         """Return by how many points the graph is worse when it is quantized with these ranges."""
 
 
+Ops = tuple[str, ...]
 Judging = Callable[["ModelProto"], Judge]
 """Makes the judge of a graph; named here, so that who passes it on refers to no maker."""
 
@@ -116,11 +122,11 @@ def decide(
     options.check()
     tick(0, 4, "ranges")
     source = onnx.load(graph)
+    excluded = _named(source, options.exclude, graph)
     if learned is None:
-        state = _tuned(_calibrated(source, samples, options), samples, options)
+        state = _best(source, samples, options, excluded, tick)
     else:
-        state = _completed(source, samples, learned)
-    state = _without_excluded(state, options.exclude, graph)
+        state = _completed(source, samples, learned, excluded)
     facts = _described(state)
     if options.sensitivity or options.max_drop is not None:
         tick(2, 4, "sensitivity")
@@ -138,6 +144,42 @@ def decide(
     return facts
 
 
+def _best(
+    source: ModelProto, samples: Samples, options: Quantize, excluded: Ops, tick: Tick
+) -> State:
+    """D1, D2 and D5: of all states on the way the one that is closest to the float model."""
+    found = _Calibrations(samples, options)
+    first = found.state(source, excluded)
+    best = _tuned(first, found)
+    if not options.repair or best.sqnr_db is None or best.sqnr_db >= options.poor_db:
+        return best
+    tick(1, 4, "operators to leave in float")
+    notes: list[str] = []
+    with optional("leaving operators in float", notes):
+        repaired = _repaired(first, found)
+        if repaired is not None:
+            # Equalization and bias correction are judged on the graph as it will be lowered.
+            best = max(best, _tuned(repaired, found), key=lambda state: state.sqnr_db or -math.inf)
+    return best if not notes else replace(best, facts={**best.facts, "notes": notes})
+
+
+def _repaired(state: State, found: _Calibrations) -> State | None:
+    """D5: leave operators in float; None where that does not pay."""
+    from torchopt2edge.quantize.graph.macs import macs_of
+    from torchopt2edge.quantize.repair import repair
+
+    options, simulated = found.options, found.simulated(state.proto)
+    if simulated is None:
+        return None
+    made = repair(
+        simulated, state.ranges, macs_of(state.proto), options.poor_db, options.repair_macs
+    )
+    if not made.excluded:
+        return None
+    again = found.state(state.proto, (*state.ranges.excluded, *made.excluded))
+    return replace(again, facts={**again.facts, "repair": made.facts})
+
+
 def _described(state: State) -> Facts:
     """Return the decision's facts before any search of operators."""
     from torchopt2edge.quantize.graph.lint import lint
@@ -152,24 +194,49 @@ def _described(state: State) -> Facts:
     }
 
 
-def _calibrated(proto: ModelProto, samples: Samples, options: Quantize) -> State:
-    """D1, with ranges that both runtimes can represent (`join_ranges`)."""
-    from torchopt2edge.quantize.calibrate import calibrate
-    from torchopt2edge.quantize.select_observer import select_observer
+class _Calibrations:
+    """The ranges and the simulation of each graph that is tried, made once.
 
-    name, why = options.observer, "asked for"
-    simulated = _simulated(proto, samples)
-    if name == "auto" and simulated is None:
-        name, why = UNMEASURED, "the graph has no float output by which to choose"
-    ranges = _joined(proto, calibrate(proto, samples, AUTO if name == "auto" else (name,)))
-    if name != "auto":
-        sqnr = None if simulated is None else simulated.sqnr(ranges[name])
-        return State(proto, ranges[name], sqnr, {"calibrator": name, "why": why})
-    assert simulated is not None
-    choice = select_observer(simulated, ranges)
-    tried = {name: round(value, 2) for name, value in choice.sqnr_db.items()}
-    facts = {"calibrator": choice.name, "why": choice.why, "sqnr_by_calibrator": tried}
-    return State(proto, ranges[choice.name], choice.sqnr_db[choice.name], facts)
+    Observers see the float graph, so ranges do not depend on what stays in float; which observer
+    is best does.
+    """
+
+    def __init__(self, samples: Samples, options: Quantize) -> None:
+        self.samples, self.options = samples, options
+        self._kept: list[tuple[ModelProto, Simulation | None, Mapping[str, Ranges]]] = []
+
+    def simulated(self, proto: ModelProto) -> Simulation | None:
+        """Return the simulation of a graph."""
+        return self._of(proto)[1]
+
+    def state(self, proto: ModelProto, excluded: Ops) -> State:
+        """D1, with ranges that both runtimes can represent (`join_ranges`)."""
+        from torchopt2edge.quantize.select_observer import select_observer
+
+        _, simulated, found = self._of(proto)
+        ranges = {name: replace(each, excluded=excluded) for name, each in found.items()}
+        name = self.options.observer
+        if name != "auto" or simulated is None:
+            why = "asked for" if name != "auto" else _NO_OUTPUT
+            name = UNMEASURED if name == "auto" else name
+            sqnr = None if simulated is None else simulated.sqnr(ranges[name])
+            return State(proto, ranges[name], sqnr, {"calibrator": name, "why": why})
+        choice = select_observer(simulated, ranges)
+        tried = {name: round(value, 2) for name, value in choice.sqnr_db.items()}
+        facts = {"calibrator": choice.name, "why": choice.why, "sqnr_by_calibrator": tried}
+        return State(proto, ranges[choice.name], choice.sqnr_db[choice.name], facts)
+
+    def _of(self, proto: ModelProto) -> tuple[ModelProto, Simulation | None, Mapping[str, Ranges]]:
+        from torchopt2edge.quantize.calibrate import calibrate
+
+        for kept in self._kept:
+            if kept[0] is proto:
+                return kept
+        simulated, name = _simulated(proto, self.samples), self.options.observer
+        observers = AUTO if name == "auto" else (name,)
+        ranges = _joined(proto, calibrate(proto, self.samples, observers))
+        self._kept.append((proto, simulated, ranges))
+        return self._kept[-1]
 
 
 def _simulated(proto: ModelProto, samples: Samples) -> Simulation | None:
@@ -190,43 +257,52 @@ def _joined(proto: ModelProto, ranges: Mapping[str, Ranges]) -> dict[str, Ranges
     }
 
 
-def _tuned(state: State, samples: Samples, options: Quantize) -> State:
+def _tuned(state: State, found: _Calibrations) -> State:
     """D2: equalize first, since the biases are corrected for the ranges that are then used."""
+    options = found.options
     source = state.proto
-
-    def equalized(now: State) -> Iterator[State]:
-        from torchopt2edge.quantize.equalization import equalize
-
-        for by, given in (("weights", None), ("weights and activations", samples)):
-            proto, facts = equalize(now.proto, given)
-            if facts["pairs"]:
-                tried = _calibrated(proto, samples, options)
-                yield replace(tried, facts={**tried.facts, "equalize": {"by": by, **facts}})
-
-    def corrected(now: State) -> Iterator[State]:
-        from torchopt2edge.quantize.bias_correction import correct_bias
-
-        proto, facts = correct_bias(now.proto, now.ranges, samples)
-        tried = replace(now, proto=proto, facts={**now.facts, "bias_correction": facts})
-        yield replace(tried, sqnr_db=_sqnr(tried, samples, source))
-
     for name, wanted, poor, step in (
-        ("equalize", options.equalize, options.poor_db, equalized),
-        ("bias_correction", options.bias_correction, options.poor_db / 2, corrected),
+        ("equalize", options.equalize, options.poor_db, _equalized),
+        ("bias_correction", options.bias_correction, options.poor_db / 2, _corrected),
     ):
-        before = state.sqnr_db
+        before, notes = state.sqnr_db, list[str]()
         if wanted is False or before is None or (wanted == "auto" and before >= poor):
             continue
-        best = max(step(state), key=lambda tried: tried.sqnr_db or 0.0, default=None)
-        if best is None:
+        best = None
+        with optional(name.replace("_", " "), notes):
+            tried = step(state, found, source)
+            best = max(tried, key=lambda one: one.sqnr_db or 0.0, default=None)
+        if notes:
+            state = replace(state, facts={**state.facts, name: notes[0]})
+        if best is None or best.sqnr_db is None:
             continue
-        assert best.sqnr_db is not None
         if wanted is True or best.sqnr_db - before >= GAIN_DB:
             state = best
         else:
             note = f"tried: {best.sqnr_db:.1f} dB, not kept"
             state = replace(state, facts={**state.facts, name: note})
     return state
+
+
+def _equalized(now: State, found: _Calibrations, source: ModelProto) -> Iterator[State]:
+    """Return the state with its weights equalized, in either way."""
+    from torchopt2edge.quantize.equalization import equalize
+
+    for by, given in (("weights", None), ("weights and activations", found.samples)):
+        proto, facts = equalize(now.proto, given)
+        if facts["pairs"]:
+            tried = found.state(proto, now.ranges.excluded)
+            kept = {**now.facts, **tried.facts, "equalize": {"by": by, **facts}}
+            yield replace(tried, facts=kept)
+
+
+def _corrected(now: State, found: _Calibrations, source: ModelProto) -> Iterator[State]:
+    """Return the state with its biases corrected for its ranges."""
+    from torchopt2edge.quantize.bias_correction import correct_bias
+
+    proto, facts = correct_bias(now.proto, now.ranges, found.samples)
+    tried = replace(now, proto=proto, facts={**now.facts, "bias_correction": facts})
+    yield replace(tried, sqnr_db=_sqnr(tried, found.samples, source))
 
 
 def _sqnr(state: State, samples: Samples, source: ModelProto) -> float:
@@ -236,24 +312,22 @@ def _sqnr(state: State, samples: Samples, source: ModelProto) -> float:
     return simulation(state.proto, samples, SIMULATED, reference=source).sqnr(state.ranges)
 
 
-def _completed(proto: ModelProto, samples: Samples, learned: Ranges) -> State:
+def _completed(proto: ModelProto, samples: Samples, learned: Ranges, excluded: Ops) -> State:
     """D3."""
     from torchopt2edge.quantize.calibrate import calibrate
     from torchopt2edge.quantize.qat_ranges import merge
 
     rest = _joined(proto, calibrate(proto, samples, ("minmax",)))["minmax"]
-    ranges = merge(learned, rest)
+    ranges = replace(merge(learned, rest), excluded=excluded)
     simulated = _simulated(proto, samples)
     sqnr = None if simulated is None else simulated.sqnr(ranges)
     facts = {"calibrator": "qat", "why": "learned in training", **ranges.facts}
     return State(proto, ranges, sqnr, facts)
 
 
-def _without_excluded(state: State, patterns: tuple[str, ...], graph: Path) -> State:
-    """D4, the nodes that are named by hand."""
-    if not patterns:
-        return state
-    names = [node.name for node in state.proto.graph.node]
+def _named(proto: ModelProto, patterns: Ops, graph: Path) -> Ops:
+    """D4: return the nodes that are named by hand."""
+    names = [node.name for node in proto.graph.node]
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
             near = difflib.get_close_matches(pattern, names, 3)
@@ -262,8 +336,7 @@ def _without_excluded(state: State, patterns: tuple[str, ...], graph: Path) -> S
                 artifact=graph,
                 hint=f"quantize.exclude= for instance {near or names[:3]}",
             )
-    excluded = tuple(n for n in names if any(fnmatch.fnmatch(n, pattern) for pattern in patterns))
-    return replace(state, ranges=replace(state.ranges, excluded=excluded))
+    return tuple(n for n in names if any(fnmatch.fnmatch(n, pattern) for pattern in patterns))
 
 
 def _ranking(state: State, samples: Samples) -> tuple[list[Sensitivity], float]:

@@ -283,7 +283,7 @@ def _channel_stats(
     largest: dict[str, Array] = {}
     squares: dict[str, Array] = {}
     count = 0
-    for batch in samples.batches(batch_size_of(proto)):
+    for batch in samples.feeds(batch_size_of(proto)):
         values = dict(zip(names, session.run(names, batch), strict=True))
         count += len(next(iter(batch.values())))
         for name, value in values.items():

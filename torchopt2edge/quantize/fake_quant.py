@@ -9,7 +9,7 @@ samples, and neither a file nor a session of its own.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from torchopt2edge.quantize.quantized_tensors import (
     quantized_tensors,
 )
 from torchopt2edge.samples.calibration_set import Samples
+from torchopt2edge.stats.columns import Columns, column_groups
 from torchopt2edge.stats.sqnr import mean_sqnr_db, sqnr_per_sample_db
 from torchopt2edge.types import Ranges
 
@@ -104,7 +105,9 @@ class Simulation:
         samples: the samples.
         batch: how many are run at once.
         limit: how many are run in all.
-        reference: the float outputs of each batch, arrays [samples, values] (`_thinned`).
+        reference: the float outputs of each batch, arrays [samples, values] (`_parts`): one for
+            each output, or for each group of its columns that differ in meaning.
+        columns: the groups of an output whose columns do.
     """
 
     graph: FakeQuantGraph
@@ -112,6 +115,7 @@ class Simulation:
     batch: int
     limit: int
     reference: tuple[Mapping[str, Array], ...]
+    columns: Mapping[str, Sequence[Columns]]
 
     @property
     def ops(self) -> tuple[str, ...]:
@@ -124,7 +128,7 @@ class Simulation:
         return sum(len(next(iter(batch.values()))) for batch in self._batches())
 
     def sqnr(self, ranges: Ranges, floating: Collection[str] = ()) -> float:
-        """Return the SQNR at the worst output, averaged over the samples (`mean_sqnr_db`).
+        """Return the SQNR at the worst output or columns, averaged over the samples.
 
         Args:
             ranges: the ranges of the activations; nodes in its ``excluded`` stay in float.
@@ -139,18 +143,23 @@ class Simulation:
         feeds = self.graph.feeds(ranges, floating)
         ratios: dict[str, list[Array]] = {name: [] for name in self.reference[0]}
         for batch, reference in zip(self._batches(), self.reference, strict=True):
-            for name, value in self.outputs(feeds, batch).items():
-                ratios[name].append(sqnr_per_sample_db(reference[name], _thinned(value)))
+            for name, value in _parts(self.outputs(feeds, batch), self.columns).items():
+                ratios[name].append(sqnr_per_sample_db(reference[name], value))
         return min(mean_sqnr_db(np.concatenate(parts)) for parts in ratios.values())
 
     def outputs(self, feeds: Mapping[str, Array], batch: Mapping[str, Array]) -> dict[str, Array]:
         """Return the float outputs of one batch of samples, given `FakeQuantGraph.feeds`."""
-        names = {name: self.graph.outputs[name] for name in self.reference[0]}
+        names = {name: self.graph.outputs[name] for name in self.names}
         values = self.graph.session.run(list(names.values()), {**feeds, **batch})
         return dict(zip(names, values, strict=True))
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The float outputs."""
+        return tuple(self.columns)
+
     def _batches(self) -> Iterator[dict[str, Array]]:
-        return self.samples.batches(self.batch, self.limit)
+        return self.samples.feeds(self.batch, self.limit)
 
 
 def simulation(
@@ -179,12 +188,14 @@ def simulation(
     if not names:
         raise DataError("no output of this graph is float: its quantization noise has no measure")
     session, size = host_session(truth), batch_size_of(proto)
-    outputs = tuple(
-        dict(zip(names, map(_thinned, session.run(names, batch)), strict=True))
-        for batch in samples.batches(size, limit)
-    )
+    columns: dict[str, Sequence[Columns]] = {}
+    outputs = []
+    for batch in samples.feeds(size, limit):
+        values = dict(zip(names, session.run(names, batch), strict=True))
+        columns = columns or {name: column_groups(value) for name, value in values.items()}
+        outputs.append(_parts(values, columns))
     graph = fake_quant_graph(proto, quantized_tensors(proto))
-    return Simulation(graph, samples, size, limit, outputs)
+    return Simulation(graph, samples, size, limit, tuple(outputs), columns)
 
 
 def fake_quant_graph(proto: ModelProto, tensors: QuantizedTensors) -> FakeQuantGraph:
@@ -282,6 +293,17 @@ def _switch(at: int, tensor: RoundedTensor) -> Any:
         for branch, nodes, result in (("then", quantize, rounded), ("else", leave, same))
     }
     return helper.make_node("If", [f"on/{at}"], [f"seen/{at}"], **branches)
+
+
+def _parts(
+    values: Mapping[str, Array], columns: Mapping[str, Sequence[Columns]]
+) -> dict[str, Array]:
+    """Return each output, or each group of its columns, as [samples, values]."""
+    return {
+        f"{name}, {group}" if group else name: _thinned(group.of(value) if group else value)
+        for name, value in values.items()
+        for group in columns[name] or (None,)
+    }
 
 
 def _thinned(value: Array) -> Array:

@@ -65,7 +65,7 @@ def _predictions(proto: ModelProto, samples: Samples) -> Array:
     """Return the arg-max of the first output for every sample."""
     session = host_session(proto)
     first = session.get_outputs()[0].name
-    batches = samples.batches(batch_size_of(proto))
+    batches = samples.feeds(batch_size_of(proto))
     scores = [session.run([first], batch)[0] for batch in batches]
     if scores[0].ndim != 2:
         raise DataError(

@@ -19,6 +19,8 @@ class Quantize:
         equalize: True, False or ``auto`` (tried below ``poor_db`` of SQNR).
         bias_correction: True, False or ``auto`` (tried below half of ``poor_db``).
         poor_db: the SQNR in dB below which ``auto`` tries more.
+        repair: whether operators are left in float where the SQNR stays below ``poor_db``.
+        repair_macs: how many of the multiply-accumulates that may be, in per cent.
         sensitivity: whether the operators are ranked by what quantizing each of them costs.
         max_drop: leave as few MACs in float as keep the drop of the task metric within this many
             points on held-out calibration samples; None leaves none.
@@ -30,6 +32,8 @@ class Quantize:
     equalize: bool | str = "auto"
     bias_correction: bool | str = "auto"
     poor_db: float = 20.0
+    repair: bool = True
+    repair_macs: float = 2.0
     sensitivity: bool = False
     max_drop: float | None = None
     validation_samples: int = 512
@@ -45,6 +49,10 @@ class Quantize:
         if self.observer not in known:
             raise ConfigError(
                 f"there is no observer {self.observer!r}", hint=f"one of {', '.join(known)}"
+            )
+        if not 0 <= self.repair_macs <= 100:
+            raise ConfigError(
+                f"quantize.repair_macs is {self.repair_macs}", hint="per cent, 0 to 100"
             )
         for name in ("equalize", "bias_correction"):
             if getattr(self, name) not in (True, False, "auto"):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from torchopt2edge.errors import DataError, NoSamples
+from torchopt2edge.preprocessing.preprocess import Preprocess, apply
 from torchopt2edge.samples.npy_stream import Column, rows
 from torchopt2edge.samples.raw_images import ready
 from torchopt2edge.types import Facts, Manifest, TensorSpec
@@ -45,12 +47,31 @@ class Samples:
         file = self.path / "labels.npy"
         return np.load(file) if file.is_file() else None
 
+    def feeds(self, size: int, limit: int | None = None) -> Iterator[dict[str, Array]]:
+        """Walk the samples as the graph takes them; of a model without a batch, one by one."""
+        for batch in self.batches(1 if self.whole else size, limit):
+            yield as_fed(batch, self.whole)
+
+    @cached_property
+    def whole(self) -> frozenset[str]:
+        """The inputs whose tensors have no axis for the batch."""
+        manifest = json.loads((self.path / "manifest.json").read_text())
+        return frozenset(manifest.get("whole", ()))
+
     def batches(self, size: int, limit: int | None = None) -> Iterator[dict[str, Array]]:
-        """Walk the samples in batches of ``size`` (the last may be smaller), read from disk."""
+        """Walk the samples in batches of ``size`` (the last may be smaller), read from disk.
+
+        The first axis of each array is that of the samples.
+        """
         names = self.names
         columns = [rows(self.path / f"{at}.npy", size, limit) for at in range(len(names))]
         for batch in zip(*columns, strict=True):
             yield dict(zip(names, batch, strict=True))
+
+
+def as_fed(batch: Mapping[str, Array], whole: Collection[str]) -> dict[str, Array]:
+    """Return one batch as the graph takes it: without the axis that some inputs have not."""
+    return {name: array[0] if name in whole else array for name, array in batch.items()}
 
 
 def write_samples(
@@ -104,6 +125,7 @@ def write_samples(
         # An array of floats is by definition what this object would have made of the raw image.
         "preprocessing": {s.name: s.preprocess.to_json() for s in inputs if s.preprocess},
         "seed": seed,
+        "whole": [spec.name for spec in inputs if spec.whole],
     }
     (out / "manifest.json").write_text(json.dumps(record))
     return {"count": len(hashes), "split": split, "labelled": labels is not None}
@@ -155,6 +177,26 @@ def inputs_of(item: object, inputs: Sequence[TensorSpec]) -> dict[str, Array]:
     return _read(item, inputs)[0]
 
 
+def shapes_of_item(
+    item: object, inputs: Sequence[TensorSpec], preprocess: Preprocess | None
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape that each input of a model with free sizes has in one calibration item.
+
+    The batch keeps what the model says of it. A raw image has the size that ``preprocess`` makes.
+
+    Raises:
+        DataError: as `write_samples`.
+    """
+    arrays, _ = _parts(item, inputs)
+    found = {}
+    for array, spec in zip(arrays, inputs, strict=True):
+        raw = preprocess is not None and array.dtype.kind in "iu" and len(spec.shape) == 4
+        value = apply(preprocess, array) if preprocess is not None and raw else array
+        sizes = value.shape[1:] if value.ndim == len(spec.shape) else value.shape
+        found[spec.name] = tuple(sizes) if spec.whole else (*spec.shape[:1], *sizes)
+    return found
+
+
 def _read(item: object, inputs: Sequence[TensorSpec]) -> tuple[dict[str, Array], object]:
     """Return one item's batch by input name, and its label (None when it has none)."""
     arrays, label = _parts(item, inputs)
@@ -170,10 +212,9 @@ def _read(item: object, inputs: Sequence[TensorSpec]) -> tuple[dict[str, Array],
 
 def _parts(item: object, inputs: Sequence[TensorSpec]) -> tuple[list[Array], object]:
     if isinstance(item, Mapping):
-        missing = [spec.name for spec in inputs if spec.name not in item]
-        if missing:
-            raise DataError(f"a calibration item lacks {missing}; it has {sorted(map(str, item))}")
-        return [to_numpy(item[spec.name]) for spec in inputs], None
+        return _by_name(item, inputs), None
+    if _is_list_of_samples(item, inputs):
+        return [np.stack([to_numpy(one) for one in item])], None  # type: ignore[attr-defined]
     parts, label = list(item) if isinstance(item, tuple | list) else [item], None
     if len(parts) == len(inputs) + 1:
         *parts, label = parts
@@ -187,6 +228,43 @@ def _parts(item: object, inputs: Sequence[TensorSpec]) -> tuple[list[Array], obj
             hint="yield a tensor, a tuple of tensors, a dict by name, or one of them and a label",
         )
     return [to_numpy(part) for part in parts], label
+
+
+def _by_name(item: Mapping[Any, object], inputs: Sequence[TensorSpec]) -> list[Array]:
+    """Return the parts of a dict; of a model with one input the only value that fits it."""
+    missing = [spec.name for spec in inputs if spec.name not in item]
+    if missing and len(inputs) == 1:
+        fits = [value for value in item.values() if _is_sample(value, inputs[0])]
+        if len(fits) == 1:
+            return [to_numpy(fits[0])]
+    if missing:
+        raise DataError(
+            f"a calibration item lacks {missing}; it has {sorted(map(str, item))}",
+            hint="name its values as the model's inputs",
+        )
+    return [to_numpy(item[spec.name]) for spec in inputs]
+
+
+def _is_list_of_samples(item: object, inputs: Sequence[TensorSpec]) -> bool:
+    """Whether an item is a list of single samples, as a detection collate gives it.
+
+    A tuple, and a list of batches as a DataLoader gives it, is an input and its target.
+    """
+    if not isinstance(item, list) or len(inputs) != 1 or len(item) < 2:
+        return False
+    return all(_is_sample(one, inputs[0], batched=False) for one in item)
+
+
+def _is_sample(value: object, spec: TensorSpec, batched: bool = True) -> bool:
+    """Whether a value has the shape of one sample of an input (or of a batch of them)."""
+    shape = getattr(value, "shape", None)
+    if shape is None or not len(shape):
+        return False
+    wanted = spec.shape[1:]
+    given = tuple(shape)[1:] if batched and len(shape) == len(spec.shape) else tuple(shape)
+    return len(given) == len(wanted) and all(
+        want in (-1, have) for want, have in zip(wanted, given, strict=True)
+    )
 
 
 def to_numpy(value: object) -> Array:

@@ -130,6 +130,7 @@ def write_export(
         tuple(_spec(name, value, reason is None) for name, value in trace.outputs.items()),
     )
     (out / "signature.json").write_text(json.dumps(signature.to_json(), indent=1))
+    trace.program.example_inputs = None  # they are the user's samples, and most of the file
     torch.export.save(trace.program, out / "model.pt2")
     batches = (1, 4) if reason is None else (1,)
     facts: Facts = {

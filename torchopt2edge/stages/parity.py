@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,25 +25,46 @@ _FLAT = 1e-6
 
 
 def named_outputs(value: object) -> dict[str, Tensor]:
-    """Name a net's outputs: a dict's keys, ``output``, or ``output_0``, ``output_1`` ….
+    """Name a net's outputs: a dict's keys, a dataclass's fields, ``output_0``, ``output_1`` ….
+
+    A single tensor is ``output``; names of nested structures are joined; what is None is left out.
 
     Raises:
-        ExportError: the outputs are neither a tensor nor a flat dict, tuple or list of tensors.
+        ExportError: an output is something else than a tensor.
     """
     if isinstance(value, Tensor):
         return {"output": value}
-    named: dict[str, object] = {}
-    if isinstance(value, dict):
-        named = {str(key): item for key, item in value.items()}
-    elif isinstance(value, tuple | list):
-        named = {f"output_{i}": item for i, item in enumerate(value)}
-    tensors = {name: item for name, item in named.items() if isinstance(item, Tensor)}
-    if not tensors or len(tensors) != len(named):
+    named = dict(_flat("", value))
+    wrong = [name for name, item in named.items() if not isinstance(item, Tensor)]
+    detections = isinstance(value, list) and any(isinstance(item, dict) for item in value)
+    if wrong or not named or detections:
+        kind = type(value).__name__
         raise ExportError(
-            f"the net returns {type(value).__name__}, which holds more than tensors",
-            hint="return a tensor, or a flat tuple or dict of tensors",
+            f"the net returns {kind}, which holds more than tensors"
+            if not detections
+            else "the net returns a list with one dict per image, as torchvision's detectors do",
+            hint="return a tensor, or a tuple or dict of tensors with the batch as first axis"
+            if not detections
+            else "export what runs before the boxes are filtered: a module that returns "
+            "net.head(list(net.backbone(image).values())), and filter outside",
         )
-    return tensors
+    return {name: item for name, item in named.items() if isinstance(item, Tensor)}
+
+
+def _flat(name: str, value: object) -> Iterator[tuple[str, object]]:
+    """Walk a nested structure; the names of what is inside are joined."""
+    if is_dataclass(value) and not isinstance(value, type | Mapping):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        value = dict(zip(value._fields, value, strict=True))
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(f"{name}_{key}" if name else str(key), item)
+    elif isinstance(value, tuple | list):
+        for at, item in enumerate(value):
+            yield from _flat(f"{name or 'output'}_{at}", item)
+    elif value is not None:
+        yield name, value
 
 
 def check_parity(

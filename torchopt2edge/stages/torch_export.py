@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from itertools import chain
@@ -27,6 +27,7 @@ from torch.fx import GraphModule
 from torchopt2edge.errors import ExportError
 from torchopt2edge.models.eval_mode import modes_kept
 from torchopt2edge.stages.parity import named_outputs
+from torchopt2edge.training.unwrap import unwrapped
 
 
 @dataclass(frozen=True)
@@ -64,22 +65,53 @@ def _content(held: object) -> bytes:
     return f"{tuple(held.shape)}{held.dtype}".encode() + numbers.view(torch.uint8).numpy().tobytes()
 
 
+Examples = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+"""Example inputs: one tensor, the positional arguments of ``forward``, or its keywords."""
+
+
+class _Keywords(nn.Module):
+    """A net whose forward takes positionally what the given one takes by keyword."""
+
+    def __init__(self, net: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.net, self.names = net, tuple(names)
+
+    def forward(self, *given: Tensor) -> object:
+        """Hand the arguments on by name."""
+        return self.net(**dict(zip(self.names, given, strict=True)))
+
+
+def as_examples(given: Examples) -> tuple[Tensor, ...]:
+    """Return the example inputs as a tuple."""
+    if isinstance(given, Tensor):
+        return (given,)
+    return tuple(given.values()) if isinstance(given, Mapping) else tuple(given)
+
+
 @contextmanager
-def traced(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Iterator[Trace]:
+def traced(model: nn.Module, example_inputs: Examples) -> Iterator[Trace]:
     """Trace ``model``, which is on the CPU and in eval mode meanwhile, and put back at the end.
 
-    The first axis of every example input is the batch. Inputs are named as the arguments of
-    ``forward``, outputs by the keys of a dict, else ``output``, or ``output_0``, ``output_1`` ….
+    What spreads a net over devices, compiles or averages it is taken off. The first axis of every
+    example input is the batch. Inputs are named as the arguments of ``forward``, outputs by the
+    keys of a dict or the fields of a dataclass, else ``output``, or ``output_0``, ``output_1`` ….
 
     Raises:
         ExportError: the net does not run on them, is not float32, or cannot be traced.
     """
-    example = tuple(value.detach().cpu() for value in example_inputs)
-    names = input_names(model, len(example))
+    model = unwrapped(model)
+    example = tuple(value.detach().cpu() for value in as_examples(example_inputs))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    called = model
+    if isinstance(example_inputs, Mapping):
+        names = list(example_inputs)
+        called = _Keywords(model, names)
+    else:
+        names = input_names(model, len(example))
     with modes_kept(model):
         try:
-            yield trace_of(model.cpu().eval(), dict(zip(names, example, strict=True)))
+            model.cpu().eval()
+            yield trace_of(called.eval(), dict(zip(names, example, strict=True)))
         finally:
             model.to(device)
 
@@ -105,6 +137,9 @@ def input_names(model: nn.Module, number: int) -> list[str]:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     taken = inspect.signature(model.forward).parameters.values()
     arguments = [p for p in taken if p.kind in kinds]
+    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in taken):
+        rest = range(number - len(arguments))
+        return [*(p.name for p in arguments[:number]), *(f"input_{at}" for at in rest)]
     needed = [p.name for p in arguments if p.default is inspect.Parameter.empty]
     if len(arguments) < number or len(needed) > number:
         raise ExportError(

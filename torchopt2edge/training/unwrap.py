@@ -10,6 +10,7 @@ _INSIDE = {
     "DistributedDataParallel": "module",
     "FullyShardedDataParallel": "module",
     "_FabricModule": "module",
+    "AveragedModel": "module",
 }
 
 

@@ -6,21 +6,32 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from torchopt2edge.devices import Local
-from torchopt2edge.errors import ConfigError, EdgeError
+from torchopt2edge.errors import (
+    ConfigError,
+    EdgeError,
+    ExportError,
+    LowerError,
+    VerifyError,
+    contained,
+    optional,
+)
 from torchopt2edge.evaluation import score as scoring
-from torchopt2edge.interfaces import Backend
+from torchopt2edge.interfaces import Backend, Converting
 from torchopt2edge.samples.calibration_set import Samples, check_disjoint
 from torchopt2edge.samples.subset import draw
 from torchopt2edge.store import key_of
 from torchopt2edge.types import SCHEMES, Artifact, Candidate, Facts, Measurement, TensorSpec
-from torchopt2edge.workflow import calibration, lowering
+from torchopt2edge.workflow import calibration, faithful, lowering
 from torchopt2edge.workflow.check import examine
 from torchopt2edge.workflow.inputs import Data, Entry, Labelled
 from torchopt2edge.workflow.reference import reference_outputs
 from torchopt2edge.workflow.settings import FAR_SAMPLES, Settings
+
+_RUN_HINT = "run the .onnx in onnxruntime.InferenceSession with one sample: it must run there first"
 
 
 @dataclass(frozen=True)
@@ -40,22 +51,73 @@ class Made:
 
 
 def make(entries: Sequence[Entry], data: Data, settings: Settings) -> Made:
-    """Decide, lower, verify and score; the failure of one candidate is a row."""
+    """Decide, lower, verify and score; the failure of one candidate is a row.
+
+    Raises:
+        EdgeError: the float model itself cannot be run, or the data cannot be used.
+    """
     settings.out.mkdir(parents=True, exist_ok=True)
     made = Made()
     with ExitStack() as closing:
         data = _drawn(entries[0].graph, data, settings, closing)
         for number, entry in enumerate(entries):
             first = settings.baseline and number == 0  # one PyTorch row: the reference
-            bases = lowering.start_bases(
-                entry.graph, _backends(entry, settings, first), settings.store
-            )
-            made.probes[entry.group] = reference_outputs(
-                entry.graph, Samples(data.samples.path), data.samples.digest, settings.store
-            )
-            for one in _lower(entry, data, bases, settings, made.decisions):
-                _take(one, entry, data, settings, made)
+            _make_one(_held(entry, data, settings), data, settings, made, first)
     return made
+
+
+def _held(entry: Entry, data: Data, settings: Settings) -> Entry:
+    """Hold the graph against the model as it came (`faithful`)."""
+    with contained("the float model cannot be run", ExportError, hint=_RUN_HINT):
+        graph = faithful.hold(entry.graph, data.samples, settings.store)
+    notes = graph.facts.get("notes", ())
+    return replace(entry, graph=graph, facts={**entry.facts, **({"notes": notes} if notes else {})})
+
+
+def _make_one(entry: Entry, data: Data, settings: Settings, made: Made, baseline: bool) -> None:
+    """Make, check and score the candidates of one model."""
+    backends = _backends(entry, settings, baseline)
+    begun = lowering.start_bases(entry.graph, backends, settings.store)
+    with contained("the float model cannot be run", ExportError, hint=_RUN_HINT):
+        made.probes[entry.group] = reference_outputs(
+            entry.graph, Samples(data.samples.path), data.samples.digest, settings.store
+        )
+    bases = [
+        (backend, lowering.Checked(future, partial(_check_base, backend, entry, data, settings)))
+        for backend, future in begun
+    ]
+    for one in _lower(entry, data, bases, settings, made.decisions):
+        _take(one, entry, data, settings, made)
+
+
+def _check_base(
+    backend: Backend, entry: Entry, data: Data, settings: Settings, base: Artifact
+) -> None:
+    """Hold a converted float file against the model before anything is lowered from it.
+
+    Raises:
+        VerifyError: it computes something else; says from which operator on.
+    """
+    if not isinstance(backend, Converting):
+        return
+    here = settings.device if isinstance(settings.device, Local) else Local()
+    found = lowering.float_candidate(entry.graph, base, backend, settings.store)
+    probe = reference_outputs(
+        entry.graph, Samples(data.samples.path), data.samples.digest, settings.store
+    )
+    try:
+        examine(found, probe, None, settings if here is settings.device else settings.on(here))
+    except VerifyError as error:
+        where: list[str] = []
+        with optional("the operator at which it parts", where):
+            where.append(backend.parting(entry.graph, base, data.samples.path))
+        raise VerifyError(
+            "; ".join(
+                filter(None, (f"the converted float file is not the model: {error.what}", *where))
+            ),
+            artifact=entry.group or None,
+            hint="write that part of the model in another way, or backends=[ort]",
+        ) from error
 
 
 def _drawn(graph: Artifact, data: Data, settings: Settings, closing: ExitStack) -> Data:
@@ -90,15 +152,25 @@ def _take(
     if isinstance(one, Measurement):
         made.broken.append(one)
         return
-    found = replace(one, facts={**one.facts, **entry.facts})
+    found = replace(one, facts=_with_notes(one.facts, entry.facts))
     try:
-        with settings.progress.task(f"{found.id}: verify, evaluate"):
+        with (
+            settings.progress.task(f"{found.id}: verify, evaluate"),
+            contained("it cannot be checked or scored", VerifyError, artifact=found.id),
+        ):
             parity, score = examine(found, made.probes[entry.group], data.evaluate, settings)
     except EdgeError as error:
         made.broken.append(lowering.failed(entry.group, found.backend, found.scheme, error))
         return
-    made.ready.append(replace(found, facts={**found.facts, "metrics": parity}))
+    facts = {**_with_notes(found.facts, parity["facts"]), "metrics": parity["metrics"]}
+    made.ready.append(replace(found, facts=facts))
     made.scores[found.id] = score
+
+
+def _with_notes(facts: Facts, more: Facts) -> Facts:
+    """Join two receipts; notes are added to notes."""
+    notes = [*dict.fromkeys((*facts.get("notes", ()), *more.get("notes", ())))]
+    return {**facts, **more, **({"notes": notes} if notes else {})}
 
 
 def _backends(entry: Entry, settings: Settings, baseline: bool) -> list[Backend]:
@@ -117,16 +189,14 @@ def _lower(
     settings: Settings,
     decisions: list[Facts],
 ) -> Iterator[Candidate | Measurement]:
-    decided = None
-    calibrated = Samples(data.samples.path).manifest.split == "calibration"
-    if calibrated and any(
-        SCHEMES[name].needs_ranges for name in settings.schemes if name in SCHEMES
-    ):
-        with settings.progress.task(" ".join(filter(None, (entry.group, "calibrate")))) as tick:
-            decided = calibration.decide(
-                entry.graph, data.samples, settings.store, settings.quantize, data.validation, tick
-            )
-        decisions.append({"group": entry.group, **decided.facts})
+    decided: calibration.Calibration | LowerError | None = None
+    if _calibrates(data, settings):
+        try:
+            decided = _decided(entry, data, settings)
+        except LowerError as error:  # the float files do not need it
+            decided = error
+        else:
+            decisions.append({"group": entry.group, **decided.facts})
     yield from lowering.lower_all(
         entry.graph,
         entry.group,
@@ -136,6 +206,23 @@ def _lower(
         settings.store,
         settings.progress,
     )
+
+
+def _calibrates(data: Data, settings: Settings) -> bool:
+    if Samples(data.samples.path).manifest.split != "calibration":
+        return False
+    return any(SCHEMES[name].needs_ranges for name in settings.schemes if name in SCHEMES)
+
+
+def _decided(entry: Entry, data: Data, settings: Settings) -> calibration.Calibration:
+    task = " ".join(filter(None, (entry.group, "calibrate")))
+    with (
+        settings.progress.task(task) as tick,
+        contained("the ranges of int8 cannot be found", LowerError),
+    ):
+        return calibration.decide(
+            entry.graph, data.samples, settings.store, settings.quantize, data.validation, tick
+        )
 
 
 def _check_leak(inputs: tuple[TensorSpec, ...], data: Data) -> int:

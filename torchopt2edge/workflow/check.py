@@ -100,8 +100,16 @@ def _processor(facts: Facts) -> str:
 
 def examine(
     found: Candidate, probe: Artifact, evaluate: Any, settings: Settings
-) -> tuple[dict[str, float], scoring.Score | None]:
-    """Verify and score one candidate, each once, both in one process of its own."""
+) -> tuple[Facts, scoring.Score | None]:
+    """Verify and score one candidate, each once, both in one process of its own.
+
+    Returns:
+        The parity (``metrics`` for the row's columns, ``facts`` for its receipt), and the score.
+
+    Raises:
+        VerifyError: the outputs differ from the reference by more than the scheme allows.
+        EvaluateError: the metric cannot be computed.
+    """
     inputs = {"file": found.digest, "reference": probe.digest}
     ends, classes = found.signature.inputs, isinstance(settings.task, Classification)
     scheme = SCHEMES[found.scheme]
@@ -129,10 +137,12 @@ def examine(
         return parity, scoring.Score(**kept)
 
 
-def _verify(session: Session, probe: Artifact, scheme: Scheme, classes: bool) -> dict[str, float]:
+def _verify(session: Session, probe: Artifact, scheme: Scheme, classes: bool) -> Facts:
     inputs = reference.load_arrays(probe.path / "inputs.npz")
     outputs = reference.load_arrays(probe.path / "outputs.npz")
-    return verify.verify(session, inputs, outputs, scheme, classes=classes).metrics
+    noise = reference.load_noise(probe.path)
+    found = verify.verify(session, inputs, outputs, scheme, classes=classes, noise=noise)
+    return {"metrics": found.metrics, "facts": found.facts}
 
 
 def _kept(kind: str, key: str, store: Store, maker: Any) -> dict[str, Any]:

@@ -23,9 +23,10 @@ from torchopt2edge.store import versions
 from torchopt2edge.types import SCHEMES, Candidate, Facts, Measurement, Verdict
 from torchopt2edge.verdict import decide
 from torchopt2edge.workflow import candidates, crosscheck
+from torchopt2edge.workflow.calibration import link
 from torchopt2edge.workflow.check import runs_there
 from torchopt2edge.workflow.inputs import Data, Entry
-from torchopt2edge.workflow.reference import load_arrays
+from torchopt2edge.workflow.reference import load_arrays, load_noise
 from torchopt2edge.workflow.settings import Settings
 
 RECHECKED = 4
@@ -89,7 +90,7 @@ def finish(
         environment=environment,
         decisions=decisions,
     )
-    _link_files(rows, settings.out)
+    _keep_files(rows, settings.out)
     return rows, decided
 
 
@@ -116,6 +117,7 @@ def _measure(made: candidates.Made, settings: Settings) -> list[Measurement]:
         )
         for group, probe in made.probes.items()
     }
+    noises = {group: load_noise(probe.path) for group, probe in made.probes.items()}
 
     def check(found: Candidate, session: Session) -> str | None:
         """Rule 3: the very session that is timed computes what the reference does."""
@@ -125,7 +127,8 @@ def _measure(made: candidates.Made, settings: Settings) -> list[Measurement]:
         )
         scheme = SCHEMES[found.scheme]
         try:
-            parity.verify(session, inputs, outputs, replace(scheme, min_agreement=0.0))
+            exact = replace(scheme, min_agreement=0.0)
+            parity.verify(session, inputs, outputs, exact, noise=noises[found.group])
         except VerifyError as error:
             return str(error)
         return None
@@ -236,14 +239,21 @@ def _tools(settings: Settings) -> list[str]:
     return [*own, *(tool for backend in settings.backends for tool in backend.tools)]
 
 
-def _link_files(rows: Sequence[Measurement], out: Path) -> None:
-    """Give the run's folder a link to every candidate's file, under the candidate's name."""
+def _keep_files(rows: Sequence[Measurement], out: Path) -> None:
+    """Put every candidate's file into the run's folder under its name, with its signature beside.
+
+    They are files of their own: the folder can be copied, and the store can be deleted.
+    """
     folder = out / "artifacts"
     folder.mkdir(exist_ok=True)
     for row in rows:
-        file = row.facts.get("file")
-        if file is None or not Path(file).is_file():
+        file = Path(str(row.facts.get("file", "")))
+        if not row.facts.get("file") or not file.is_file():
             continue
-        link = folder / f"{row.candidate}{Path(file).suffix}"
-        link.unlink(missing_ok=True)
-        link.symlink_to(Path(file).resolve())
+        for source, target in (
+            (file.resolve(), folder / f"{row.candidate}{file.suffix}"),
+            (file.with_name("signature.json"), folder / f"{row.candidate}.signature.json"),
+        ):
+            if source.is_file() and not (target.is_file() and target.samefile(source)):
+                target.unlink(missing_ok=True)
+                link(source, target)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torchopt2edge.bench import harness
 from torchopt2edge.errors import ConfigError, EdgeError, LowerError
 from torchopt2edge.interfaces import Backend
-from torchopt2edge.quantize.graph import prepare
+from torchopt2edge.quantize.graph import prepare, shapes
 from torchopt2edge.samples.random_inputs import random_sample
 from torchopt2edge.types import Candidate, Measurement, Signature, Verdict
 from torchopt2edge.workflow import comparison, lowering
 from torchopt2edge.workflow.float_graph import file_digest
+from torchopt2edge.workflow.inputs import free_sizes
 from torchopt2edge.workflow.settings import Settings, backend_names, resolve_backends
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 _READ_S = 120
 
@@ -39,7 +44,7 @@ def measure_files(files: Sequence[Path], settings: Settings) -> tuple[list[Measu
     for file, group in zip(files, _names(files), strict=True):
         backend = _backend(file)
         try:
-            found.append(describe(_whole(file, settings.out), backend, group))
+            found.append(describe(_whole(file, settings), backend, group))
         except EdgeError as error:
             broken.append(lowering.failed(group, backend.name, "unknown", error))
     found, refused = comparison.placed(_short(found), settings)
@@ -63,25 +68,53 @@ def _short(found: Sequence[Candidate]) -> list[Candidate]:
     return made if len({one.id for one in made}) == len(made) else list(found)
 
 
-def _whole(file: Path, out: Path) -> Path:
-    """Return the file, or one in the folder ``out`` that holds the weights which lie beside it.
+def _whole(file: Path, settings: Settings) -> Path:
+    """Return the file, or one in the run's folder with what it lacks.
 
-    What is weighed, hashed and brought to a device is one file.
+    That is the weights which lie beside it, since what is weighed, hashed and brought to a device
+    is one file; and the sizes that it leaves free, since a time belongs to a size.
 
     Raises:
+        ConfigError: a size is free, and nobody gave it.
         ExportError: the weights cannot be read.
     """
-    if file.suffix != ".onnx" or not file.is_file() or not prepare.weights_beside(file):
+    if file.suffix != ".onnx" or not file.is_file():
+        return file
+    sized = _sized(file, settings)
+    if sized is None and not prepare.weights_beside(file):
         return file
     import onnx
 
-    target = out / "whole" / prepare.content_digest(file)[:16] / file.name
+    proto = prepare.load(file) if sized is None else sized
+    content = hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
+    target = settings.out / "whole" / content[:16] / file.name
     target.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(prepare.load(file), target)
+    onnx.save(proto, target)
     declared = file.with_name("signature.json")
-    if declared.is_file():
+    if declared.is_file() and sized is None:
         shutil.copyfile(declared, target.with_name(declared.name))
     return target
+
+
+def _sized(file: Path, settings: Settings) -> ModelProto | None:
+    """Return the graph with the sizes that were given; None where the file leaves none free."""
+    if not free_sizes(file):
+        return None
+    proto = prepare.load(file)
+    shapes.normalize_free(proto.graph)
+    given = settings.shapes
+    if given:
+        named = given if isinstance(given, Mapping) else shapes.only(proto, given, file)
+        free = shapes.free_inputs(proto)  # several files are measured, each with inputs of its own
+        proto = shapes.pin(proto, {name: named[name] for name in free if name in named}, file)
+    still = shapes.still_free(proto)
+    if still:
+        raise ConfigError(
+            f"the size of an input is free: {still}",
+            artifact=file,
+            hint=f"say what it is measured at: {shapes.example(proto)}",
+        )
+    return proto
 
 
 def describe(file: Path, backend: Backend, group: str) -> Candidate:
@@ -94,7 +127,8 @@ def describe(file: Path, backend: Backend, group: str) -> Candidate:
         raise ConfigError("there is no such file", artifact=file)
     told = _ask_child(file)
     scheme = str(told["scheme"])
-    beside = file.parent / "signature.json"
+    named, shared = file.with_suffix(".signature.json"), file.parent / "signature.json"
+    beside = named if named.is_file() else shared
     declared = json.loads(beside.read_text()) if beside.is_file() else told["signature"]
     signature = Signature.from_json(declared)
     cls = type(backend)

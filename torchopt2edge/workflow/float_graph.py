@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torchopt2edge.errors import ExportError
 from torchopt2edge.preprocessing.preprocess import Preprocess
@@ -17,26 +18,48 @@ from torchopt2edge.workflow.calibration import link
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+SOURCE = "source.onnx"
+"""The float model as it came, beside the shared graph: nothing of it is rewritten."""
+
 
 def share_graph(
-    onnx_file: Path, digest: str, store: Store, preprocess: Preprocess | None = None
+    onnx_file: Path,
+    digest: str,
+    store: Store,
+    preprocess: Preprocess | None = None,
+    shapes: Mapping[str, Sequence[int]] | Sequence[int] = (),
 ) -> Artifact:
     """Make the float graph that every backend shares, with the PyTorch program if there is one.
 
     ``onnx_file`` may have a ``model.pt2`` beside it, as an export has, and a ``ranges.json`` of
     what training learned; a quantized file is split into its float graph and those ranges.
-    ``preprocess`` goes into the signature: what makes the input of a raw image.
+    ``preprocess`` goes into the signature: what makes the input of a raw image. ``shapes`` are the
+    sizes of inputs that the file leaves free, by name, or one for its only input. The float model
+    as it came lies beside the graph (`faithful.SOURCE`).
     """
     inputs = {"onnx": digest}
     for role, name in (("ranges", "ranges.json"), ("program", "model.pt2")):
         if (beside := onnx_file.with_name(name)).is_file():
             inputs[role] = file_digest(beside)
     given = None if preprocess is None else preprocess.to_json()
-    key = key_of([_write_graph, given], inputs)
-    return store.make(key, "graph", partial(_write_graph, onnx_file, preprocess))[0]
+    sizes = _plain(shapes)
+    key = key_of([_write_graph, given, sizes], inputs)
+    return store.make(key, "graph", partial(_write_graph, onnx_file, preprocess, sizes))[0]
 
 
-def _write_graph(onnx_file: Path, preprocess: Preprocess | None, out: Path) -> Facts:
+def _plain(shapes: Mapping[str, Sequence[int]] | Sequence[int]) -> Any:
+    """Return the shapes as a dict of lists, or one list."""
+    if isinstance(shapes, Mapping):
+        return {str(name): [int(size) for size in shape] for name, shape in shapes.items()}
+    return [int(size) for size in shapes]
+
+
+def _write_graph(
+    onnx_file: Path,
+    preprocess: Preprocess | None,
+    sizes: Mapping[str, Sequence[int]] | Sequence[int],
+    out: Path,
+) -> Facts:
     import onnx
 
     from torchopt2edge.quantize.graph import prepare
@@ -44,6 +67,8 @@ def _write_graph(onnx_file: Path, preprocess: Preprocess | None, out: Path) -> F
     from torchopt2edge.samples.raw_images import with_preprocess
 
     proto, ranges = _learned(onnx_file)
+    proto = prepare.settled(_sized(proto, sizes, onnx_file), onnx_file)
+    onnx.save(proto, out / SOURCE)
     proto = prepare.prepared(proto, onnx_file)
     onnx.save(proto, out / "model.onnx")
     signature = prepare.signature_of(proto, onnx_file)
@@ -56,6 +81,19 @@ def _write_graph(onnx_file: Path, preprocess: Preprocess | None, out: Path) -> F
     if program.is_file():
         link(program, out / "model.pt2")
     return {"inputs": [spec.name for spec in signature.inputs]}
+
+
+def _sized(
+    proto: ModelProto, sizes: Mapping[str, Sequence[int]] | Sequence[int], onnx_file: Path
+) -> ModelProto:
+    """Give the inputs the sizes that the user gave, or the samples have."""
+    from torchopt2edge.quantize.graph import shapes
+
+    if not sizes:
+        return proto
+    shapes.normalize_free(proto.graph)
+    named = sizes if isinstance(sizes, Mapping) else shapes.only(proto, sizes, onnx_file)
+    return shapes.pin(proto, named, onnx_file)
 
 
 def _learned(onnx_file: Path) -> tuple[ModelProto, Ranges | None]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,17 +13,20 @@ from typing import TYPE_CHECKING, Any
 from torchopt2edge.errors import ModelError, NoSamples
 from torchopt2edge.interfaces import Session, Stage
 from torchopt2edge.quantize.graph.prepare import content_digest
+from torchopt2edge.samples.calibration_set import shapes_of_item
 from torchopt2edge.samples.random_inputs import random_items
 from torchopt2edge.store import key_of, versions
 from torchopt2edge.tasks.task import Task
-from torchopt2edge.types import Artifact, Facts
+from torchopt2edge.types import Artifact, Facts, TensorSpec
 from torchopt2edge.workflow import calibration as calibrating
 from torchopt2edge.workflow.float_graph import share_graph
 from torchopt2edge.workflow.run_stages import Made
 from torchopt2edge.workflow.settings import Settings, SettingsArgs
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
+
+    from torchopt2edge.stages.torch_export import Examples
 
 Evaluate = Callable[[Session], dict[str, float]] | Iterable[Any]
 
@@ -85,29 +89,69 @@ def history_of(name: str, made: Made) -> dict[str, Any]:
 
 def resolved(
     model: nn.Module | str | Path,
-    example_inputs: tuple[Tensor, ...] | None,
+    example_inputs: Examples | None,
     calibration: Iterable[Any] | None,
     evaluate: Evaluate | None,
     settings: SettingsArgs,
 ) -> tuple[Entry, Data, Settings]:
     """Put one model on the hub and keep its calibration samples."""
     options = Settings.of(settings).checked()
-    entry = Entry("", _graph(model, example_inputs, options))
+    calibration, sizes = sizes_in(model, calibration, options)
+    entry = Entry("", _graph(model, example_inputs, replace(options, shapes=sizes)))
     data = data_of(calibration, evaluate, entry.graph, example_inputs, options)
     return entry, data, options
 
 
+def sizes_in(
+    model: nn.Module | str | Path, calibration: Iterable[Any] | None, options: Settings
+) -> tuple[Iterable[Any] | None, Mapping[str, Sequence[int]] | Sequence[int]]:
+    """Return the sizes of the inputs that a file leaves free: as given, else those of a sample.
+
+    Returns:
+        The calibration set (one that can be walked only once gets its first item back), and the
+        sizes.
+    """
+    if options.shapes or calibration is None or not isinstance(model, str | Path):
+        return calibration, options.shapes
+    free = free_sizes(Path(model))
+    if not free:
+        return calibration, options.shapes
+    walk = iter(calibration)
+    first = next(walk, None)
+    whole = itertools.chain([] if first is None else [first], walk)
+    given = whole if walk is calibration else calibration
+    return given, {} if first is None else shapes_of_item(first, free, options.preprocess)
+
+
+def free_sizes(path: Path) -> Sequence[TensorSpec]:
+    """Return the inputs of an ONNX file, where the size of one is free besides the batch."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    from torchopt2edge.quantize.graph import prepare, shapes
+
+    if not path.is_file() or path.suffix != ".onnx":
+        return ()
+    try:
+        proto = onnx.load(str(path), load_external_data=False)
+    except DecodeError:  # whoever loads the weights reports it
+        return ()
+    shapes.normalize_free(proto.graph)
+    return prepare.signature_of(proto, path).inputs if shapes.free_inputs(proto) else ()
+
+
 def _graph(
     model: nn.Module | str | Path,
-    example_inputs: tuple[Tensor, ...] | None,
+    example_inputs: Examples | None,
     options: Settings,
 ) -> Artifact:
     if isinstance(model, str | Path):
         path = Path(model)
         if not path.is_file():
             raise ModelError("there is no such file", artifact=path, hint="check model.path")
-        return share_graph(path, content_digest(path), options.store, options.preprocess)
-    if not example_inputs:
+        digest = content_digest(path)
+        return share_graph(path, digest, options.store, options.preprocess, options.shapes)
+    if example_inputs is None or not len(example_inputs):
         raise ModelError(
             "a module is exported with example inputs, and there are none",
             hint="compare(model, example_inputs=(torch.randn(1, 3, 224, 224),), …)",
@@ -127,7 +171,7 @@ def data_of(
     calibration: Iterable[Any] | None,
     evaluate: Evaluate | None,
     graph: Artifact,
-    example_inputs: tuple[Tensor, ...] | None,
+    example_inputs: Examples | None,
     options: Settings,
 ) -> Data:
     """Keep the calibration samples; without any, the check runs on what there is."""
@@ -143,10 +187,13 @@ def data_of(
         except NoSamples:  # there are no more than those that calibrate
             return Data(samples, evaluate)
     signature = calibrating.signature_in(graph.path)
-    given: list[Any] = [tuple(example_inputs)] if example_inputs else random_items(signature)
+    given: list[Any] = random_items(signature)
+    if example_inputs is not None:
+        single = hasattr(example_inputs, "shape") or isinstance(example_inputs, Mapping)
+        given = [example_inputs if single else tuple(example_inputs)]
     logging.getLogger("torchopt2edge").warning(
         "no calibration data: the files are checked on %s alone, and int8 cannot be made",
-        "the example inputs" if example_inputs else "random inputs",
+        "random inputs" if example_inputs is None else "the example inputs",
     )
     samples = calibrating.keep_samples(given, graph, 8, calibrating.EXAMPLE, options.store)
     return Data(samples, evaluate)

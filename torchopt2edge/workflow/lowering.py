@@ -10,20 +10,43 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cache, partial
 from pathlib import Path
+from typing import Protocol
 
 from torchopt2edge.bench.file_size import PACKED, packed_mb
-from torchopt2edge.errors import EdgeError, SchemeError, VerifyError
+from torchopt2edge.errors import EdgeError, LowerError, SchemeError, VerifyError, contained
 from torchopt2edge.interfaces import Backend, Sources
 from torchopt2edge.store import Store, key_of, versions
 from torchopt2edge.types import SCHEMES, Artifact, Candidate, Facts, Measurement, Scheme
 from torchopt2edge.workflow.calibration import Calibration, signature_in
 from torchopt2edge.workflow.progress import Progress
 
-Base = tuple[Backend, Future[Artifact]]
+
+class Pending(Protocol):
+    """What is being made."""
+
+    def result(self) -> Artifact:
+        """Wait for it, and return it or raise what it failed with."""
+
+
+Base = tuple[Backend, Pending]
 """A backend and what it makes once per model, begun."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is being made, and is then checked by whoever waits for it."""
+
+    made: Pending
+    check: Callable[[Artifact], None]
+
+    def result(self) -> Artifact:
+        """Wait for it, check it, and return it or raise what either failed with."""
+        artifact = self.made.result()
+        self.check(artifact)
+        return artifact
 
 
 def start_bases(graph: Artifact, backends: Sequence[Backend], store: Store) -> list[Base]:
@@ -50,7 +73,7 @@ def lower_all(
     group: str,
     bases: Sequence[Base],
     schemes: Sequence[str],
-    calibration: Calibration | None,
+    calibration: Calibration | LowerError | None,
     store: Store,
     progress: Progress,
 ) -> Iterator[Candidate | Measurement]:
@@ -62,7 +85,10 @@ def lower_all(
     for backend, future in bases:
         wanted = ["fp32"] if backend.name == "torch" else schemes
         try:
-            with progress.task(f"{candidate_id(group, backend.name, 'base')}"):
+            with (
+                progress.task(f"{candidate_id(group, backend.name, 'base')}"),
+                contained(f"{backend.name} cannot take the float model", LowerError),
+            ):
                 base = future.result()
         except EdgeError as error:
             yield from (failed(group, backend.name, scheme, error) for scheme in wanted)
@@ -71,12 +97,22 @@ def lower_all(
         calibrated = cache(partial(_calibrated, sources, backend, calibration, store))
         for scheme in wanted:
             try:
-                with progress.task(candidate_id(group, backend.name, scheme)):
+                name = candidate_id(group, backend.name, scheme)
+                with (
+                    progress.task(name),
+                    contained("it cannot be made", LowerError, artifact=name),
+                ):
                     made = _lower(sources, calibrated, group, backend, scheme, calibration, store)
             except EdgeError as error:
                 yield failed(group, backend.name, scheme, error)
             else:
                 yield made
+
+
+def float_candidate(graph: Artifact, base: Artifact, backend: Backend, store: Store) -> Candidate:
+    """Return the float file of a backend as a candidate."""
+    sources = Sources(graph, base)
+    return _lower(sources, lambda: sources, "", backend, "fp32", None, store)
 
 
 def _lower(
@@ -85,7 +121,7 @@ def _lower(
     group: str,
     backend: Backend,
     scheme_name: str,
-    calibration: Calibration | None,
+    calibration: Calibration | LowerError | None,
     store: Store,
 ) -> Candidate:
     if scheme_name not in backend.schemes or scheme_name not in SCHEMES:
@@ -100,6 +136,8 @@ def _lower(
             raise SchemeError(
                 f"{scheme_name} takes calibration data", hint="pass calibration=, or schemes=[fp32]"
             )
+        if isinstance(calibration, LowerError):
+            raise calibration
         sources = calibrated()
         ranges = json.dumps(calibration.ranges.to_json())
         inputs = {"graph": sources.graph.digest, "base": sources.base.digest}
@@ -116,10 +154,10 @@ def _write_lowered(backend: Backend, sources: Sources, scheme: Scheme, out: Path
 
 
 def _calibrated(
-    sources: Sources, backend: Backend, calibration: Calibration | None, store: Store
+    sources: Sources, backend: Backend, calibration: Calibration | LowerError | None, store: Store
 ) -> Sources:
     """Return what schemes with ranges are lowered from."""
-    if calibration is None:
+    if calibration is None or isinstance(calibration, LowerError):
         return sources
     graph = calibration.graph
     base = sources.base if graph == sources.graph else backend.base(graph, store)

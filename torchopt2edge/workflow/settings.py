@@ -63,6 +63,7 @@ class SettingsArgs(TypedDict, total=False):
     evaluate_samples: int | None
     bench: Bench
     preprocess: Preprocess
+    shapes: Mapping[str, Sequence[int]] | Sequence[int]
     store: Store
     progress: Progress
     title: str
@@ -96,6 +97,8 @@ class Settings:
             machine, and `FAR_SAMPLES` on another.
         bench: which threads and cores are tried, and what else is measured.
         preprocess: what makes the model's input of a raw image, for loaders that yield raw images.
+        shapes: the size of inputs that a model leaves free, by name, or one for its only input;
+            where they are not given, those of the calibration samples.
         store: where artifacts are kept; by default the user's cache.
         progress: what is told of each task; by default lines in the log.
         title: what stands above the report.
@@ -118,6 +121,7 @@ class Settings:
     evaluate_samples: int | None = None
     bench: Bench = field(default_factory=Bench)
     preprocess: Preprocess | None = None
+    shapes: Mapping[str, Sequence[int]] | Sequence[int] = field(default_factory=dict)
     store: Store = field(default_factory=Store.default)
     progress: Progress = field(default_factory=LogProgress)
     title: str = ""

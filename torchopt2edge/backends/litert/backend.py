@@ -27,7 +27,7 @@ from torchopt2edge.backends.litert.tensor_map import Transfer, transfer
 from torchopt2edge.errors import LowerError
 from torchopt2edge.identity import Files
 from torchopt2edge.interfaces import Sources
-from torchopt2edge.samples.calibration_set import Samples
+from torchopt2edge.samples.calibration_set import Samples, as_fed
 from torchopt2edge.store import key_of, work_of
 from torchopt2edge.types import Artifact, Facts, Scheme, Signature, TensorSpec
 
@@ -123,6 +123,22 @@ class LiteRT:
             tuple(map(joined, signature.inputs)), tuple(map(joined, signature.outputs))
         )
 
+    def parting(self, graph: Artifact, base: Artifact, samples: Path) -> str:
+        """Say where the float file parts from the graph on the first sample; "" if it does not."""
+        import onnx
+
+        from torchopt2edge.backends.litert.parting import first_parting
+
+        kept = Samples(samples)
+        (sample,) = kept.batches(1, 1)
+        found = first_parting(
+            onnx.load(graph.path / "model.onnx"),
+            base.path / str(base.facts["file"]),
+            as_fed(sample, kept.whole),
+            _laid_out(signature_of(base.path), sample),
+        )
+        return "" if found is None else str(found)
+
     def read_signature(self, file: Path) -> Signature:
         """Read the .tflite's own inputs and outputs, in its own layout."""
         interpreter = unrun(file)
@@ -186,6 +202,7 @@ def _write_base(
         out / "model.tflite",
         env=environment,
         timeout_s=timeout_s,
+        min_parity_db=None,  # judged on real samples, before anything is lowered from it
         log=work_of(out) / "converter.log",  # the error names it, and `out` goes then
     )
     shutil.move(made.log, out)
@@ -248,7 +265,13 @@ def _signature(source: Path, made: converter.Conversion) -> Signature:
     def joined(spec: TensorSpec) -> TensorSpec:
         place = places[spec.file_name]
         shape = tuple(1 if at == 0 and d == -1 else d for at, d in enumerate(spec.shape))
-        place = replace(place, name=spec.name, dtype=spec.dtype, preprocess=spec.preprocess)
+        place = replace(
+            place,
+            name=spec.name,
+            dtype=spec.dtype,
+            preprocess=spec.preprocess,
+            whole=spec.whole,
+        )
         return replace(place, shape=shape)
 
     return Signature(tuple(map(joined, given.inputs)), tuple(map(joined, given.outputs)))

@@ -38,7 +38,7 @@ from torchopt2edge.backends.litert.flatbuffer import (
 )
 from torchopt2edge.quantize.graph.activations import activations, with_outputs
 from torchopt2edge.quantize.graph.host_session import host_session
-from torchopt2edge.samples.calibration_set import Samples
+from torchopt2edge.samples.calibration_set import Samples, as_fed
 from torchopt2edge.types import Facts, Ranges
 
 if TYPE_CHECKING:
@@ -95,7 +95,12 @@ def transfer(
 
     chosen = probes(samples)
     usual = len(chosen) - 1
-    matched = match(_onnx_values(proto, chosen), run(chosen), ranges, usual)
+    matched = match(
+        onnx_values(proto, [as_fed(one, samples.whole) for one in chosen]),
+        run(chosen),
+        ranges,
+        usual,
+    )
     bounds = {name: ranges.bounds[twins[0]] for name, twins in matched.items()}
     derived = [*_clamp(graph, bounds), *_pad(graph, bounds)]
     rest = set(graph.activations.values()) - set(bounds)
@@ -258,7 +263,18 @@ def _pad(graph: TfliteGraph, bounds: dict[str, tuple[float, float]]) -> list[str
     return done
 
 
-def _onnx_values(
+def tells(value: Array) -> bool:
+    """Whether a tensor can be told apart by its values: finite, and not constant."""
+    return _Values(value).tells
+
+
+def same(a: Array, b: Array) -> bool:
+    """Whether two tensors hold the same values, in any order (T1)."""
+    first, second = _Values(a), _Values(b)
+    return first.tells and second.tells and _same(first, second)
+
+
+def onnx_values(
     proto: ModelProto, inputs: Iterable[Mapping[str, Array]]
 ) -> Iterator[dict[str, Array]]:
     """Yield every activation of the ONNX for each probe."""

@@ -32,10 +32,14 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 
-def canonicalize(proto: ModelProto) -> int:
+def canonicalize(proto: ModelProto, pooling: bool = True) -> int:
     """Rewrite a graph in place by rules C1 to C5.
 
     Ranks are taken from inferred shapes; a node whose input has an unknown rank stays.
+
+    Args:
+        proto: the graph.
+        pooling: whether C1 and C2 are applied.
 
     Returns:
         The number of nodes that C1 and C2 replaced.
@@ -47,10 +51,10 @@ def canonicalize(proto: ModelProto) -> int:
     axes: set[str] = set()
     count = 0
     for node in proto.graph.node:
-        pooling = _pooling(node, ranks, constants)
-        count += bool(pooling)
-        axes.update(node.input[1:] if pooling else ())
-        nodes.extend(pooling or [node])
+        pooled = _pooling(node, ranks, constants) if pooling else []
+        count += bool(pooled)
+        axes.update(node.input[1:] if pooled else ())
+        nodes.extend(pooled or [node])
     if count:
         replace_nodes(proto.graph, nodes)
         _remove_constants(proto.graph, axes - set(uses(proto.graph)))

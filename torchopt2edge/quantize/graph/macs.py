@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from torchopt2edge.quantize.graph.index import fed_inputs
 from torchopt2edge.quantize.graph.op_types import WEIGHT_INPUT, name_of
@@ -18,8 +19,8 @@ Shape = tuple[int, ...]
 def macs_of(proto: ModelProto) -> dict[str, int]:
     """Return the multiply-accumulates of every layer at batch 1.
 
-    Layers are Conv, ConvTranspose, Gemm and MatMul and their integer kernels. The addition of a
-    bias is not counted.
+    Layers are Conv, ConvTranspose, Gemm and MatMul (of activations too) and their integer kernels,
+    RNN, GRU, LSTM and Einsum. The addition of a bias is not counted.
 
     Returns:
         MACs by node name (`name_of`). A node whose shapes cannot be inferred is absent.
@@ -27,9 +28,12 @@ def macs_of(proto: ModelProto) -> dict[str, int]:
     shapes = shapes_of(proto)
     macs = {}
     for node in proto.graph.node:
-        count = _macs(node, shapes) if node.op_type in WEIGHT_INPUT else None
-        if count is not None:
-            macs[name_of(node)] = count
+        counting = _COUNTED.get(node.op_type)
+        # Counting is bookkeeping: a shape that no layer can have never ends an export.
+        with contextlib.suppress(LookupError, ValueError):
+            count = None if counting is None else counting(node, shapes)
+            if count is not None:
+                macs[name_of(node)] = count
     return macs
 
 
@@ -74,3 +78,33 @@ def _macs(node: NodeProto, shapes: Mapping[str, Shape]) -> int | None:
         return math.prod(target) * math.prod(weight[1:])
     transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
     return math.prod(target) * source[0 if transposed else -1]
+
+
+def _recurrent(node: NodeProto, shapes: Mapping[str, Shape]) -> int | None:
+    """Count a recurrent layer: its weights [directions, gates, inputs] are used at every step."""
+    source, weight, hidden = (shapes.get(name) for name in node.input[:3])
+    if source is None or weight is None or hidden is None:
+        return None
+    return source[0] * source[1] * (math.prod(weight) + math.prod(hidden))
+
+
+def _einsum(node: NodeProto, shapes: Mapping[str, Shape]) -> int | None:
+    """Count a product over all letters of the equation, once per pair of operands."""
+    equation = next(a.s.decode() for a in node.attribute if a.name == "equation")
+    terms = equation.replace(" ", "").partition("->")[0].split(",")
+    given = [shapes.get(name) for name in node.input]
+    if "." in equation or len(terms) < 2 or any(shape is None for shape in given):
+        return None
+    sizes = {
+        letter: size
+        for term, shape in zip(terms, given, strict=True)
+        for letter, size in zip(term, shape or (), strict=True)
+    }
+    return math.prod(sizes.values()) * (len(terms) - 1)
+
+
+_COUNTED: dict[str, Callable[[Any, Mapping[str, Shape]], int | None]] = {
+    **dict.fromkeys(WEIGHT_INPUT, _macs),
+    **dict.fromkeys(("RNN", "GRU", "LSTM"), _recurrent),
+    "Einsum": _einsum,
+}

@@ -7,24 +7,24 @@ the same tensor to each of them.
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchopt2edge.errors import ExportError
+from torchopt2edge.quantize.graph import shapes
 from torchopt2edge.quantize.graph.canonicalize import canonicalize
 from torchopt2edge.quantize.graph.fold_affine import settle_affine
 from torchopt2edge.quantize.graph.host_session import host_session, ort_errors
 from torchopt2edge.quantize.graph.index import fed_inputs, values_of, walk_nodes
 from torchopt2edge.quantize.graph.op_types import is_quantized, name_of
+from torchopt2edge.quantize.graph.simplify import RULES, simplify
 from torchopt2edge.types import Signature, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
 
 OPSET, IR_VERSION = 13, 8
-FOLD_LIMIT = 2**28  # elements of one constant
 RANDOM_OPS = frozenset(
     "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Bernoulli Multinomial".split()
 )
@@ -56,21 +56,30 @@ def prepare(model: Path, out: Path) -> onnx.ModelProto:
     return proto
 
 
-def prepared(proto: onnx.ModelProto, model: Path) -> onnx.ModelProto:
+AFFINE, POOLING = "affine folding", "mean to global pooling"
+REWRITES = (*RULES, AFFINE, POOLING)
+"""Every rewrite of `prepared` that may be left out, by name."""
+
+
+def prepared(
+    proto: onnx.ModelProto, model: Path, left_out: Collection[str] = ()
+) -> onnx.ModelProto:
     """Return the shared float graph of a loaded ONNX file, as `prepare` does.
 
     Args:
         proto: the loaded graph, which may be changed.
         model: the file that it is from, for error messages.
+        left_out: those of `REWRITES` that are not applied.
     """
     import onnx
 
     check_float(proto, model)
-    check_batch(proto, model)
+    proto = settled(proto, model)
     check_inference(proto, model)
-    proto = _fold(_modern(proto, model))
-    settle_affine(proto)
-    canonicalize(proto)
+    proto = simplify(_modern(proto, model), left_out)
+    if AFFINE not in left_out:
+        settle_affine(proto)
+    canonicalize(proto, pooling=POOLING not in left_out)
     _check_runs(proto, model)
     return onnx.shape_inference.infer_shapes(proto, data_prop=True)
 
@@ -162,29 +171,31 @@ def check_float(proto: onnx.ModelProto, model: Path) -> None:
         )
 
 
-def check_batch(proto: onnx.ModelProto, model: Path) -> None:
-    """Refuse a first dimension fixed to several samples: checks run single samples.
+def settled(proto: onnx.ModelProto, model: Path) -> onnx.ModelProto:
+    """Return the graph with every size known but that of the batch; without a batch, all of them.
 
-    Nor may an output have a fixed number of rows when the batch is free: its rows would belong to
-    no sample.
+    Raises:
+        ExportError: a size is free, or the batch is fixed to several samples.
     """
-    signature = signature_of(proto, model)
-    free = any(spec.shape[:1] == (-1,) for spec in signature.inputs)
-    for spec in signature.outputs:
-        if free and spec.shape and spec.shape[0] >= 0:
-            raise ExportError(
-                f"the batch is free, but the output {spec.name!r} has the shape {list(spec.shape)} "
-                "for every batch",
-                artifact=model,
-                hint="export it with a batch of 1, or leave that output out",
-            )
-    for spec in signature.inputs:
-        if spec.shape and spec.shape[0] > 1:
-            raise ExportError(
-                f"the batch of input {spec.name!r} is fixed to {spec.shape[0]}",
-                artifact=model,
-                hint="export it with a free batch (dynamic_shapes), or with a batch of 1",
-            )
+    shapes.normalize_free(proto.graph)
+    sizes = {spec[:1] for spec in map(shapes.shape_of, fed_inputs(proto.graph))}
+    fixed = next(iter(sizes))[0] if len(sizes) == 1 and next(iter(sizes)) else 1
+    if fixed > 1:
+        raise ExportError(
+            f"the batch of every input is fixed to {fixed}",
+            artifact=model,
+            hint="export it with a free batch (dynamic_shapes), or with a batch of 1",
+        )
+    if not shapes.has_batch(proto):
+        proto = shapes.pin_batch(proto)
+    free = shapes.still_free(proto)
+    if free:
+        raise ExportError(
+            f"the size of an input is free: {free}",
+            artifact=model,
+            hint=f"say what it is measured at: {shapes.example(proto)}",
+        )
+    return proto
 
 
 def check_inference(proto: onnx.ModelProto, model: Path) -> None:
@@ -258,27 +269,6 @@ def remove_listed_weights(graph: onnx.GraphProto) -> None:
     graph.input.extend(inputs)
 
 
-def _fold(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Fold constants of any size and simplify with onnxscript's standard rules.
-
-    Not with ONNX Runtime's own: they would break HardSwish into HardSigmoid and Mul, for which
-    TFLite has no integer kernel. The default size limits would leave standardized weights to be
-    computed at run time, where no quantizer recognizes them as weights.
-    """
-    from onnxscript import optimizer
-
-    log = logging.getLogger("onnx_ir")  # warns of what it leaves alone, such as a constant output
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        folded: onnx.ModelProto = optimizer.optimize(
-            proto, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT
-        )
-    finally:
-        log.setLevel(level)
-    return folded
-
-
 def _check_runs(proto: onnx.ModelProto, model: Path) -> None:
     try:
         host_session(proto, optimize=False)
@@ -299,18 +289,20 @@ def signature_of(proto: onnx.ModelProto, model: Path) -> Signature:
         model: the file that it is from, for error messages.
 
     Returns:
-        The signature, with -1 for each free dimension.
+        The signature, with -1 for each free dimension. Of a model without a batch (`shapes`) every
+        tensor is ``whole``: its shape has a leading 1 that the file's tensor has not.
 
     Raises:
         ExportError: a tensor has an unknown rank.
     """
+    whole = not shapes.has_batch(proto)
     return Signature(
-        tuple(_spec(value, model) for value in fed_inputs(proto.graph)),
-        tuple(_spec(value, model) for value in proto.graph.output),
+        tuple(_spec(value, model, whole) for value in fed_inputs(proto.graph)),
+        tuple(_spec(value, model, whole) for value in proto.graph.output),
     )
 
 
-def _spec(value: Any, model: Path) -> TensorSpec:
+def _spec(value: Any, model: Path, whole: bool) -> TensorSpec:
     import onnx
 
     tensor = value.type.tensor_type
@@ -320,6 +312,7 @@ def _spec(value: Any, model: Path) -> TensorSpec:
             artifact=model,
             hint="export it with fixed ranks, or run onnx.shape_inference.infer_shapes on it",
         )
-    shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in tensor.shape.dim)
+    shape = shapes.shape_of(value)
     dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-    return TensorSpec(value.name, shape, dtype, value.name, dtype)
+    given = (1, *shape) if whole else shape
+    return TensorSpec(value.name, given, dtype, value.name, dtype, whole=whole)

@@ -109,7 +109,12 @@ def quantization_texts(decisions: Sequence[Decision]) -> list[QuantizationText]:
     return [
         QuantizationText(
             plain(decision.get("group") or ""),
-            (*_range_sentences(decision), *_change_sentences(decision), *_mixed_sentence(decision)),
+            (
+                *_range_sentences(decision),
+                *_repair_sentence(decision),
+                *_change_sentences(decision),
+                *_mixed_sentence(decision),
+            ),
             tuple(_lint(each) for each in decision.get("lints") or ()),
             operator_cells(mappings(decision.get("sensitivity"))[:SHOWN]),
         )
@@ -125,8 +130,9 @@ def _range_sentences(decision: Decision) -> list[str]:
         sentences.append(
             f"{decision['learned']} tensors have learned ranges; calibrated in addition: {rest}."
         )
-    if decision.get("excluded"):
-        sentences.append(f"In float by name: {', '.join(map(plain, decision['excluded']))}.")
+    left = set((decision.get("repair") or {}).get("excluded", ()))
+    if named := [name for name in decision.get("excluded") or () if name not in left]:
+        sentences.append(f"In float by name: {', '.join(map(plain, named))}.")
     tried = decision.get("sqnr_by_observer") or decision.get("sqnr_by_calibrator")
     if tried:
         values = ", ".join(f"{plain(name)} {fixed(float(db), 1)} dB" for name, db in tried.items())
@@ -151,6 +157,20 @@ def _change_sentences(decision: Decision) -> list[str]:
             counts = ", ".join(f"{plain(k).replace('_', ' ')} {v}" for k, v in result.items())
             sentences.append(f"{name}: applied ({counts}).")
     return sentences
+
+
+def _repair_sentence(decision: Decision) -> list[str]:
+    repair = decision.get("repair")
+    if not repair:
+        return []
+    names = ", ".join(map(plain, repair["excluded"]))
+    kinds = ", ".join(map(plain, repair["op_types"]))
+    return [
+        f"Left in float, because int8 was poor: {count(len(repair['excluded']))} operators "
+        f"({kinds}), {fixed(repair['macs_float_share'], 2)} % of the MACs: "
+        f"{fixed(repair['before_db'], 1)} → {fixed(repair['after_db'], 1)} dB. They are {names}. "
+        "quantize.repair=false leaves none."
+    ]
 
 
 def _mixed_sentence(decision: Decision) -> list[str]:
