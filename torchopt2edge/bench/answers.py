@@ -260,15 +260,17 @@ def called(
 def _output(array: Array | None, spec: TensorSpec) -> Array:
     if array is None:
         raise BenchError(f"the runner's answer lacks the output {spec.file_name!r}")
-    order = spec.perm or tuple(range(len(spec.shape)))  # the file's axes, as those of the source
+    shape = spec.shape[1:] if spec.whole else spec.shape
+    order = spec.perm or tuple(range(len(shape)))  # the file's axes, as those of the source
+    free = None if spec.whole else 0  # how many samples is the caller's to say
     fits = array.ndim == len(order) and all(
-        axis == 0 or spec.shape[axis] in (-1, size)  # how many samples is the caller's to say
+        axis == free or shape[axis] in (-1, size)
         for axis, size in zip(order, array.shape, strict=True)
     )
     if not fits or array.dtype.kind not in "biuf":
         raise BenchError(
             f"the output {spec.file_name!r} came as {array.dtype.name} {list(array.shape)}, and "
-            f"the file gives {[spec.shape[axis] for axis in order]}"
+            f"the file gives {[shape[axis] for axis in order]}"
         )
     return array
 

@@ -23,6 +23,7 @@ import onnx
 sys.path.insert(0, str(Path(__file__).parent))  # an isolated interpreter leaves it out
 from layout import GOOD_DB, LayoutError, Measure, integer_limits
 from names import constant_outputs, graph_names, keep_names, renamed, signature_names
+from respell import respell
 from rewrite import rewrite
 
 PACKAGES = ("onnx2tf", "tensorflow", "onnx", "onnxruntime", "onnxsim", "ai-edge-litert", "numpy")
@@ -79,6 +80,7 @@ def lower_with_keras(model: onnx.ModelProto, keep: bool) -> bytes:
     copy = renamed(model, private, [f"edge_out_{i}" for i in range(len(outputs))])
     simple = simplified(copy)
     ready = simple or copy
+    respell(ready)
     rewrite(ready)
     onnx.save(ready, "work.onnx")
     keras_model = onnx2tf.convert(
@@ -154,6 +156,7 @@ def lower_directly(model: onnx.ModelProto, keep: bool) -> bytes:
 
     inputs, outputs = (signature_names(names) for names in graph_names(model))
     copy = renamed(model, inputs, outputs)
+    respell(copy)
     onnx.save(copy, "work.onnx")
     onnx2tf.convert(
         input_onnx_file_path="work.onnx",

@@ -22,8 +22,9 @@ from torchopt2edge.errors import ConverterError, StoreError
 from torchopt2edge.stats import sqnr
 from torchopt2edge.types import TensorSpec
 
+_SCRIPTS = ("child", "names", "layout", "rewrite", "respell")
 CHILD = (
-    *(Path(__file__).with_name(f"{name}.py") for name in ("child", "names", "layout", "rewrite")),
+    *(Path(__file__).with_name(f"{name}.py") for name in _SCRIPTS),
     Path(sqnr.__file__),
 )
 """The scripts that run in the environment, and the module of the package that they import."""

@@ -24,6 +24,7 @@ from torchopt2edge.stats.sqnr import LIMIT_DB, sqnr_db
 GOOD_DB = 60.0
 POOR_INTEGER_DB = 10.0  # labels flip on near ties
 MAX_LAYOUTS = 16
+LIKELIER_DB = 6.0  # a less likely layout must be so much better: two poor ones prove nothing
 
 Array = np.ndarray[Any, Any]
 Record = dict[str, Any]
@@ -132,7 +133,7 @@ class Measure:
         best: tuple[float, list[Record], list[Record]] | None = None
         for inputs in self.input_layouts(runner.get_input_details()):
             parity, outputs = self.run(runner, inputs)
-            if best is None or parity > best[0]:
+            if best is None or parity > best[0] + LIKELIER_DB:
                 best = parity, inputs, outputs
             if parity >= GOOD_DB:
                 break
@@ -174,7 +175,7 @@ def best_layout(reference: Array, made: Array) -> tuple[float, tuple[int, ...] |
     best, perm = -LIMIT_DB, None
     for fit in permutations(reference.shape, made.shape):
         score = sqnr_db(reference, np.transpose(made, tuple(int(i) for i in np.argsort(fit))))
-        if perm is None or score > best:
+        if perm is None or score > best + LIKELIER_DB:
             best, perm = score, fit
     # Labels flip on near ties: hold them to a floor of their own.
     if reference.dtype.kind != "f" and best >= POOR_INTEGER_DB:

@@ -170,6 +170,8 @@ def below(found: Parity, scheme: Scheme) -> str | None:
                 f"{subject} from the reference: {one.equal:.1f} % of its integers are equal where "
                 f"{scheme.name} must keep {100 * scheme.min_agreement:.0f} %"
             )
+        if one.noise:  # which of two scores is larger is then chance
+            continue
         if one.agreement is not None and one.agreement < 100 * scheme.min_agreement:
             return (
                 f"the predictions differ from the reference: {one.agreement:.1f} % agree where "

@@ -275,9 +275,23 @@ def to_numpy(value: object) -> Array:
     return np.asarray(value)
 
 
+def _stacked(array: Array, spec: TensorSpec) -> Array:
+    """Return a batch of whole tensors [samples, 1, …] of one of samples [samples, …].
+
+    A model without a batch may still have a 1 in the place of one.
+    """
+    inside = spec.shape[1:]
+    if inside[:1] != (1,) or array.ndim not in (len(inside), len(inside) - 1):
+        return array
+    if array.ndim == len(inside) - 1:
+        return array[None, None]
+    return array if array.shape[0] == 1 else array[:, None]
+
+
 def _batched(given: Array, spec: TensorSpec) -> Array:
     """Preprocess what is raw, give one sample its batch axis; check shape, dtype, finiteness."""
     array = ready(given, spec)
+    array = _stacked(array, spec) if spec.whole else array
     if array.ndim == len(spec.shape) - 1:
         array = array[None]
     wanted = spec.shape[1:]

@@ -19,6 +19,7 @@ from torchopt2edge.errors import ConfigError, ExportError
 from torchopt2edge.models import count
 from torchopt2edge.models.artifact import load_model
 from torchopt2edge.quantize.graph.canonicalize import canonicalize
+from torchopt2edge.quantize.graph.simplify import simplify
 from torchopt2edge.stages.parity import check_parity
 from torchopt2edge.stages.torch_export import UNEXPORTED, Trace, enough, hushed, short, traced
 from torchopt2edge.types import Artifact, Facts, Signature, TensorSpec
@@ -166,6 +167,7 @@ def onnx_of(
                 opset_version=opset,
                 dynamo=True,
                 external_data=False,
+                optimize=False,  # its rules drop a constant below 1e-8: `simplify` does not
                 verbose=False,
             )
     except UNEXPORTED as error:
@@ -174,7 +176,7 @@ def onnx_of(
             hint="replace the operation it names, or raise the opset",
         ) from error
     assert made is not None
-    return made.model_proto
+    return simplify(made.model_proto)
 
 
 def _spec(name: str, value: Tensor, free: bool) -> TensorSpec:
