@@ -31,6 +31,7 @@ HINTS = (
     *("input_onnx_file_path: ", "onnx_op_name: ", "The trace log is below", "Read this and deal"),
     *("Alternatively, if the input OP", "If the input OP of ONNX", "Also, for models that include"),
 )
+NORMALIZING = {"InstanceNormalization", "LayerNormalization"}
 SAMPLE = "calibration_image_sample_data_20x128x128x3_float32.npy"
 
 
@@ -65,7 +66,7 @@ def write_sample_images() -> None:
     np.save(SAMPLE, images)
 
 
-def lower_with_keras(model: onnx.ModelProto, keep: bool) -> bytes:
+def lower_with_keras(model: onnx.ModelProto, keep: bool, norms: bool) -> bytes:
     """Convert with onnx2tf 1.x: its Keras model, frozen, then TensorFlow's own converter.
 
     onnx2tf's way of saving deep-copies every weight into a JSON configuration; this skips it.
@@ -80,7 +81,7 @@ def lower_with_keras(model: onnx.ModelProto, keep: bool) -> bytes:
     copy = renamed(model, private, [f"edge_out_{i}" for i in range(len(outputs))])
     simple = simplified(copy)
     ready = simple or copy
-    respell(ready)
+    respell(ready, norms)
     rewrite(ready)
     onnx.save(ready, "work.onnx")
     keras_model = onnx2tf.convert(
@@ -150,13 +151,13 @@ def simplified(model: onnx.ModelProto) -> onnx.ModelProto | None:
     return simple if same else None
 
 
-def lower_directly(model: onnx.ModelProto, keep: bool) -> bytes:
+def lower_directly(model: onnx.ModelProto, keep: bool, norms: bool) -> bytes:
     """Convert with onnx2tf 2.x, which writes the flatbuffer itself; float32 is its sound format."""
     import onnx2tf
 
     inputs, outputs = (signature_names(names) for names in graph_names(model))
     copy = renamed(model, inputs, outputs)
-    respell(copy)
+    respell(copy, norms)
     onnx.save(copy, "work.onnx")
     onnx2tf.convert(
         input_onnx_file_path="work.onnx",
@@ -169,10 +170,16 @@ def lower_directly(model: onnx.ModelProto, keep: bool) -> bytes:
     return Path("made/work_float32.tflite").read_bytes()
 
 
-def attempts(model: onnx.ModelProto) -> list[bool]:
-    """Return the layouts to try: onnx2tf's own, then the inputs kept as the source has them."""
+def attempts(model: onnx.ModelProto) -> list[tuple[bool, bool]]:
+    """Return what to try: onnx2tf's own layout, then the inputs kept as the source has them.
+
+    The second half of a pair says whether norms are written in other operators: a third try, where
+    there are any.
+    """
     inputs, _ = graph_names(model)
-    return [False, True] if keep_names(model, inputs) else [False]
+    tried = [(False, False), (True, False)] if keep_names(model, inputs) else [(False, False)]
+    kinds = {node.op_type for node in model.graph.node}
+    return [*tried, (False, True)] if kinds & NORMALIZING else tried
 
 
 def convert() -> dict:
@@ -186,9 +193,9 @@ def convert() -> dict:
     names = [dict(zip(own, signature_names(own), strict=True)) for own in graph_names(model)]
     measure = Measure("model.onnx", *names, integer_limits(model))
     best, failure = None, None
-    for keep in attempts(model):
+    for keep, norms in attempts(model):
         try:
-            file = lower(model, keep)
+            file = lower(model, keep, norms)
             found = (*measure(file), file)
         except (Exception, SystemExit) as error:  # onnx2tf raises anything and also exits
             traceback.print_exc()

@@ -5,7 +5,7 @@ Each is the same function in real arithmetic:
 R1. ``GroupNormalization``, its spelling by Reshape, InstanceNormalization and Reshape, and
     ``LayerNormalization`` over channels and pixels: means are global poolings and a 1×1 convolution
     that averages the channels of a group. (In the spelling a tensor [N, G, L] stands between, whose
-    layout onnx2tf cannot tell where C = H or C = W; elsewhere the spelling stays.)
+    layout onnx2tf cannot always tell where C = H or C = W.)
 R2. ``ConvTranspose`` with dilations: the zeros between the weights are written out. TensorFlow Lite
     has no dilated one.
 R3. Grouped ``ConvTranspose``: the zeros between the groups are written out, up to
@@ -86,11 +86,15 @@ class View:
         return np.asarray(numpy_helper.to_array(self._held[name])) if name in self._held else None
 
 
-def respell(model: onnx.ModelProto) -> int:
-    """Apply the rules in place; return how many nodes were replaced."""
+def respell(model: onnx.ModelProto, norms: bool = False) -> int:
+    """Apply the rules in place; return how many nodes were replaced.
+
+    With ``norms`` R1 is applied to norms that onnx2tf has operators for too: where it gets them
+    wrong. Otherwise its tensors are those of the graph, and ranges can be carried over.
+    """
     view, count = View(model), 0
     for node in list(model.graph.node):
-        rule = RULES.get(node.op_type)
+        rule = RULES.get(node.op_type) or (NORMS.get(node.op_type) if norms else None)
         if rule is None:
             continue
         writer = Writer(f"{node.output[0]}_edge")
@@ -154,8 +158,6 @@ def _spelled_groups(node: Any, view: View, writer: Writer) -> bool:
         return False
     given, between = view.shapes.get(first.input[0], ()), view.shapes.get(inner.input[0], ())
     plain = bool((scale == 1).all() and (bias == 0).all())
-    if given[1:2] not in (given[2:3], given[3:4]) and between[1:2] != between[2:3]:
-        return False  # onnx2tf tells the axes apart, and its tensors are those of the graph
     if len(given) != 4 or len(between) != 3 or view.shapes.get(node.output[0]) != given:
         return False
     if not plain or given[0] != between[0] or given[1] % between[1]:
@@ -274,8 +276,10 @@ def _slice(source: str, axis: int, start: int, span: int, step: int, writer: Wri
 
 RULES: dict[str, Callable[[Any, View, Writer], bool]] = {
     "GroupNormalization": _groups,
-    "Reshape": _spelled_groups,
-    "LayerNormalization": _layer,
     "ConvTranspose": _transposed,
     "MaxPool": _pool,
+}
+NORMS: dict[str, Callable[[Any, View, Writer], bool]] = {
+    "Reshape": _spelled_groups,
+    "LayerNormalization": _layer,
 }
