@@ -97,6 +97,23 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(model, data_prop=True)
 
 
+def _widen_scalars(model: onnx.ModelProto) -> None:
+    """Give every input without axes one of length 1, which TensorFlow Lite wants, in place."""
+    from onnx import TensorProto, helper
+
+    for value in model.graph.input:
+        tensor = value.type.tensor_type
+        if not tensor.HasField("shape") or len(tensor.shape.dim):
+            continue
+        inner, shape = f"{value.name}_scalar", f"{value.name}_no_axes"
+        for node in model.graph.node:
+            node.input[:] = [inner if name == value.name else name for name in node.input]
+        model.graph.initializer.append(helper.make_tensor(shape, TensorProto.INT64, [0], []))
+        node = helper.make_node("Reshape", [value.name, shape], [inner], name=inner)
+        model.graph.node.insert(0, node)
+        tensor.shape.dim.add().dim_value = 1
+
+
 def write_private_copy(source: Path, target: Path) -> dict[str, str]:
     """Write the float, static, self-contained copy of ``source`` that the converter may rewrite.
 
@@ -115,6 +132,7 @@ def write_private_copy(source: Path, target: Path) -> dict[str, str]:
     try:
         static = with_static_batch(model)
         unfold_in_place(static)
+        _widen_scalars(static)
         renamed = make_safe(static.graph)
         onnx.save(static, target)
     except ConverterError as error:

@@ -168,7 +168,7 @@ class LiteRT:
 
         def execute(arrays: Mapping[str, Array]) -> dict[str, Array]:
             for name, array in arrays.items():
-                interpreter.set_tensor(inputs[name], array)
+                interpreter.set_tensor(inputs[name], array if array.ndim else array.reshape(1))
             interpreter.invoke()
             return {name: interpreter.get_tensor(place) for name, place in outputs.items()}
 

@@ -188,7 +188,7 @@ def activation_values(
     places = input_places(interpreter)
     for sample in inputs:
         for name, array in sample.items():
-            interpreter.set_tensor(places[name], array)
+            interpreter.set_tensor(places[name], array if array.ndim else array.reshape(1))
         interpreter.invoke()
         yield {name: interpreter.get_tensor(i) for i, name in graph.activations.items()}
 
