@@ -91,7 +91,7 @@ def test_several_files_run_in_turns_and_a_broken_one_is_a_row(net: Path) -> None
         (["optimize", "+stage.teacher.model.dept=8"], "Did you mean 'stage.teacher.model.depth'?"),
         (["optimize", "+stage.pruned.schedule.until=1"], "It takes begin."),
         (["compare", "data=digits", "data.see=1"], "Did you mean 'data.seed'?"),
-        (["compare", "data.root=photos"], "data=OPTION, of cifar10_npz"),
+        (["compare", "data.root=photos"], "data=OPTION, of arrays, cifar10_npz"),
         (["compare", "+model.width=2"], "There is no key 'model.width'"),
         (["quantize", "bench.profile=true"], "These commands have it: optimize, compare, bench"),
         (["optimize", "+model=resnet8"], "These commands have it: compare, quantize"),

@@ -25,7 +25,9 @@ def data_set(path: Path) -> DataSet:
 @pytest.mark.parametrize("path", CONF, ids=lambda path: path.stem)
 def test_it_makes_what_the_data_set_declares(path: Path) -> None:
     data = data_set(path)
-    assert data.preprocess is not None
+    if data.preprocess is None:
+        assert path.stem == "arrays", "what is preprocessed already"
+        return
     raw = np.zeros((*data.input_shape[1:], data.input_shape[0]), np.uint8)
     assert data.preprocess(raw).shape == (1, *data.input_shape)
     assert data.preprocess.channels in (None, data.input_shape[0])

@@ -88,6 +88,10 @@ def unfit(
             yield message, "".join(near), ", ".join(known) or "nothing"
 
 
+_NAMED_BY_USERS = ("shapes",)
+"""Keys whose value is a dict with names of the user's own: the inputs of a model."""
+
+
 def _strays(command: str, config: Mapping[str, Any], chosen: Mapping[str, Any]) -> Iterator[str]:
     """Walk the keys of a config that nothing reads.
 
@@ -98,6 +102,8 @@ def _strays(command: str, config: Mapping[str, Any], chosen: Mapping[str, Any]) 
     own, known = _roots(command), set(paths(chosen))
     interpolated = re.findall(r"\$\{(?:[\w.]+:)?([\w.]+)", str(config))
     for root, node in config.items():
+        if root in _NAMED_BY_USERS:
+            continue
         if root in own:
             added = [key for key in _leaves(node, root) if key not in known]
             yield from (key for key in added if not owner(config, key))

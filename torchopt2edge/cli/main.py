@@ -185,8 +185,10 @@ def _compare(config: DictConfig, settings: SettingsArgs, verb: str = "compare") 
     data = build_part(config.data)
     # Never test data: the samples that check the files may not be those that score them.
     calibration = loader(data.split("calibration"), batch_size=32)
-    model, example = build.model(config, next(iter(calibration))[0])
-    test = loader(data.split("test"), batch_size=64)
+    first = next(iter(calibration))
+    labelled = getattr(data, "labelled", True)
+    model, example = build.model(config, first[0] if labelled else first)
+    test = loader(data.split("test"), batch_size=64) if labelled else None
     settings["preprocess"], settings["calibration_seed"] = data.preprocess, data.seed
     return function(model, example, calibration, test, **settings)
 

@@ -71,9 +71,7 @@ class Samples:
 
 def as_fed(batch: Mapping[str, Array], whole: Collection[str]) -> dict[str, Array]:
     """Return one batch as the graph takes it: without the axis that some inputs have not."""
-    return {
-        name: np.asarray(array[0]) if name in whole else array for name, array in batch.items()
-    }
+    return {name: np.asarray(array[0]) if name in whole else array for name, array in batch.items()}
 
 
 def write_samples(
