@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from torchopt2edge import report
 from torchopt2edge._moved import names_of
-from torchopt2edge.errors import ConfigError
+from torchopt2edge.errors import ConfigError, contained
 from torchopt2edge.interfaces import Stage
 from torchopt2edge.report.devices import table as device_table
 from torchopt2edge.store import Store, key_of
@@ -184,8 +184,10 @@ def render(out: str | Path) -> Result:
         ConfigError: it is not the folder of a run.
     """
     folder = Path(out)
-    if device_table.holds(folder):
-        return multi_device.render(folder)
-    rows, verdict, context = report.read(folder)
-    report.write(folder, rows, verdict, **context)
-    return Result(rows, verdict, folder)
+    # Whoever edited the folder may have left anything in it.
+    with contained("a file of the run holds what no run writes", ConfigError, artifact=folder):
+        if device_table.holds(folder):
+            return multi_device.render(folder)
+        rows, verdict, context = report.read(folder)
+        report.write(folder, rows, verdict, **context)
+        return Result(rows, verdict, folder)

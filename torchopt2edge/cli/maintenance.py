@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchopt2edge.cli.console import console
-from torchopt2edge.errors import ConfigError
+from torchopt2edge.errors import ConfigError, contained
 
 if TYPE_CHECKING:
     from torchopt2edge.compression.pruning.explain import Explanation
@@ -76,12 +76,14 @@ def render(runs: Sequence[str], max_regression: Any, out: str | None) -> int:
     """
     from torchopt2edge import api
 
-    if len(runs) == 1:
+    if len(runs) not in (1, 2):
+        raise ConfigError(f"{len(runs)} runs cannot be compared", hint="run=BEFORE run=AFTER")
+    # Whoever edited a folder may have left anything in it.
+    with contained("a file of the run holds what no run writes", ConfigError, artifact=runs[0]):
+        if len(runs) == 2:
+            return _compare(Path(runs[0]), Path(runs[1]), max_regression, out)
         show(api.render(runs[0]))
         return 0
-    if len(runs) != 2:
-        raise ConfigError(f"{len(runs)} runs cannot be compared", hint="run=BEFORE run=AFTER")
-    return _compare(Path(runs[0]), Path(runs[1]), max_regression, out)
 
 
 def _compare(before: Path, after: Path, max_regression: Any, out: str | None) -> int:

@@ -165,12 +165,12 @@ def _best(
 
 def _repaired(state: State, found: _Calibrations) -> State | None:
     """D5: leave operators in float; None where that does not pay."""
+    from torchopt2edge.quantize.fake_quant import simulation
     from torchopt2edge.quantize.graph.macs import macs_of
     from torchopt2edge.quantize.repair import repair
 
-    options, simulated = found.options, found.simulated(state.proto)
-    if simulated is None:
-        return None
+    options = found.options
+    simulated = simulation(state.proto, found.samples, RANKED)
     made = repair(
         simulated, state.ranges, macs_of(state.proto), options.poor_db, options.repair_macs
     )
@@ -204,10 +204,6 @@ class _Calibrations:
     def __init__(self, samples: Samples, options: Quantize) -> None:
         self.samples, self.options = samples, options
         self._kept: list[tuple[ModelProto, Simulation | None, Mapping[str, Ranges]]] = []
-
-    def simulated(self, proto: ModelProto) -> Simulation | None:
-        """Return the simulation of a graph."""
-        return self._of(proto)[1]
 
     def state(self, proto: ModelProto, excluded: Ops) -> State:
         """D1, with ranges that both runtimes can represent (`join_ranges`)."""

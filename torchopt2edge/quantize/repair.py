@@ -1,8 +1,10 @@
 """Leave in float the few operators that cost int8 its accuracy, where the simulation finds it poor.
 
-R1. Operators are ordered by the noise that quantizing each causes (`Sensitivity.noise`). Those
-    whose multiply-accumulates would exceed the budget are passed over: late norms, gates, the tail
-    that decodes boxes, the first and the last layer cost much and weigh little.
+R1. Suspects are the operators that alone, with all others in float, keep less than is wanted. They
+    are found by halving: a block of neighbours that keeps enough holds none. Those that keep least
+    come first. Those whose multiply-accumulates would exceed the budget are passed over: late
+    norms, gates, the tail that decodes boxes, the first and the last layer cost much and weigh
+    little.
 R2. Prefixes of that order, of 1, 2, 4 … operators, are left in float until the SQNR is no longer
     poor. The best is taken.
 R3. Members that are not needed are put back: halves of the prefix, then halves of those, while the
@@ -18,11 +20,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torchopt2edge.quantize.fake_quant import Simulation
-from torchopt2edge.quantize.sensitivity import Sensitivity, rank
 from torchopt2edge.types import Facts, Ranges
 
 GAIN_DB = 0.5
 SLACK_DB = 0.3
+MARGIN_DB = 3.0  # a block that keeps so much more than is wanted holds no suspect
+BLOCKS = 16
 MOST_OPERATORS = 64
 Ops = tuple[str, ...]
 
@@ -76,7 +79,8 @@ def repair(
     Raises:
         DataError: the ranges lack a tensor that is to be rounded.
     """
-    order = _affordable(rank(simulation, ranges, macs), macs, budget)
+    alone = _suspects(simulation, ranges, wanted_db)
+    order = _affordable(sorted(alone, key=alone.__getitem__), macs, budget)
     measured: dict[Ops, float] = {}
 
     def sqnr(excluded: Sequence[str]) -> float:
@@ -97,14 +101,35 @@ def repair(
     return Repair(names, before, sqnr(names), share, types)
 
 
-def _affordable(ranking: Sequence[Sensitivity], macs: Mapping[str, int], budget: float) -> Ops:
+def _suspects(simulation: Simulation, ranges: Ranges, wanted_db: float) -> dict[str, float]:
+    """R1: return the SQNR of each suspect when it alone is quantized."""
+    ops = [op for op in simulation.ops if op not in ranges.excluded]
+    found: dict[str, float] = {}
+    size = max(1, -(-len(ops) // BLOCKS))
+    blocks = [ops[at : at + size] for at in range(0, len(ops), size)]
+    while blocks:
+        block = blocks.pop()
+        inside = set(block)
+        kept = simulation.sqnr(ranges, [op for op in ops if op not in inside])
+        if kept >= wanted_db + MARGIN_DB:
+            continue
+        if len(block) == 1:
+            found[block[0]] = kept
+            continue
+        middle = len(block) // 2
+        blocks += [block[:middle], block[middle:]]
+    return found
+
+
+def _affordable(ordered: Sequence[str], macs: Mapping[str, int], budget: float) -> Ops:
     """R1: the operators in order, less those with which the budget would be exceeded."""
     left = budget / 100.0 * sum(macs.values())
     order: list[str] = []
-    for row in ranking:
-        if row.macs <= left:
-            left -= row.macs
-            order += row.members
+    for op in ordered:
+        cost = macs.get(op, 0)
+        if cost <= left:
+            left -= cost
+            order.append(op)
     return tuple(order[:MOST_OPERATORS])
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -19,6 +20,8 @@ from typing import Any
 from torchopt2edge.errors import ConfigError
 from torchopt2edge.types import Measurement, Verdict
 
+SCHEMA = 1
+LARGEST = 2**30  # bytes of one file of a run
 ROWS, VERDICT, CONTEXT = "rows.jsonl", "verdict.json", "context.json"
 _EMPTY: Mapping[str, Any] = {}
 _DAMAGE = (ValueError, TypeError, KeyError, AttributeError, IndexError)
@@ -56,7 +59,7 @@ def write(
     from torchopt2edge.report.run_report import RunReport
 
     context = {
-        "schema": 1,
+        "schema": SCHEMA,
         "title": title,
         "stages": [dict(stage) for stage in stages],
         "environment": dict(environment),
@@ -100,15 +103,31 @@ def read(out: Path) -> tuple[list[Measurement], Verdict, dict[str, Any]]:
             except _DAMAGE as error:
                 raise damaged(out / ROWS, f"line {number}") from error
     try:
-        verdict = Verdict.from_json(json.loads(read_text(out / VERDICT)))
+        verdict = Verdict.from_json(_of_schema(json.loads(read_text(out / VERDICT)), out / VERDICT))
     except _DAMAGE as error:
         raise damaged(out / VERDICT, "its content") from error
     try:
-        kept = json.loads(read_text(out / CONTEXT))
+        kept = _of_schema(json.loads(read_text(out / CONTEXT)), out / CONTEXT)
         context = {key: kept[key] for key in ("title", "stages", "environment", "decisions")}
     except _DAMAGE as error:
         raise damaged(out / CONTEXT, "its content") from error
     return rows, verdict, context
+
+
+def _of_schema(data: Any, path: Path) -> Any:
+    """Return what was read, unless a later release wrote it.
+
+    Raises:
+        ConfigError: its schema is not known here.
+    """
+    schema = data.get("schema", SCHEMA)
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise ConfigError(
+            f"a file of the run has the schema {schema!r}, and this release knows up to {SCHEMA}",
+            artifact=path,
+            hint="read it with the release that wrote it: pip install --upgrade torchopt2edge",
+        )
+    return data
 
 
 def read_text(path: Path) -> str:
@@ -124,6 +143,9 @@ def read_text(path: Path) -> str:
         ConfigError: There is no such file, or it is no text.
     """
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
+            raise damaged(path, "what is no file, or too large,")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(
@@ -226,6 +248,8 @@ def _put_all(out: Path, files: Mapping[str, str], hint: str = _HINT) -> None:
         out.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             path = out / name
+            if path.parent != out and path.parent.is_symlink():
+                path.parent.unlink()  # it leads out of the folder
             path.parent.mkdir(exist_ok=True)
             _put(path, text.encode())
     except OSError as error:
@@ -237,11 +261,24 @@ def _put_all(out: Path, files: Mapping[str, str], hint: str = _HINT) -> None:
 
 
 def _put(path: Path, data: bytes) -> None:
-    """Write beside the file, then rename: a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    """Write beside the file, then rename: a reader sees the old file or the new one.
+
+    The folder may be a stranger's: the name cannot be guessed, and a link there is not followed.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    temporary = Path(name)
     try:
-        temporary.write_bytes(data)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        temporary.chmod(0o666 & ~_umask())
         temporary.rename(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _umask() -> int:
+    """Return which permissions new files do not get; it can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torchopt2edge.errors import ConfigError
 from torchopt2edge.report.run_folder import VERDICT, damaged, read_text
 from torchopt2edge.report.run_folder import read as read_run
 from torchopt2edge.report.text.numbers import times_interval
@@ -283,8 +284,8 @@ def holds(out: Path) -> bool:
         Whether its ``verdict.json`` lists devices.
     """
     try:
-        return isinstance(json.loads((out / VERDICT).read_text("utf-8")).get("devices"), list)
-    except (OSError, ValueError, AttributeError):
+        return isinstance(json.loads(read_text(out / VERDICT)).get("devices"), list)
+    except (ConfigError, ValueError, AttributeError):
         return False
 
 
