@@ -12,10 +12,11 @@ from onnx import numpy_helper
 from tests.quantize.graphs import Arrays, floats, graph, run, saved
 from torchopt2edge.errors import ExportError
 from torchopt2edge.quantize.graph import prepare
+from torchopt2edge.quantize.graph.leave_out import smallest
 from torchopt2edge.store import Store
 from torchopt2edge.types import Artifact
 from torchopt2edge.workflow import calibration
-from torchopt2edge.workflow.faithful import hold, smallest
+from torchopt2edge.workflow.faithful import hold
 from torchopt2edge.workflow.float_graph import file_digest, share_graph
 
 NORM = "(float[n,3,8,8] x) => (float[n,4,8,8] y) { h = Conv<pads=[1,1,1,1]>(x, w) y = Mul(h, s) }"

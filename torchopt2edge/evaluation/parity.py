@@ -18,7 +18,8 @@ from torchopt2edge.types import Facts, Scheme
 Array = np.ndarray[Any, Any]
 
 _FLOAT_SCALE = {"fp32": 1.0, "fp16": 2.0**11}  # one unit in the last place, in those of float32
-_WORSE_DB = 10.0  # columns are named when they keep so much less than the whole
+# Columns are named when they keep less than this, and so much less than the whole.
+_POOR_DB, _WORSE_DB = 20.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -255,4 +256,6 @@ def _worst_columns(want: Array, got: Array, whole: float) -> tuple[str, float] |
         return None
     ratios = [sqnr_db(group.of(want), group.of(got)) for group in groups]
     worst = int(np.argmin(ratios))
-    return (str(groups[worst]), ratios[worst]) if ratios[worst] < whole - _WORSE_DB else None
+    if ratios[worst] >= min(_POOR_DB, whole - _WORSE_DB):
+        return None
+    return str(groups[worst]), ratios[worst]

@@ -25,7 +25,7 @@ from torchopt2edge.types import Facts, Ranges
 GAIN_DB = 0.5
 SLACK_DB = 0.3
 MARGIN_DB = 3.0  # a block that keeps so much more than is wanted holds no suspect
-BLOCKS = 16
+BLOCKS, MOST_RUNS = 16, 96
 MOST_OPERATORS = 64
 Ops = tuple[str, ...]
 
@@ -107,7 +107,9 @@ def _suspects(simulation: Simulation, ranges: Ranges, wanted_db: float) -> dict[
     found: dict[str, float] = {}
     size = max(1, -(-len(ops) // BLOCKS))
     blocks = [ops[at : at + size] for at in range(0, len(ops), size)]
-    while blocks:
+    for _ in range(MOST_RUNS):  # a net that is bad everywhere has no few suspects
+        if not blocks:
+            break
         block = blocks.pop()
         inside = set(block)
         kept = simulation.sqnr(ranges, [op for op in ops if op not in inside])

@@ -7,7 +7,7 @@ of its batch is shipped, and therefore measured, with a batch of 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 
 from torchopt2edge.errors import EdgeError, ExportError
 from torchopt2edge.quantize.graph.float_noise import float_noise
+from torchopt2edge.quantize.graph.leave_out import smallest
 from torchopt2edge.samples.calibration_set import Samples
 from torchopt2edge.stats.noise import Noise
 from torchopt2edge.store import Store, key_of
@@ -156,26 +157,6 @@ def _smallest(
             hint="export it again in opset 18 (torch.onnx.export(..., dynamo=True))",
         )
     return smallest(REWRITES, holds)
-
-
-def smallest(names: Sequence[str], holds: Callable[[Sequence[str]], bool]) -> tuple[str, ...]:
-    """Return a smallest subset that holds, of a set that does (QuickXplain, Junker 2004).
-
-    Args:
-        names: all of them; ``holds(names)`` is true.
-        holds: whether a subset suffices; a larger one then does too.
-    """
-
-    def search(fixed: tuple[str, ...], grown: bool, rest: tuple[str, ...]) -> tuple[str, ...]:
-        if grown and holds(fixed):
-            return ()
-        if len(rest) == 1:
-            return rest
-        first, second = rest[: len(rest) // 2], rest[len(rest) // 2 :]
-        needed = search(fixed + first, bool(first), second)
-        return search(fixed + needed, bool(needed), first) + needed
-
-    return () if holds(()) else search((), False, tuple(names))
 
 
 def _depends_on_batch(

@@ -69,7 +69,7 @@ def _write_graph(
     proto, ranges = _learned(onnx_file)
     proto = prepare.settled(_sized(proto, sizes, onnx_file), onnx_file)
     onnx.save(proto, out / SOURCE)
-    proto = prepare.prepared(proto, onnx_file)
+    proto, left_out = _prepared(proto, onnx_file)
     onnx.save(proto, out / "model.onnx")
     signature = prepare.signature_of(proto, onnx_file)
     if preprocess is not None:
@@ -80,7 +80,41 @@ def _write_graph(
     program = onnx_file.with_name("model.pt2")
     if program.is_file():
         link(program, out / "model.pt2")
-    return {"inputs": [spec.name for spec in signature.inputs]}
+    facts: Facts = {"inputs": [spec.name for spec in signature.inputs]}
+    if not left_out:
+        return facts
+    note = "left out of the graph, because ONNX Runtime cannot load it with them"
+    return {**facts, "left_out": list(left_out), "notes": [f"{note}: {', '.join(left_out)}"]}
+
+
+def _prepared(source: ModelProto, onnx_file: Path) -> tuple[ModelProto, Sequence[str]]:
+    """Prepare a graph; leave out by name the rewrites after which ONNX Runtime cannot load it.
+
+    Raises:
+        ExportError: it cannot be prepared, or ONNX Runtime cannot load the file as it came.
+    """
+    from torchopt2edge.quantize.graph import prepare
+    from torchopt2edge.quantize.graph.leave_out import smallest
+
+    def made(left_out: Sequence[str]) -> ModelProto:
+        copy = type(source)()
+        copy.CopyFrom(source)
+        return prepare.prepared(copy, onnx_file, left_out)
+
+    def holds(left_out: Sequence[str]) -> bool:
+        try:
+            made(left_out)
+        except ExportError:
+            return False
+        return True
+
+    try:
+        return made(()), ()
+    except ExportError:
+        if not holds(prepare.REWRITES):
+            raise
+    left_out = smallest(prepare.REWRITES, holds)
+    return made(left_out), left_out
 
 
 def _sized(

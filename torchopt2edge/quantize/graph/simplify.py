@@ -75,7 +75,19 @@ def simplify(proto: onnx.ModelProto, left_out: Collection[str] = ()) -> onnx.Mod
         common.NameFixPass(),
     )
     with _quiet():
-        return ir.serde.serialize_model(passes(ir.serde.deserialize_model(proto)).model)
+        made = ir.serde.serialize_model(passes(ir.serde.deserialize_model(proto)).model)
+    _drop_newer_attributes(made)
+    return made
+
+
+def _drop_newer_attributes(proto: onnx.ModelProto) -> None:
+    """Take off what the rules write for newer opsets: Reshape has ``allowzero`` from 14 on."""
+    opset = next((entry.version for entry in proto.opset_import if not entry.domain), 0)
+    for node in proto.graph.node if opset < 14 else ():
+        if node.op_type == "Reshape":
+            kept = [item for item in node.attribute if item.name != "allowzero" or item.i]
+            del node.attribute[:]
+            node.attribute.extend(kept)
 
 
 def _folding(left_out: Collection[str]) -> Iterator[Any]:
