@@ -118,3 +118,14 @@ def test_other_nodes_stay() -> None:
     before = proto.SerializeToString()
     assert respell(proto) == 0
     assert proto.SerializeToString() == before
+
+
+def test_softplus_does_not_overflow() -> None:
+    text = "(float[1,3,4,5] x) => (float[1,3,4,5] y) { h = Mul(x, k) y = Softplus(h) }"
+    proto = graph(text, {"k": np.float32(200)})
+    x = {"x": floats(1, 3, 4, 5)}
+    wanted = np.logaddexp(0.0, 200.0 * x["x"].astype(np.float64))
+    assert respell(proto) == 0
+    assert respell(proto, norms=True) == 1
+    assert "Softplus" not in kinds(proto)
+    np.testing.assert_allclose(run(proto, x)["y"], wanted, rtol=1e-5, atol=1e-6)

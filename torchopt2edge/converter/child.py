@@ -31,7 +31,7 @@ HINTS = (
     *("input_onnx_file_path: ", "onnx_op_name: ", "The trace log is below", "Read this and deal"),
     *("Alternatively, if the input OP", "If the input OP of ONNX", "Also, for models that include"),
 )
-NORMALIZING = {"InstanceNormalization", "LayerNormalization"}
+NORMALIZING = {"InstanceNormalization", "LayerNormalization", "Softplus"}
 SAMPLE = "calibration_image_sample_data_20x128x128x3_float32.npy"
 
 

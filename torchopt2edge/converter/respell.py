@@ -13,6 +13,8 @@ R3. Grouped ``ConvTranspose``: the zeros between the groups are written out, up 
     group.
 R4. ``MaxPool`` with dilations: the maximum of shifted slices, along the rows and then the columns.
     Only without padding, or where zeros can be padded because no value is below 0.
+R5. ``Softplus``: max(x, 0) + log(1 + exp(-|x|)), which does not overflow. TensorFlow Lite's
+    log(1 + exp(x)) is infinite from 89 on. A second try, as R1's spelling is.
 
 Also copied beside ``child.py``: numpy and onnx only.
 """
@@ -89,7 +91,7 @@ class View:
 def respell(model: onnx.ModelProto, norms: bool = False) -> int:
     """Apply the rules in place; return how many nodes were replaced.
 
-    With ``norms`` R1 is applied to norms that onnx2tf has operators for too: where it gets them
+    With ``norms`` R1 and R5 are applied to what onnx2tf has operators for too: where it gets them
     wrong. Otherwise its tensors are those of the graph, and ranges can be carried over.
     """
     view, count = View(model), 0
@@ -242,6 +244,15 @@ def _spread(weight: Array, dilations: list[int]) -> Array:
     return wide
 
 
+def _softplus(node: Any, view: View, writer: Writer) -> bool:
+    """R5."""
+    source = node.input[0]
+    falling = writer.node("Exp", writer.node("Neg", writer.node("Abs", source)))
+    rest = writer.node("Log", writer.node("Add", falling, writer.constant(np.float32(1))))
+    writer.node("Add", writer.node("Relu", source), rest, to=node.output[0])
+    return True
+
+
 def _pool(node: Any, view: View, writer: Writer) -> bool:
     """R4."""
     its, shape = _attributes(node), view.shapes.get(node.input[0], ())
@@ -282,4 +293,5 @@ RULES: dict[str, Callable[[Any, View, Writer], bool]] = {
 NORMS: dict[str, Callable[[Any, View, Writer], bool]] = {
     "Reshape": _spelled_groups,
     "LayerNormalization": _layer,
+    "Softplus": _softplus,
 }

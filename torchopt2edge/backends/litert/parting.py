@@ -18,7 +18,7 @@ import numpy as np
 from torchopt2edge.backends.litert import tensor_map
 from torchopt2edge.backends.litert.flatbuffer import activation_values, read_graph
 from torchopt2edge.quantize.graph.index import GraphIndex, attributes_of
-from torchopt2edge.quantize.graph.op_types import name_of
+from torchopt2edge.quantize.graph.op_types import Trait, having, name_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -106,6 +106,10 @@ def _cause(node: NodeProto, index: GraphIndex, source: Mapping[str, Array]) -> s
     return ""
 
 
+BLIND = having(Trait.POINTWISE) | frozenset("Abs Neg Exp Log Sqrt".split())
+"""Operators to which the order of axes is the same."""
+
+
 def _cube(shape: tuple[int, ...]) -> bool:
     return len(shape) in (3, 4, 5) and len({*shape[1:]}) < len(shape) - 1
 
@@ -121,7 +125,7 @@ _CAUSES: tuple[tuple[Callable[[Any, tuple[int, ...], Mapping[str, Any]], bool], 
         "TFLite has no dilated pooling",
     ),
     (
-        lambda node, shape, its: _cube(shape),
+        lambda node, shape, its: _cube(shape) and node.op_type not in BLIND,
         "two axes of its input have the same size, so the converter cannot tell NCHW from NHWC: "
         "another input size avoids it",
     ),
