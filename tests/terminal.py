@@ -6,6 +6,7 @@ import contextlib
 import os
 import pty
 import re
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 
@@ -31,6 +32,11 @@ class Terminal:
         return self.text
 
 
+def _as_from_a_shell() -> None:
+    """Take Ctrl-C again: whoever runs the tests in the background may have it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def child_on_a_terminal(
     command: Sequence[str],
@@ -38,7 +44,13 @@ def child_on_a_terminal(
     """Start a command whose stderr is a terminal 200 columns wide; kill it at the end."""
     ours, its = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200", "NO_COLOR": "1"}
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=its, env=environment)
+    child = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=its,
+        env=environment,
+        preexec_fn=_as_from_a_shell,
+    )
     os.close(its)
     try:
         yield child, Terminal(ours)
